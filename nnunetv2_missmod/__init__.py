@@ -1,0 +1,1 @@
+"""nnU-Net v2 trainers whose networks accept any subset of the input modalities."""

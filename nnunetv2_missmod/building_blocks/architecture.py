@@ -1,0 +1,132 @@
+"""The architecture that nnU-Net planned, as a source of encoders, decoders and convolutions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pydoc import locate
+from typing import Any
+
+from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, maybe_convert_scalar_to_list
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
+
+initialize_weights = InitWeights_He(1e-2)  # nnU-Net's own initialisation
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A plan's ``architecture``: plain or residual encoder, 2D or 3D. Every part is nnU-Net's own.
+
+    Args:
+        network_class_name: importable name of a U-Net of dynamic_network_architectures.
+        arch_kwargs: its arguments as they stand in the plan, classes by name.
+        requires_import: which of them are names of classes.
+    """
+
+    network_class_name: str
+    arch_kwargs: dict[str, Any]
+    requires_import: tuple[str, ...]
+
+    @classmethod
+    def from_configuration(cls, configuration_manager: ConfigurationManager) -> Architecture:
+        """Read the architecture of a plan's configuration."""
+        return cls(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            tuple(configuration_manager.network_arch_init_kwargs_req_import),
+        )
+
+    @property
+    def features(self) -> list[int]:
+        """Channels of each level, finest first."""
+        features = self.arch_kwargs["features_per_stage"]
+        return [features] * self.arch_kwargs["n_stages"] if isinstance(features, int) else list(features)
+
+    @property
+    def strides(self) -> list[Any]:
+        """Stride from the level above to each level."""
+        strides = self.arch_kwargs["strides"]
+        return [strides] * self.arch_kwargs["n_stages"] if isinstance(strides, int) else list(strides)
+
+    @property
+    def kernel_sizes(self) -> list[Any]:
+        """Kernel size of each level."""
+        kernels = self.arch_kwargs["kernel_sizes"]
+        return [kernels] * self.arch_kwargs["n_stages"] if isinstance(kernels, int) else list(kernels)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """``arch_kwargs`` with the named classes imported."""
+        named = {key: locate(self.arch_kwargs[key]) for key in self.requires_import if self.arch_kwargs[key]}
+        return {**self.arch_kwargs, **named}
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return int(convert_conv_op_to_dim(self.resolved["conv_op"]))
+
+    def for_each_of(self, num_modalities: int) -> Architecture:
+        """Narrow to F_l / sqrt(M) features, in steps of 8: M such encoders cost what one of the plan's costs."""
+        narrow = [8 * math.ceil(features / math.sqrt(num_modalities) / 8) for features in self.features]
+        return replace(self, arch_kwargs={**self.arch_kwargs, "features_per_stage": narrow})
+
+    def unet(self, input_channels: int, num_classes: int, deep_supervision: bool) -> Any:
+        """Build the whole U-Net, initialised as nnU-Net does.
+
+        Raises:
+            NotImplementedError: the plan's network is not a U-Net with an encoder and a decoder of stages.
+        """
+        unet: Any = get_network_from_plans(
+            self.network_class_name,
+            self.arch_kwargs,
+            self.requires_import,
+            input_channels,
+            num_classes,
+            allow_init=True,
+            deep_supervision=deep_supervision,
+        )
+        if not (hasattr(unet, "encoder") and hasattr(getattr(unet, "decoder", None), "transpconvs")):
+            raise NotImplementedError(
+                f"Expected a plan whose network is a plain or residual-encoder U-Net, got {self.network_class_name}. "
+                f"Plan the dataset with ExperimentPlanner or one of the nnUNetPlannerResEnc planners."
+            )
+        return unet
+
+    def encoder(self, input_channels: int) -> nn.Module:
+        """Build the encoder: images (B, C, *patch) to a list of maps, finest first."""
+        encoder: nn.Module = self.unet(input_channels, 2, False).encoder
+        return encoder
+
+    def decoder(self, num_classes: int, deep_supervision: bool) -> Any:
+        """Build the decoder without nnU-Net's reference to an encoder: its weights are its own alone."""
+        decoder: Any = self.unet(1, num_classes, deep_supervision).decoder
+        decoder.encoder = None
+        return decoder
+
+    def conv(self, inputs: int, outputs: int, kernel_size: Any = 3, stride: Any = 1, norm: bool = True) -> nn.Module:
+        """Build one convolution with the plan's norm (optional) and nonlinearity."""
+        plan = self.resolved
+        conv: nn.Module = ConvDropoutNormReLU(
+            plan["conv_op"],
+            inputs,
+            outputs,
+            kernel_size,
+            stride,
+            conv_bias=plan.get("conv_bias", False) or not norm,
+            norm_op=plan["norm_op"] if norm else None,
+            norm_op_kwargs=plan["norm_op_kwargs"],
+            nonlin=plan["nonlin"],
+            nonlin_kwargs=plan["nonlin_kwargs"],
+        )
+        return conv.apply(initialize_weights)
+
+    def projection(self, inputs: int, outputs: int, kernel_size: Any = 1) -> nn.Module:
+        """Build a convolution without norm and nonlinearity that keeps the size."""
+        kernel = maybe_convert_scalar_to_list(self.resolved["conv_op"], kernel_size)
+        projection: nn.Module = self.resolved["conv_op"](inputs, outputs, kernel, padding=[k // 2 for k in kernel])
+        return projection.apply(initialize_weights)

@@ -1,0 +1,110 @@
+"""What every network of this package is: nnU-Net's plan in, logits for any subset of the modalities out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+
+from nnunetv2_missmod.building_blocks.architecture import Architecture
+
+
+class MissingModalityNetwork(nn.Module):
+    """Base of the methods' networks.
+
+    A subclass takes ``(architecture, num_modalities, num_extra_channels, num_classes, deep_supervision)`` and, as
+    keyword-only arguments with defaults, its constants, which a plan may override in
+    ``configuration["missmod"]["network"]``. Its ``forward(images, present=None)`` follows the contract:
+
+    * images (B, M + extra, *patch); present (B, M) bool, or None: every channel that is not constant in the sample;
+    * in train mode it returns a NamedTuple whose first field is ``logits``; in eval mode logits (B, K, *patch), a list
+      of them, finest first, when deep supervision is on;
+    * nothing of an absent channel reaches the logits.
+    """
+
+    decoder: Any  # nnU-Net switches deep supervision at network.decoder.deep_supervision
+
+    @classmethod
+    def from_plans(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> MissingModalityNetwork:
+        """Build the network from the plan alone, as nnU-Net does for training and for prediction.
+
+        Raises:
+            ValueError: the plan overrides a constant that this network does not have; the known ones are listed.
+        """
+        num_modalities = len(configuration_manager.normalization_schemes)
+        overrides = plan_block(configuration_manager).get("network", {})
+        check_overrides(overrides, cls.constants(), f"network constants of {cls.__name__}")
+        return cls(
+            Architecture.from_configuration(configuration_manager),
+            num_modalities,
+            num_input_channels - num_modalities,
+            num_output_channels,
+            enable_deep_supervision,
+            **overrides,
+        )
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """The network's constants and their defaults."""
+        parameters = inspect.signature(cls).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
+        """Predict from several subsets of the same images (eval mode, deep supervision off).
+
+        Args:
+            images: (B, M + extra, *patch).
+            presents: (S, M) bool.
+
+        Returns:
+            Logits (S, B, K, *patch), those of ``forward`` for each subset.
+        """
+        return torch.stack([self(images, present.expand(len(images), -1)) for present in presents])
+
+
+def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[str, Any]]:
+    """Read ``configuration["missmod"]``, this package's own block of a plan: its parts ``trainer`` and ``network``.
+
+    Raises:
+        ValueError: the block has other parts.
+    """
+    block = configuration_manager.configuration.get("missmod", {})
+    check_overrides(block, {"trainer": {}, "network": {}}, "parts of it")
+    return dict(block)
+
+
+def check_overrides(overrides: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
+    """Check that a plan's overrides name known values and keep their type.
+
+    Raises:
+        ValueError: lists the known names, or says which type was expected.
+    """
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        listed = ", ".join(f"{name} = {value!r}" for name, value in sorted(known.items())) or "none"
+        raise ValueError(f"The plan's missmod block sets {unknown}, which are no {what}. Known are: {listed}.")
+    for name, value in overrides.items():
+        if not _fits(value, known[name]):
+            raise ValueError(
+                f"The plan's missmod block sets {name} = {value!r}; expected a value like {known[name]!r} "
+                f"({what}). Correct it in the plans file."
+            )
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return default is None or isinstance(value, type(default))

@@ -1,0 +1,1 @@
+"""One folder per method, each with the same files; methods never import each other."""

@@ -1,0 +1,149 @@
+"""The training step of DC-Seg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.ddp_allgather import AllGatherGrad
+from torch import Tensor
+from torch import distributed as dist
+
+from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.methods.dcseg.losses import (
+    adain_kl_loss,
+    anatomy_contrastive_loss,
+    modality_contrastive_loss,
+    reconstruction_loss,
+)
+from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
+from nnunetv2_missmod.modalities import sample_source
+from nnunetv2_missmod.trainer import Batch, MissingModalityTrainer
+
+
+class DCSegTrainer(MissingModalityTrainer):
+    """One anatomy map per patient, one style code per modality (DC-Seg, Li et al. 2025).
+
+    The ablations of Table 2 are weights of zero: ``anatomy_weight`` (no Ana), ``modality_weight`` (no Mod),
+    ``reconstruction_weight`` (no Rec), ``separate_weight`` (no Reg).
+    """
+
+    alpha = 0.4  # weight of the disentanglement terms, Eq. 9
+    t = 1 / 0.07  # factor on similarities in Eq. 1 and 4 (released code; the paper gives none)
+    ssim_window = 0  # 0: global statistics, Eq. 3; 11: the released code's Gaussian window
+    anatomy_weight = 1.0  # of L_ana within alpha's bracket, Eq. 9
+    modality_weight = 1.0  # of L_mod, likewise
+    reconstruction_weight = 1.0  # of L_rec, likewise
+    separate_weight = 1.0  # of L_reg, Eq. 9
+    region_weight = 1.0  # of the region maps' loss (released code; absent from Eq. 9)
+    kl_weight = 0.0  # on AdaIN's mu and sigma (released code: 0.1; absent from Eq. 9)
+    warm_up_epochs = 0  # epochs without L_seg (released code: 20 of 500; absent from the paper)
+
+    build_network = staticmethod(DCSegNet.from_plans)
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 220  # 500 epochs of about 110 steps
+        self.initial_lr = 2e-4
+        self.weight_decay = 1e-4
+        self.set_network_constants(overlapping_regions=self.label_manager.has_regions)
+        self.said_that_negatives_lack = False
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """Adam with amsgrad and the poly schedule, exponent 0.9 (paper; amsgrad: released code)."""
+        optimizer = torch.optim.Adam(
+            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay, amsgrad=True
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """L = L_seg + L_reg + alpha (L_ana + L_mod + L_rec), Eq. 9, + the region maps' loss."""
+        out: DCSegOutput = self.network(batch.images, self.draw_subset(batch.available))
+        segmentation_weight = float(self.current_epoch >= self.warm_up_epochs)
+        terms = {
+            "segmentation": segmentation_weight * self.loss(out.logits, batch.target),
+            "separate": self.separate_weight * self.separate_loss(out.separate_logits, batch),
+            "regions": self.region_weight * self.region_loss(out.region_logits, batch.target),
+        }
+        with full_precision(self.device):
+            return terms | self.disentanglement_terms(out, batch)
+
+    def disentanglement_terms(self, out: DCSegOutput, batch: Batch) -> dict[str, Tensor]:
+        """Alpha's bracket of Eq. 9, over all available modalities of all ranks, in float32."""
+        anatomy, codes = self.gather(out.anatomy.float()), self.gather(out.codes.float())
+        available, cases = self.gather(batch.available), self.gather(self.case_numbers(batch))
+        l_ana = anatomy_contrastive_loss(anatomy, available, cases, self.t, self.ssim_window)
+        l_mod = modality_contrastive_loss(codes, available, self.t)
+        l_rec = reconstruction_loss(out.reconstruction.float(), batch.images.float(), batch.available)
+        l_kl = adain_kl_loss(out.mu, out.sigma, batch.available)
+        return {
+            "anatomy": self.alpha * self.anatomy_weight * l_ana,
+            "modality": self.alpha * self.modality_weight * l_mod,
+            "reconstruction": self.alpha * self.reconstruction_weight * l_rec,
+            "kl": self.kl_weight * l_kl,
+        }
+
+    def separate_loss(self, separate_logits: Tensor | list[Tensor], batch: Batch) -> Tensor:
+        """L_reg, Eq. 7: the segmentation loss of D_sep on every available modality alone.
+
+        The slot of an unavailable modality repeats one of the sample's available ones, drawn at random: shapes stay
+        fixed, as compiled losses and gathers over ranks want them, and each sample's mean is, in expectation, the mean
+        over what it has.
+        """
+        count = batch.available.shape[1]
+        source = sample_source(batch.available, self.generator)
+        rows = (source + count * torch.arange(len(source), device=source.device)[:, None]).flatten()
+        loss: Tensor = self.loss(
+            _each(separate_logits, lambda level: level[rows]),
+            _each(batch.target, lambda level: level.repeat_interleave(count, 0)),
+        )
+        return loss
+
+    def region_loss(self, region_logits: list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
+        """The segmentation loss of the region maps, mean over levels with weights 2^-level.
+
+        nnU-Net's deep supervision gives the two deepest levels no weight; the fusion uses their maps all the same.
+        """
+        finest = target[0] if isinstance(target, list) else target
+        at_one_level = self.loss.loss if self.enable_deep_supervision else self.loss
+        weights = [0.5**level for level in range(len(region_logits))]
+        losses = [
+            weight * at_one_level(logits, F.interpolate(finest.float(), logits.shape[2:], mode="nearest-exact"))
+            for weight, logits in zip(weights, region_logits, strict=True)
+        ]
+        return torch.stack(losses).sum() / sum(weights)
+
+    def case_numbers(self, batch: Batch) -> Tensor:
+        """Number the cases of a batch (B,), alike on every rank; warn once when L_ana finds no two patients."""
+        if len(set(batch.cases)) == 1 and not self.is_ddp and not self.said_that_negatives_lack:
+            self.said_that_negatives_lack = True
+            self.print_to_log_file(
+                "WARNING: a batch holds one case only, so L_ana has no negative pairs and pushes nothing apart. "
+                "Use a batch size of at least 2, or several GPUs."
+            )
+        numbers = [self.case_number[case] for case in batch.cases]
+        return torch.tensor(numbers, device=self.device)
+
+    def gather(self, local: Tensor) -> Tensor:
+        """Concatenate the samples of all ranks, with gradients. A rank with a smaller share is filled up with zeros."""
+        if not self.is_ddp:
+            return local
+        share = -(-self.configuration_manager.batch_size // dist.get_world_size())
+        padding = local.new_zeros(share - len(local), *local.shape[1:])
+        gathered: Tensor = AllGatherGrad.apply(torch.cat((local, padding)).float())
+        return gathered.flatten(0, 1).to(local.dtype)
+
+
+def _each(levels: Tensor | list[Tensor], change: Callable[[Tensor], Tensor]) -> Tensor | list[Tensor]:
+    """Change the outputs of every level, or the one output without deep supervision."""
+    return [change(level) for level in levels] if isinstance(levels, list) else change(levels)

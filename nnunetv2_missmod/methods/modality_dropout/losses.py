@@ -1,0 +1,1 @@
+"""Modality dropout has no loss term of its own: it trains on the pipeline's segmentation loss alone."""

@@ -1,0 +1,196 @@
+"""Missing channel files at prediction: files are mapped to channels by their ``_XXXX`` suffix, the others are absent.
+
+nnU-Net hands ``run_case`` the files that it found and takes their position for their channel. The one place where a
+trainer can step in is the configuration manager that its ``build_network_architecture`` receives: the same object is
+later sent to the preprocessing workers. ``accept_missing_files`` gives it a preprocessor that knows absent channels.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunetv2_missmod.modalities import varying_channels
+
+SUFFIX_LENGTH = len("_0000")
+
+
+class MissingModalityPreprocessor(DefaultPreprocessor):
+    """nnU-Net's preprocessor for cases that lack channels.
+
+    Cropping and normalisation see the present channels alone; absent channels are zero afterwards.
+    """
+
+    def run_case(
+        self,
+        image_files: list[str],
+        seg_file: str | None,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict[str, Any] | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Read the files of one case, whichever of its channels they are, and preprocess it.
+
+        Raises:
+            ValueError: names the case and the file when a file fits no channel, two files fit one, a file cannot be
+                read or holds NaN, the images differ in shape or spacing, or no file holds an image.
+        """
+        dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
+        reader = plans_manager.image_reader_writer_class()
+        modalities = modality_names(dataset_json)
+        channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
+        found, properties = read_images(reader, image_files, case)
+        images = _in_channel_order(found, channels, len(modalities), case)
+        if not varying(images).any():
+            raise ValueError(
+                f"Case {case}: expected at least one modality, got none: every file is constant ({image_files}). "
+                f"Give at least one of {', '.join(modalities)}."
+            )
+        seg = reader.read_seg(seg_file)[0] if seg_file is not None else None
+        return self.run_case_npy(images, seg, properties, plans_manager, configuration_manager, dataset_json)
+
+    def run_case_npy(
+        self,
+        data: np.ndarray,
+        seg: np.ndarray | None,
+        properties: dict[str, Any],
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict[str, Any] | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Preprocess images (M, x, y, z) of which the constant ones are absent."""
+        absent = ~varying(data)
+        if absent.all():
+            raise ValueError("Expected at least one image that is not constant, got none: nothing to segment from.")
+        data = data.copy()
+        data[absent] = 0  # crop and mask are the union of the non-zero voxels: zeros take no part in it
+        data, seg, properties = super().run_case_npy(
+            data, seg, properties, plans_manager, configuration_manager, dataset_json
+        )
+        data[absent] = 0  # normalisation schemes other than z-score do not keep zero at zero
+        return data, seg, properties
+
+
+class MissingModalityConfigurationManager(ConfigurationManager):
+    """nnU-Net's configuration with ``MissingModalityPreprocessor`` as its preprocessor."""
+
+    @property
+    def preprocessor_class(self) -> type[DefaultPreprocessor]:
+        """The preprocessor that prediction uses, also in spawned workers."""
+        return MissingModalityPreprocessor
+
+
+def accept_missing_files(configuration_manager: ConfigurationManager) -> None:
+    """Make every prediction with this configuration accept cases that lack channel files.
+
+    Raises:
+        NotImplementedError: the plan names a preprocessor of its own, which this one would silently replace.
+    """
+    if configuration_manager.preprocessor_name != DefaultPreprocessor.__name__:
+        raise NotImplementedError(
+            f"Expected a plan with the preprocessor {DefaultPreprocessor.__name__}, got "
+            f"{configuration_manager.preprocessor_name}: missing channels are not known there. Plan the dataset with "
+            f"-preprocessor_name {DefaultPreprocessor.__name__}."
+        )
+    configuration_manager.__class__ = MissingModalityConfigurationManager
+
+
+def modality_names(dataset_json: dict[str, Any]) -> list[str]:
+    """Names of the M image channels of a dataset, in channel order."""
+    names = dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"]
+    return [names[key] for key in sorted(names, key=int)]
+
+
+def assign_channels(image_files: list[str], modalities: list[str], file_ending: str) -> tuple[list[int], str]:
+    """Read the channel of each file from its ``_XXXX`` suffix.
+
+    Returns:
+        The channel of each file, and the name of the case.
+
+    Raises:
+        ValueError: names the case and the file when a suffix is missing, beyond the modalities, or taken twice.
+    """
+    if not image_files:
+        raise ValueError(f"Expected a case with at least one of the channels {modalities}, got no file at all.")
+    case = os.path.basename(image_files[0])[: -len(file_ending) - SUFFIX_LENGTH]
+    file_of: dict[int, str] = {}
+    for file in image_files:
+        suffix = os.path.basename(file)[: -len(file_ending)][-SUFFIX_LENGTH:]
+        known = ", ".join(f"_{channel:04d} = {name}" for channel, name in enumerate(modalities))
+        if not (suffix[:1] == "_" and suffix[1:].isdecimal() and int(suffix[1:]) < len(modalities)):
+            raise ValueError(
+                f"Case {case}: expected files that end in one of {known}, got {file}. Rename or remove this file."
+            )
+        channel = int(suffix[1:])
+        if channel in file_of:
+            raise ValueError(
+                f"Case {case}: expected one file for channel {channel} ({modalities[channel]}), got {file_of[channel]} "
+                f"and {file}. Remove one of them."
+            )
+        file_of[channel] = file
+    return list(file_of), case
+
+
+def read_images(reader: Any, image_files: list[str], case: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the files of one case with nnU-Net's reader.
+
+    Returns:
+        Images (number of files, x, y, z) and the reader's properties.
+
+    Raises:
+        ValueError: names the case and the file.
+    """
+    try:
+        images, properties = reader.read_images(image_files)
+    except Exception as error:
+        raise ValueError(f"Case {case}: {_what_is_wrong(reader, image_files)}") from error
+    for file, image in zip(image_files, images, strict=False):
+        if not np.isfinite(image).all():
+            raise ValueError(
+                f"Case {case}: expected finite intensities, got NaN or infinity in {file}. Repair the file."
+            )
+    return images, properties
+
+
+def _in_channel_order(found: np.ndarray, channels: list[int], num_modalities: int, case: str) -> np.ndarray:
+    """Put the images (number of files, x, y, z) into their channels (M, x, y, z); the absent ones are zero."""
+    if len(channels) == 1 and len(found) == num_modalities:
+        return found  # one file that holds all channels, such as a colour image
+    if len(found) != len(channels):
+        raise ValueError(
+            f"Case {case}: expected one channel in each of its {len(channels)} files, got {len(found)} channels. "
+            f"Split files that hold several."
+        )
+    images = np.zeros((num_modalities, *found.shape[1:]), dtype=found.dtype)
+    images[channels] = found
+    return images
+
+
+def _what_is_wrong(reader: Any, image_files: list[str]) -> str:
+    """Read the files one by one to name the one that cannot be read or does not fit the first."""
+    first: tuple[Any, Any] | None = None
+    for file in image_files:
+        try:
+            image, properties = reader.read_images([file])
+        except Exception as error:
+            return f"cannot read {file} ({error}). Replace or remove this file."
+        geometry = (image.shape[1:], [float(s) for s in properties["spacing"]])
+        first = first or geometry
+        if geometry != first:
+            return (
+                f"expected images of one shape and spacing, got {first[0]} voxels of {first[1]} mm in {image_files[0]} "
+                f"but {geometry[0]} voxels of {geometry[1]} mm in {file}. Resample one onto the other or remove it."
+            )
+    return f"the files {image_files} can be read one by one but not together. See the error above."
+
+
+def varying(images: np.ndarray) -> np.ndarray:
+    """(M,) bool: which images (M, x, y, z) are not constant."""
+    found: np.ndarray = varying_channels(torch.from_numpy(np.ascontiguousarray(images))[None])[0].numpy()
+    return found

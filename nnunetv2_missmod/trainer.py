@@ -1,0 +1,315 @@
+"""nnU-Net's training step around one hook: ``training_loss`` of a batch whose cases may lack modalities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from nnunetv2_missmod.availability import describe_incomplete, find_available
+from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
+from nnunetv2_missmod.epoch_log import EpochLog
+from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
+from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
+from nnunetv2_missmod.validation import dice_per_subset, nanmean, subset_walk
+
+# nnU-Net's own settings that a plan may override beside a method's numbers.
+HOST_SETTINGS = (
+    "initial_lr",
+    "weight_decay",
+    "oversample_foreground_percent",
+    "probabilistic_oversampling",
+    "num_iterations_per_epoch",
+    "num_val_iterations_per_epoch",
+    "num_epochs",
+    "enable_deep_supervision",
+    "save_every",
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch on the device.
+
+    Args:
+        images: (B, M + extra, *patch); channels of unavailable modalities are zero, whatever augmentation did to them.
+        target: what the pipeline's loss takes: (B, 1 or regions, *patch), a list of them under deep supervision.
+        available: (B, M) bool, which modalities each sample's case has.
+        cases: name of each sample's case; two samples of one name are two crops of one patient.
+    """
+
+    images: Tensor
+    target: Tensor | list[Tensor]
+    available: Tensor
+    cases: tuple[str, ...]
+
+
+class MissingModalityTrainer(nnUNetTrainer):
+    """nnU-Net's trainer for networks that accept any subset of the modalities.
+
+    A method fills two hooks: ``build_network`` and ``training_loss``. Its numbers are class attributes; they and
+    nnU-Net's own (``HOST_SETTINGS``) may be overridden in the plan's ``configuration["missmod"]["trainer"]``.
+    """
+
+    build_network: Callable[..., nn.Module]  # hook 1: the network's from_plans
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Hook 2: the terms of the loss by name, each already weighted; they are summed."""
+        raise NotImplementedError
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.modalities = modality_names(dataset_json)
+        self.available_in_case: dict[str, tuple[bool, ...]] = {}
+        self.case_number: dict[str, int] = {}
+        self.subset_seed = torch.initial_seed() % 2**31
+        self.generator = torch.Generator(self.device)
+        self.validation_subsets: list[Tensor] = []
+        self.epoch_log = EpochLog(os.path.join(self.output_folder, "metrics.csv"))
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Build the method's network; from here on, prediction with this configuration accepts missing files."""
+        accept_missing_files(configuration_manager)
+        return cls.build_network(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+
+    def initialize(self) -> None:
+        """Apply the plan's overrides, then set up everything as nnU-Net does."""
+        if not self.was_initialized:
+            self.apply_plan_overrides()
+        super().initialize()
+        self.generator.manual_seed(self.subset_seed)
+
+    def settings(self) -> dict[str, Any]:
+        """Every number that a plan may override: the method's class attributes and nnU-Net's own."""
+        classes = [c for c in type(self).__mro__ if issubclass(c, MissingModalityTrainer)]
+        names = {name for c in classes for name, value in vars(c).items() if _is_setting(name, value)}
+        return {name: getattr(self, name) for name in sorted(names.union(HOST_SETTINGS))}
+
+    def apply_plan_overrides(self) -> None:
+        """Set what ``configuration["missmod"]["trainer"]`` overrides.
+
+        Raises:
+            ValueError: a name is unknown (the known ones are listed) or a value has another type.
+        """
+        overrides = plan_block(self.configuration_manager).get("trainer", {})
+        check_overrides(overrides, self.settings(), f"settings of {type(self).__name__}")
+        for name, value in overrides.items():
+            setattr(self, name, value)
+
+    def set_network_constants(self, **constants: Any) -> None:
+        """Write into the plan what the network must know of the dataset, since prediction rebuilds it from the plan."""
+        block = plan_block(self.configuration_manager)
+        block["network"] = {**block.get("network", {}), **constants}
+        self.configuration_manager.configuration["missmod"] = block
+        self.plans_manager.plans["configurations"][self.configuration_name]["missmod"] = block
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Load nnU-Net's datasets and find out which modalities each case has."""
+        training, validation = super().get_tr_and_val_datasets()
+        is_first = self.local_rank == 0
+        available = find_available(training, is_first)
+        self.print_to_log_file("Training:", describe_incomplete(available, self.modalities))
+        self.available_in_case = available | find_available(validation, is_first)
+        self.case_number = {case: number for number, case in enumerate(sorted(self.available_in_case))}
+        return training, validation
+
+    # --- one training step --------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch's subsets: a run that is resumed draws the same ones as one that was never interrupted."""
+        super().on_train_epoch_start()
+        world_size = dist.get_world_size() if self.is_ddp else 1
+        self.generator.manual_seed((self.subset_seed + self.current_epoch) * world_size + self.local_rank)
+
+    def prepare_batch(self, batch: Mapping[str, Any]) -> Batch:
+        """Move a batch of nnU-Net's dataloader to the device and empty the channels that its cases do not have."""
+        available = torch.tensor([self.available_in_case[case] for case in batch["keys"]])
+        available = available.to(self.device, non_blocking=True)
+        target = batch["target"]
+        return Batch(
+            images=drop_absent(batch["data"].to(self.device, non_blocking=True), available),
+            target=[t.to(self.device, non_blocking=True) for t in target]
+            if isinstance(target, list)
+            else target.to(self.device, non_blocking=True),
+            available=available,
+            cases=tuple(batch["keys"]),
+        )
+
+    def draw_subset(self, available: Tensor) -> Tensor:
+        """Draw the modalities (B, M) that the network gets to see, uniformly over the subsets of what is available."""
+        return sample_subset(available, self.generator)
+
+    def train_step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Take one step; the terms stay on the device until the epoch ends.
+
+        Raises:
+            RuntimeError: without a gradient scaler, which would skip the step, as soon as a term is not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            terms = self.training_loss(self.prepare_batch(batch))
+        total = torch.stack(list(terms.values())).sum()
+        outputs = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
+        if self.grad_scaler is None:
+            self.check_finite([outputs])
+        self.backward_and_step(total)
+        return outputs
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision where nnU-Net uses it: on CUDA."""
+        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
+
+    def backward_and_step(self, loss: Tensor) -> None:
+        """Scale, clip and step as nnU-Net does."""
+        if self.grad_scaler is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.optimizer.step()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
+        """Check the terms and report their means, of all ranks, over the epoch."""
+        self.check_finite(train_outputs)
+        names = list(train_outputs[0])
+        means = torch.stack([torch.stack([step[name].float() for name in names]) for step in train_outputs]).nanmean(0)
+        if self.is_ddp:
+            dist.all_reduce(means, dist.ReduceOp.SUM)
+            means /= dist.get_world_size()
+        values = dict(zip(names, means.cpu().numpy(), strict=True))
+        super().on_train_epoch_end([{"loss": values.pop("loss")}])
+        self.log_metrics({f"loss/{name}": value for name, value in values.items()})
+        self.print_to_log_file("train_loss terms", {name: round(float(value), 4) for name, value in values.items()})
+
+    def check_finite(self, train_outputs: list[dict[str, Tensor]]) -> None:
+        """Stop a training whose loss is not finite in most of the given steps.
+
+        Under mixed precision single steps overflow; the gradient scaler skips those.
+
+        Raises:
+            RuntimeError: names the terms and how often each was not finite.
+        """
+        names = list(train_outputs[0])
+        finite = torch.stack([torch.stack([step[name].isfinite() for name in names]) for step in train_outputs])
+        counts = (~finite).sum(0)
+        if self.is_ddp:
+            dist.all_reduce(counts, dist.ReduceOp.MAX)  # every rank stops, or none
+        bad = {name: count for name, count in zip(names, counts.tolist(), strict=True) if count}
+        if not bad:
+            return
+        steps = len(train_outputs)
+        message = f"Loss terms not finite in epoch {self.current_epoch}, in how many of {steps} steps: {bad}."
+        if 2 * max(bad.values()) > steps:
+            raise RuntimeError(
+                f"{message} Expected finite terms. Look for extreme intensities in the preprocessed cases, or lower "
+                f"initial_lr in the plan's missmod block. The last checkpoint is untouched; --c resumes from it."
+            )
+        self.print_to_log_file(message, "These steps were skipped.")
+
+    # --- validation during training -----------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Lay out the epoch's walk through the subsets, the same in every epoch."""
+        super().on_validation_epoch_start()
+        self.validation_subsets = subset_walk(len(self.modalities), self.num_val_iterations_per_epoch)
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Run nnU-Net's validation step with the next subset of the walk."""
+        subset = self.validation_subsets.pop(0)
+        available = torch.tensor([self.available_in_case[case] for case in batch["keys"]])
+        present = available & subset
+        present = torch.where(present.any(1, keepdim=True), present, available)
+        outputs: dict[str, Any] = super().validation_step({**batch, "data": drop_absent(batch["data"], present)})
+        return {**outputs, "subset": subset_name(subset, self.modalities)}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log the pseudo Dice of every subset; nnU-Net's curve and checkpoint_best follow their mean."""
+        if self.is_ddp:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, val_outputs)
+            val_outputs = [step for rank in gathered for step in rank]
+        dice = dice_per_subset(val_outputs)
+        per_class = nanmean(np.stack(list(dice.values())), axis=0)
+        self.logger.log("mean_fg_dice", nanmean(per_class), self.current_epoch)
+        self.logger.log("dice_per_class_or_region", list(per_class), self.current_epoch)
+        self.logger.log("val_losses", np.mean([step["loss"] for step in val_outputs]), self.current_epoch)
+        self.log_metrics({f"pseudo_dice/{name}": nanmean(values) for name, values in dice.items()})
+
+    # --- log and checkpoints ------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does; the log keeps the epochs that the checkpoint knows."""
+        super().on_train_start()
+        if self.local_rank == 0:
+            self.epoch_log.keep_before(self.current_epoch)
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Write the epoch's values to metrics.csv and to nnU-Net's external loggers."""
+        if self.local_rank != 0:
+            return
+        self.epoch_log.append(self.current_epoch, values)
+        for logger in self.logger.loggers:
+            for name, value in values.items():
+                logger.log(name, value, self.current_epoch)
+
+    def method_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beyond nnU-Net's own; a method adds its optimizers and modules here."""
+        return {"subset_seed": self.subset_seed}
+
+    def load_method_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``method_state`` gave."""
+        self.subset_seed = state["subset_seed"]
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint with the method's state in it; a run killed meanwhile keeps the former file."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        unfinished = f"{filename}.tmp"
+        super().save_checkpoint(unfinished)
+        checkpoint = torch.load(unfinished, map_location="cpu", weights_only=False)
+        torch.save({**checkpoint, "missmod": self.method_state()}, unfinished)
+        os.replace(unfinished, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Restore nnU-Net's state and the method's."""
+        super().load_checkpoint(filename_or_checkpoint)
+        assert isinstance(filename_or_checkpoint, str)  # as in nnU-Net, which cannot take a dict either
+        checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, mmap=True, weights_only=False)
+        self.load_method_state(checkpoint["missmod"])
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    return not name.startswith("_") and isinstance(value, (bool, int, float, str))

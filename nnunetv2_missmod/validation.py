@@ -1,0 +1,47 @@
+"""Validation during training: a fixed walk through the subsets, scored by pseudo Dice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nnunetv2_missmod.modalities import all_subsets
+
+
+def subset_walk(num_modalities: int, steps: int) -> list[Tensor]:
+    """Lay out the subsets (M,) of an epoch's validation steps, alike in every epoch.
+
+    The steps go round the subsets; steps fewer than the subsets are spread over the whole list.
+    """
+    subsets = all_subsets(num_modalities)
+    if steps < len(subsets):
+        return [subsets[i * len(subsets) // steps] for i in range(steps)]
+    return [subsets[i % len(subsets)] for i in range(steps)]
+
+
+def dice_per_subset(steps: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
+    """Pool the voxels of each subset's steps into the Dice of each class or region, NaN where neither has any.
+
+    Args:
+        steps: nnU-Net's validation outputs (``tp_hard``, ``fp_hard``, ``fn_hard``), each with its ``subset``.
+    """
+    names = dict.fromkeys(step["subset"] for step in steps)
+    return {name: _pooled_dice([step for step in steps if step["subset"] == name]) for name in names}
+
+
+def nanmean(values: NDArray[np.float64], axis: int | None = None) -> Any:
+    """Mean of what is not NaN; NaN, without a warning, where nothing is."""
+    count = (~np.isnan(values)).sum(axis)
+    return np.divide(np.nansum(values, axis), count, out=np.full(np.shape(count), np.nan), where=count > 0)
+
+
+def _pooled_dice(steps: list[dict[str, Any]]) -> NDArray[np.float64]:
+    true_positive, false_positive, false_negative = (
+        np.sum([step[key] for step in steps], axis=0, dtype=np.float64) for key in ("tp_hard", "fp_hard", "fn_hard")
+    )
+    size = 2 * true_positive + false_positive + false_negative
+    dice: NDArray[np.float64] = np.divide(2 * true_positive, size, out=np.full(size.shape, np.nan), where=size > 0)
+    return dice

@@ -1,0 +1,1 @@
+"""Settings as data: fragments that are merged into a dataset's nnU-Net plan."""

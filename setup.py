@@ -1,0 +1,36 @@
+"""Packaging; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="nnunetv2_missmod",
+    version="0.1.0",
+    description="nnU-Net v2 trainers for segmentation when modalities are missing",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    # The doors and the plan fragments live at the top of the repository and are installed inside the package, so that
+    # they have a path on every kind of install.
+    packages=[*find_packages(include=["nnunetv2_missmod*"]), "nnunetv2_missmod.trainers", "nnunetv2_missmod.plans"],
+    package_dir={"nnunetv2_missmod.trainers": "trainers", "nnunetv2_missmod.plans": "plans"},
+    package_data={"nnunetv2_missmod": ["py.typed"], "nnunetv2_missmod.plans": ["*.json", "README.md"]},
+    install_requires=[
+        "nnunetv2>=2.8.0,<3",
+        "torch>=2.3",
+        "torchvision",
+        "batchgenerators",
+        "batchgeneratorsv2",
+        "dynamic-network-architectures",
+        "SimpleITK",
+        "numpy",
+        "scipy",
+        "rich",
+        "tqdm",
+    ],
+    extras_require={"dev": ["pytest", "ruff", "mypy", "types-tqdm", "blosc2"]},
+    entry_points={"console_scripts": ["missmod = nnunetv2_missmod.commands:main"]},
+)

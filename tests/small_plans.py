@@ -1,0 +1,143 @@
+"""Small nnU-Net plans and trainers, built in memory: no dataset, no preprocessing."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+CONFIGURATION = "3d_fullres"
+LABELS = {"background": 0, "edema": 1, "tumor": 2}
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+
+
+def small_dataset_json(num_modalities=4, regions=False, ignore=False):
+    labels = dict(REGIONS if regions else LABELS)
+    if ignore:
+        labels["ignore"] = 4 if regions else 3
+    names = {str(m): f"mod{m}" for m in range(num_modalities)}
+    return {
+        "channel_names": names,
+        "labels": labels,
+        "file_ending": ".nii.gz",
+        "numTraining": 4,
+        **({"regions_class_order": [1, 2, 3]} if regions else {}),
+    }
+
+
+def small_plans(num_modalities=4, dims=3, residual=False, patch=None, batch_size=2, features=(16, 16, 32), **overrides):
+    """A plan as nnU-Net writes it; ``overrides`` go into the missmod block's trainer part."""
+    stages = len(features)
+    patch = list(patch or [16] * dims)
+    blocks = {"n_blocks_per_stage": [1] * stages} if residual else {"n_conv_per_stage": [2] * stages}
+    unet = "ResidualEncoderUNet" if residual else "PlainConvUNet"
+    configuration = {
+        "data_identifier": "small_3d",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": batch_size,
+        "patch_size": patch,
+        "median_image_size_in_voxels": patch,
+        "spacing": [1.0] * dims,
+        "normalization_schemes": ["ZScoreNormalization"] * num_modalities,
+        "use_mask_for_norm": [True] * num_modalities,
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+        "architecture": {
+            "network_class_name": f"dynamic_network_architectures.architectures.unet.{unet}",
+            "arch_kwargs": {
+                "n_stages": stages,
+                "features_per_stage": list(features),
+                "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+                "kernel_sizes": [[3] * dims] * stages,
+                "strides": [[1] * dims] + [[2] * dims] * (stages - 1),
+                **blocks,
+                "n_conv_per_stage_decoder": [1] * (stages - 1),
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
+                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "batch_dice": False,
+        "missmod": {"trainer": overrides},
+    }
+    return {
+        "dataset_name": "Dataset501_Small",
+        "plans_name": "smallPlans",
+        "original_median_spacing_after_transp": [1.0] * 3,
+        "original_median_shape_after_transp": patch,
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": list(range(3)),
+        "transpose_backward": list(range(3)),
+        "configurations": {CONFIGURATION: copy.deepcopy(configuration)},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            str(m): {"mean": 0, "std": 1, "percentile_00_5": -3, "percentile_99_5": 3} for m in range(num_modalities)
+        },
+    }
+
+
+def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("a", "b", "c", "d"), seed=0):
+    """A trainer of a door, initialised on a preprocessed folder with small random cases."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(folder / variable))
+    write_preprocessed(folder, plans, dataset_json, cases)
+    torch.manual_seed(seed)
+    trainer_class = recursive_find_trainer_class_by_name(name) if isinstance(name, str) else name
+    plans = copy.deepcopy(plans)
+    trainer = trainer_class({**plans, "continue_training": False}, CONFIGURATION, 0, dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    num_modalities = len(dataset_json["channel_names"])
+    trainer.available_in_case = {case: (True,) * num_modalities for case in cases}
+    trainer.case_number = {case: number for number, case in enumerate(sorted(cases))}
+    return trainer
+
+
+def write_preprocessed(folder: Path, plans, dataset_json, cases, absent=None):
+    """Write small random cases as nnU-Net's preprocessing would; ``absent`` maps a case to its absent channels."""
+    configuration = plans["configurations"][CONFIGURATION]
+    num_modalities = len(dataset_json["channel_names"])
+    shape = (20, 20, 20)
+    target = folder / "nnUNet_preprocessed" / plans["dataset_name"] / configuration["data_identifier"]
+    if target.is_dir():
+        return
+    target.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for case in cases:
+        images = rng.normal(size=(num_modalities, *shape)).astype(np.float32)
+        images[list((absent or {}).get(case, ()))] = 0
+        labels = rng.integers(0, 3, size=(1, *shape)).astype(np.int16)
+        locations = {1: np.argwhere(labels == 1)[:50], 2: np.argwhere(labels == 2)[:50]}
+        nnUNetDatasetBlosc2.save_case(images, labels, {"class_locations": locations}, str(target / case))
+
+
+def random_batch(trainer, seed=0, cases=("a", "b")):
+    """A batch as nnU-Net's dataloader gives it, with a target for every level of deep supervision."""
+    generator = torch.Generator().manual_seed(seed)
+    configuration = trainer.configuration_manager
+    patch = configuration.patch_size
+    images = torch.randn(len(cases), trainer.num_input_channels, *patch, generator=generator)
+    manager = trainer.label_manager
+    if manager.has_regions:
+        count = manager.num_segmentation_heads + manager.has_ignore_label
+        target = torch.rand(len(cases), count, *patch, generator=generator) > 0.7
+    else:
+        highest = manager.ignore_label if manager.has_ignore_label else max(manager.all_labels)
+        target = torch.randint(0, highest + 1, (len(cases), 1, *patch), generator=generator).short()
+    scales = trainer._get_deep_supervision_scales()
+    if scales is None:
+        return {"data": images, "target": target, "keys": list(cases)}
+    steps = [[round(1 / s) for s in scale] for scale in scales]
+    targets = [target[(..., *(slice(None, None, s) for s in step))] for step in steps]
+    return {"data": images, "target": targets, "keys": list(cases)}
