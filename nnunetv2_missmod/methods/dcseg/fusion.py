@@ -85,7 +85,7 @@ class RegionAwareFusion(nn.Module):
         means = self.region_means(maps, regions) / (size[..., None] + MEAN_EPS)
         inputs = torch.cat((means, size[..., None]), 2)
         weights = self.weights(inputs.flatten(1)[..., None]).view(len(maps), self.num_regions, maps.shape[1])
-        mixed = (weights.to(maps.dtype) @ maps.flatten(2)).view(len(maps), self.num_regions, *maps.shape[2:])
+        mixed: Tensor = (weights.to(maps.dtype) @ maps.flatten(2)).view(len(maps), self.num_regions, *maps.shape[2:])
         return mixed * regions[:, :, None].to(maps.dtype)
 
     @staticmethod

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GAUSSIAN_SIGMA = 1.5  # of the windowed SSIM [1]
+SMALLEST_RANGE = 1e-6  # of the maps, below which C1 and C2 vanish
+SMALLEST_VARIANCE = 1e-24  # whose logarithm is still finite
 
 
 def anatomy_contrastive_loss(
@@ -29,7 +31,7 @@ def anatomy_contrastive_loss(
         ssim_window: 0 for global statistics (Eq. 3), else taps of the Gaussian window of [1].
     """
     maps = anatomy.flatten(0, 1)
-    similarity = windowed_ssim(maps, ssim_window) if ssim_window else global_ssim(maps)
+    similarity = windowed_ssim(maps, ssim_window, available.flatten()) if ssim_window else global_ssim(maps)
     sample = torch.arange(len(anatomy), device=anatomy.device).repeat_interleave(anatomy.shape[1])
     case = cases.repeat_interleave(anatomy.shape[1])
     same_sample, same_case = _equal(sample), _equal(case)
@@ -68,7 +70,8 @@ def adain_kl_loss(mu: Tensor, sigma: Tensor, available: Tensor) -> Tensor:
         mu, sigma: (N, M, C).
         available: (N, M) bool.
     """
-    kl = 0.5 * (mu.square() + sigma.square() - sigma.square().log() - 1).mean(2)
+    variance = sigma.square()
+    kl = 0.5 * (mu.square() + variance - variance.clamp(min=SMALLEST_VARIANCE).log() - 1).mean(2)
     count = available.sum(0).clamp(min=1)
     return (torch.where(available, kl, 0).sum(0) / count).sum()
 
@@ -102,7 +105,7 @@ def global_ssim(maps: Tensor, c1: float = 1e-4, c2: float = 9e-4) -> Tensor:
     return _ssim(mean, covariance.diagonal(dim1=1, dim2=2), covariance, c1, c2).mean(0)
 
 
-def windowed_ssim(maps: Tensor, window: int) -> Tensor:
+def windowed_ssim(maps: Tensor, window: int, available: Tensor | None = None) -> Tensor:
     """SSIM of [1]: statistics within a Gaussian window, mean over voxels and channels; 1 on the diagonal.
 
     C1 and C2 follow the range of the values, through which gradients flow.
@@ -110,6 +113,7 @@ def windowed_ssim(maps: Tensor, window: int) -> Tensor:
     Args:
         maps: (P, C, *spatial) float32.
         window: taps per axis, odd.
+        available: (P,) bool, which maps the range of the values is taken from; None: all.
 
     Returns:
         (P, P).
@@ -117,7 +121,7 @@ def windowed_ssim(maps: Tensor, window: int) -> Tensor:
     blur = [_gaussian_matrix(size, window, maps) for size in maps.shape[2:]]
     mean = _smooth(maps, blur)
     variance = (_smooth(maps.square(), blur) - mean.square()).clamp(min=0)
-    value_range = torch.maximum(maps[:-1].max() - maps[:-1].min(), maps[1:].max() - maps[1:].min())
+    value_range = _value_range(maps, available)
     c1, c2 = (0.01 * value_range).square(), (0.03 * value_range).square()
     rows = []
     for p in range(len(maps)):  # all pairs at once would hold P^2 maps
@@ -134,6 +138,16 @@ def _ssim(mean: Tensor, variance: Tensor, covariance: Tensor, c1: float, c2: flo
     a, b = mean[:, :, None], mean[:, None, :]
     numerator = (2 * a * b + c1) * (2 * covariance + c2)
     return numerator / ((a.square() + b.square() + c1) * (variance[:, :, None] + variance[:, None, :] + c2))
+
+
+def _value_range(maps: Tensor, available: Tensor | None) -> Tensor:
+    """Largest minus smallest value, the greater of two: over all maps but the last, over all but the first [1]."""
+    low, high = torch.aminmax(maps.flatten(1), dim=1)
+    if available is not None:
+        low, high = torch.where(available, low, torch.inf), torch.where(available, high, -torch.inf)
+    most = max(len(maps) - 1, 1)
+    ranges = torch.stack((high[:most].amax() - low[:most].amin(), high[-most:].amax() - low[-most:].amin()))
+    return ranges.amax().clamp(min=SMALLEST_RANGE)
 
 
 def _gaussian_matrix(size: int, window: int, like: Tensor) -> Tensor:

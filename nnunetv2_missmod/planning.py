@@ -1,0 +1,89 @@
+"""Merging a fragment of ``plans/`` into a dataset's nnU-Net plan."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+SMALLEST_FEATURE_MAP = 4  # nnU-Net's own limit: voxels along an axis of the bottleneck
+PER_STAGE = ("features_per_stage", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
+
+
+def load_fragment(file: Path) -> dict[str, Any]:
+    """Read a fragment: keys of a plan's configuration, and the block ``missmod``. Keys with ``//`` are remarks."""
+    fragment: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return {key: value for key, value in fragment.items() if not key.startswith("//")}
+
+
+def merge_fragment(
+    plans: Mapping[str, Any], configuration: str, fragment: Mapping[str, Any], plans_name: str
+) -> dict[str, Any]:
+    """Copy a plan under a new name with a fragment merged into one configuration.
+
+    The preprocessed data stays the same (same ``data_identifier``). When the fragment changes the patch, the
+    network's topology is fitted to it by nnU-Net's own rules.
+
+    Raises:
+        ValueError: the fragment sets something that a configuration does not have.
+    """
+    merged = {**copy.deepcopy(dict(plans)), "plans_name": plans_name}
+    resolved = copy.deepcopy(PlansManager(merged).get_configuration(configuration).configuration)
+    resolved.pop("inherits_from", None)
+    unknown = sorted(set(fragment) - {*resolved, "missmod"})
+    if unknown:
+        raise ValueError(f"Expected keys of a plan's configuration, got {unknown}. Known are: {', '.join(resolved)}.")
+    resolved = _merged(resolved, fragment)
+    if "patch_size" in fragment:
+        fit_topology(resolved)
+    fit_stages(resolved)
+    merged["configurations"][configuration] = resolved
+    return merged
+
+
+def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
+    """Write a plan beside the others of its dataset.
+
+    Args:
+        plans: the plan.
+        preprocessed: the folder nnUNet_preprocessed.
+
+    Returns:
+        The file, named as nnU-Net looks for it (-p).
+    """
+    file = preprocessed / plans["dataset_name"] / f"{plans['plans_name']}.json"
+    file.write_text(json.dumps(plans, indent=4), encoding="utf-8")
+    return file
+
+
+def fit_topology(configuration: dict[str, Any]) -> None:
+    """Give the configuration the strides and kernels that nnU-Net plans for its patch, rounding the patch up to fit."""
+    _, strides, kernels, patch, _ = get_pool_and_conv_props(
+        configuration["spacing"], configuration["patch_size"], SMALLEST_FEATURE_MAP, np.inf
+    )
+    configuration["patch_size"] = [int(size) for size in patch]
+    arch_kwargs = configuration["architecture"]["arch_kwargs"]
+    arch_kwargs["strides"] = [list(stride) for stride in strides]
+    arch_kwargs["kernel_sizes"] = [list(kernel) for kernel in kernels]
+    arch_kwargs["n_stages"] = len(strides)
+
+
+def fit_stages(configuration: dict[str, Any]) -> None:
+    """Shorten the lists that have a value per stage to the stages there are, or repeat their last value."""
+    arch_kwargs = configuration["architecture"]["arch_kwargs"]
+    for key in PER_STAGE:
+        if isinstance(arch_kwargs.get(key), list):
+            count = arch_kwargs["n_stages"] - key.endswith("decoder")
+            values = arch_kwargs[key]
+            arch_kwargs[key] = (values + values[-1:] * count)[:count]
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {k: _merged(base[k], v) for k, v in change.items() if isinstance(v, Mapping) and k in base}
+    return {**base, **change, **nested}

@@ -1,0 +1,80 @@
+"""Two processes with half of the batch each compute the gradients of one process with all of it."""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_missmod.doors import door_names
+
+pytestmark = pytest.mark.slow
+
+CASES = ("a", "b", "c", "d")
+AVAILABLE = {"a": (True, True), "b": (False, True), "c": (True, True), "d": (True, False)}
+PRESENT = {"a": (True, False), "b": (False, True), "c": (True, True), "d": (True, False)}
+
+
+class Environment:
+    def setenv(self, name, value):
+        os.environ[name] = value
+
+
+def build(name, folder, batch_dice):
+    plans = small_plans(2, 3, features=(8, 8, 16), batch_size=4)
+    plans["configurations"]["3d_fullres"]["batch_dice"] = batch_dice
+    trainer_class = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+    trainer = small_trainer(trainer_class, plans, small_dataset_json(2, regions=True), folder, Environment(), CASES)
+    trainer.available_in_case = AVAILABLE
+    trainer.network.train()
+    return trainer
+
+
+def gradients(trainer, cases):
+    """One step's gradients; the subsets depend on the cases alone, not on who draws them."""
+    whole = random_batch(trainer, cases=CASES)
+    rows = [CASES.index(case) for case in cases]
+    batch = {"data": whole["data"][rows], "target": [t[rows] for t in whole["target"]], "keys": list(cases)}
+    trainer.draw_subset = lambda available: torch.tensor([PRESENT[case] for case in cases])
+    trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
+    terms = trainer.training_loss(trainer.prepare_batch(batch))
+    torch.stack(list(terms.values())).sum().backward()
+    return {n.removeprefix("module."): p.grad.clone() for n, p in trainer.network.named_parameters()}
+
+
+def worker(rank, name, folder, results):
+    torch.set_num_threads(1)
+    trainers = {batch_dice: build(name, Path(folder), batch_dice) for batch_dice in (False, True)}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for batch_dice, trainer in trainers.items():
+        trainer.is_ddp, trainer.local_rank = True, rank
+        trainer.network = DistributedDataParallel(trainer.network)
+        trainer.loss = trainer._build_loss()
+        results[batch_dice, rank] = gradients(trainer, CASES[2 * rank : 2 * rank + 2])
+    if hasattr(trainer, "gather"):  # shares of different size: three samples over two ranks
+        trainer.configuration_manager.configuration["batch_size"] = 3
+        local = torch.arange(2.0 - rank) + 2 * rank + 1
+        results[f"uneven{rank}"] = trainer.gather(local)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", door_names())
+def test_two_processes_give_the_gradients_of_one(name, tmp_path):
+    build(name, tmp_path, False)  # writes the preprocessed cases, which the workers share
+    results = mp.Manager().dict()
+    mp.spawn(worker, (name, str(tmp_path), results), nprocs=2)
+    for batch_dice in (False, True):
+        expected = gradients(build(name, tmp_path, batch_dice), CASES)
+        scale = max(float(gradient.abs().max()) for gradient in expected.values())
+        for rank in (0, 1):
+            assert set(results[batch_dice, rank]) == set(expected)
+            for key, gradient in expected.items():
+                got = results[batch_dice, rank][key]
+                torch.testing.assert_close(got, gradient, rtol=1e-3, atol=1e-5 * scale)
+    if "uneven0" in results.keys():
+        assert results["uneven0"].tolist() == results["uneven1"].tolist() == [1, 2, 3, 0]

@@ -1,0 +1,364 @@
+"""The import directions and the layout of the package, read from its source.
+
+Every rule is a function from sources to violations. Each is tested twice: on made-up code that breaks it, so that it
+cannot be blind, and on the package.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "nnunetv2_missmod"
+METHODS = f"{PACKAGE}.methods"
+DOORS = f"{PACKAGE}.trainers"
+METHOD_FILES = {"__init__.py", "network.py", "losses.py", "trainer.py"}
+NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper"}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def module_name(path):
+    """Dotted name of a file of the package; setup.py maps trainers/ and plans/ into the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == PACKAGE else (PACKAGE, *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_sources():
+    """Source of every module by its dotted name; a package's name ends in a dot, so that relative imports resolve."""
+    files = [file for folder in (PACKAGE, "trainers", "plans") for file in (ROOT / folder).rglob("*.py")]
+    return {module_name(file) + "." * (file.name == "__init__.py"): file.read_text(encoding="utf-8") for file in files}
+
+
+def imported(module, source):
+    """Every dotted name that a module imports, wherever in it: ``from a import b`` is both a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[: -node.level]
+                base = ".".join([*parents, base] if base else parents)
+            found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            found.update(a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+    return found
+
+
+def within(name, *packages):
+    return any(name.rstrip(".") == package or name.startswith(f"{package}.") for package in packages)
+
+
+def violations(sources, importer, forbidden):
+    """Imports by the modules that ``importer`` picks of names that ``forbidden(module, name)`` forbids."""
+    return sorted(
+        f"{module} imports {name}"
+        for module, source in sources.items()
+        if importer(module)
+        for name in imported(module, source)
+        if forbidden(module, name)
+    )
+
+
+# --- the rules of imports ---------------------------------------------------------------------------------------------
+
+
+def method_of(name):
+    parts = name.rstrip(".").split(".")
+    return parts[2] if within(name, METHODS) and len(parts) > 2 else None
+
+
+def methods_import_no_other_method(sources):
+    return violations(sources, method_of, lambda module, name: method_of(name) not in (None, method_of(module)))
+
+
+def building_blocks_import_no_method_and_no_trainer(sources):
+    return violations(
+        sources,
+        lambda module: within(module, f"{PACKAGE}.building_blocks"),
+        lambda _, name: within(name, METHODS, DOORS, f"{PACKAGE}.trainer"),
+    )
+
+
+def the_frame_imports_no_method(sources):
+    """The modules beside the rooms: trainer.py, preprocessing.py and so on."""
+    return violations(
+        sources,
+        lambda module: not within(module, METHODS, DOORS),
+        lambda _, name: within(name, METHODS),
+    )
+
+
+def evaluation_imports_no_method(sources):
+    return violations(
+        sources, lambda module: within(module, f"{PACKAGE}.evaluation"), lambda _, name: within(name, METHODS)
+    )
+
+
+def the_report_needs_no_network(sources):
+    return violations(
+        sources,
+        lambda module: within(module, f"{PACKAGE}.evaluation.report"),
+        lambda _, name: within(name, "torch", "nnunetv2"),
+    )
+
+
+def nothing_imports_a_door(sources):
+    return violations(sources, lambda module: True, lambda _, name: within(name, DOORS))
+
+
+def losses_know_no_nnunet(sources):
+    return violations(
+        sources, lambda module: module.split(".")[-1] == "losses", lambda _, name: within(name, "nnunetv2")
+    )
+
+
+def the_vocabulary_needs_torch_alone(sources):
+    known = {"torch", *sys.stdlib_module_names}
+    return violations(
+        sources,
+        lambda module: module == f"{PACKAGE}.modalities",
+        lambda _, name: name.split(".")[0] not in known,
+    )
+
+
+OWN = f"{METHODS}.one.trainer"
+RULES = {
+    methods_import_no_other_method: (
+        [
+            (OWN, "from nnunetv2_missmod.methods.other.losses import style_loss"),
+            (OWN, "from nnunetv2_missmod.methods import other"),
+            (OWN, "import nnunetv2_missmod.methods.other.network as network"),
+            (OWN, "from ..other import network"),
+            (OWN, "from .. import other"),
+            (f"{METHODS}.one.", "from ..other import network"),
+            (OWN, "def late():\n    from nnunetv2_missmod.methods.other import network"),
+            (OWN, "if TYPE_CHECKING:\n    from nnunetv2_missmod.methods.one_more import network"),
+            (OWN, "network = importlib.import_module('nnunetv2_missmod.methods.other.network')"),
+        ],
+        [
+            (OWN, "from nnunetv2_missmod.methods.one.losses import style_loss"),
+            (OWN, "from . import losses"),
+            (OWN, "from .losses import style_loss"),
+            (f"{METHODS}.one.", "from .losses import style_loss"),
+            (OWN, "from nnunetv2_missmod.building_blocks import network"),
+        ],
+    ),
+    building_blocks_import_no_method_and_no_trainer: (
+        [
+            (f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod.methods.one import network"),
+            (f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod import methods"),
+            (f"{PACKAGE}.building_blocks.", "from ..trainer import Batch"),
+            (f"{PACKAGE}.building_blocks.network", "import nnunetv2_missmod.trainer"),
+            (f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod.trainers.One import One"),
+        ],
+        [(f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod.modalities import drop_absent")],
+    ),
+    the_frame_imports_no_method: (
+        [
+            (f"{PACKAGE}.trainer", "from nnunetv2_missmod.methods.one.network import OneNet"),
+            (f"{PACKAGE}.commands", "def late():\n    from .methods import one"),
+        ],
+        [(OWN, "from nnunetv2_missmod.methods.one.network import OneNet")],
+    ),
+    evaluation_imports_no_method: (
+        [
+            (f"{PACKAGE}.evaluation.predict", "from nnunetv2_missmod.methods.one.network import OneNet"),
+            (f"{PACKAGE}.evaluation.", "from ..methods import one"),
+        ],
+        [(f"{PACKAGE}.evaluation.predict", "from nnunetv2_missmod.modalities import all_subsets\nimport nnunetv2")],
+    ),
+    the_report_needs_no_network: (
+        [
+            (f"{PACKAGE}.evaluation.report", "import torch"),
+            (f"{PACKAGE}.evaluation.report.", "from nnunetv2.paths import nnUNet_results"),
+        ],
+        [(f"{PACKAGE}.evaluation.report", "import pandas"), (f"{PACKAGE}.evaluation.predict", "import torch")],
+    ),
+    nothing_imports_a_door: (
+        [
+            (f"{PACKAGE}.commands", "from nnunetv2_missmod.trainers.One import One"),
+            (f"{PACKAGE}.commands", "from nnunetv2_missmod import trainers"),
+            (f"{DOORS}.Two", "from .One import One"),
+        ],
+        [(f"{PACKAGE}.commands", "from nnunetv2_missmod.trainer import Batch")],
+    ),
+    losses_know_no_nnunet: (
+        [
+            (f"{METHODS}.one.losses", "from nnunetv2.training.loss.dice import SoftDiceLoss"),
+            (f"{METHODS}.one.losses", "import nnunetv2"),
+        ],
+        [
+            (f"{METHODS}.one.losses", "import torch\nfrom nnunetv2_missmod.modalities import expand_to"),
+            (OWN, "import nnunetv2"),
+        ],
+    ),
+    the_vocabulary_needs_torch_alone: (
+        [
+            (f"{PACKAGE}.modalities", "import numpy as np"),
+            (f"{PACKAGE}.modalities", "from nnunetv2_missmod.preprocessing import varying"),
+            (f"{PACKAGE}.modalities", "from .preprocessing import varying"),
+        ],
+        [(f"{PACKAGE}.modalities", "from __future__ import annotations\nimport math, torch.nn.functional as F")],
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_rule_sees_what_breaks_it_and_nothing_else(rule):
+    broken, kept = RULES[rule]
+    for module, source in broken:
+        assert rule({module: source}), (module, source)
+    for module, source in kept:
+        assert not rule({module: source}), (module, source)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps_the_rule(rule):
+    assert rule(package_sources()) == []
+
+
+def test_the_rules_read_the_whole_package():
+    sources = package_sources()
+    assert {f"{PACKAGE}.", f"{PACKAGE}.modalities", f"{PACKAGE}.trainer", f"{DOORS}."} <= set(sources)
+    assert f"{METHODS}.modality_dropout.network" in sources
+    assert f"{DOORS}.ModalityDropoutTrainer" in sources
+    graph = imported(f"{METHODS}.modality_dropout.trainer", sources[f"{METHODS}.modality_dropout.trainer"])
+    assert f"{METHODS}.modality_dropout.network.ModalityDropoutNet" in graph
+
+
+# --- the doors --------------------------------------------------------------------------------------------------------
+
+
+def wrong_with_door(name, source):
+    """What keeps a file of trainers/ from being a door: a docstring, one absolute import of its class, __all__."""
+    body = ast.parse(source).body
+    wrong = [] if ast.get_docstring(ast.parse(source)) else ["no docstring"]
+    imports = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    if not (len(imports) == 1 and isinstance(imports[0], ast.ImportFrom) and imports[0].level == 0):
+        return [*wrong, "not exactly one absolute from-import"]
+    aliases = [(alias.name, alias.asname) for alias in imports[0].names]
+    if aliases != [(name, None)]:
+        wrong.append(f"imports {aliases}, not {name} alone")
+    module = (imports[0].module or "").split(".")
+    if not (".".join(module[:2]) == METHODS and len(module) == 4 and module[3] == "trainer"):
+        wrong.append(f"imports from {imports[0].module}, not from a method's trainer")
+    rest = [ast.unparse(node) for node in body if node not in imports][1:]
+    if rest not in ([], [f"__all__ = ['{name}']"]):
+        wrong.append(f"holds more: {rest}")
+    return wrong
+
+
+def doors():
+    return [file for file in sorted((ROOT / "trainers").rglob("*.py")) if file.name != "__init__.py"]
+
+
+GOOD_DOOR = '"""Door."""\n\nfrom nnunetv2_missmod.methods.one.trainer import OneTrainer\n'
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from nnunetv2_missmod.methods.one.trainer import OneTrainer",
+        GOOD_DOOR + "import torch\n",
+        GOOD_DOOR + "class OneTrainer(OneTrainer):\n    pass\n",
+        GOOD_DOOR + '__all__ = ["OneTrainer", "Batch"]\n',
+        GOOD_DOOR.replace("import OneTrainer", "import OtherTrainer"),
+        GOOD_DOOR.replace("import OneTrainer", "import Other as OneTrainer"),
+        GOOD_DOOR.replace("import OneTrainer", "import OneTrainer, Batch"),
+        GOOD_DOOR.replace("import OneTrainer", "import *"),
+        GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", ".one"),
+        GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "..methods.one.trainer"),
+        GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "nnunetv2_missmod.methods.one.network"),
+        GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "nnunetv2_missmod.trainer"),
+        '"""Door."""\nimport nnunetv2_missmod.methods.one.trainer\n',
+        '"""Door."""\n',
+    ],
+)
+def test_the_door_rule_sees_what_is_no_door(source):
+    assert wrong_with_door("OneTrainer", source)
+
+
+def test_the_door_rule_knows_a_door():
+    assert wrong_with_door("OneTrainer", GOOD_DOOR) == []
+    assert wrong_with_door("OneTrainer", GOOD_DOOR + '\n__all__ = ["OneTrainer"]\n') == []
+
+
+@pytest.mark.parametrize("file", doors(), ids=lambda file: file.stem)
+def test_every_file_in_trainers_is_a_door(file):
+    assert wrong_with_door(file.stem, file.read_text(encoding="utf-8")) == []
+
+
+def test_there_are_doors_and_nothing_beside_them():
+    assert len(doors()) >= 2
+    kinds = {file.suffix for file in (ROOT / "trainers").iterdir() if file.name != "__pycache__"}
+    assert kinds == {".py"}
+    init = ast.parse((ROOT / "trainers" / "__init__.py").read_text(encoding="utf-8"))
+    assert all(isinstance(node, ast.Expr) for node in init.body)  # a docstring at most
+
+
+def test_every_method_has_a_door():
+    opened = {ast.parse(file.read_text(encoding="utf-8")).body[1].module.split(".")[2] for file in doors()}
+    assert opened == {folder.name for folder in method_folders()}
+
+
+# --- the rooms --------------------------------------------------------------------------------------------------------
+
+
+def method_folders():
+    folders = (ROOT / PACKAGE / "methods").iterdir()
+    return sorted(folder for folder in folders if folder.is_dir() and folder.name != "__pycache__")
+
+
+def wrong_with_method_folder(folder):
+    """A method's folder holds the same four files as every other, and is flat; it may hold further files."""
+    names = {entry.name for entry in folder.iterdir()} - {"__pycache__"}
+    wrong = [f"{folder.name} lacks {name}" for name in sorted(METHOD_FILES - names)]
+    return wrong + [f"{folder.name} has {name}/" for name in sorted(names) if (folder / name).is_dir()]
+
+
+def names_that_say_nothing(sources):
+    return sorted(module for module in sources if set(module.rstrip(".").split(".")) & NAMES_THAT_SAY_NOTHING)
+
+
+@pytest.mark.parametrize("lacking", sorted(METHOD_FILES))
+def test_the_folder_rule_sees_a_missing_file(tmp_path, lacking):
+    for name in METHOD_FILES - {lacking}:
+        (tmp_path / name).touch()
+    assert wrong_with_method_folder(tmp_path) == [f"{tmp_path.name} lacks {lacking}"]
+
+
+def test_the_folder_rule_sees_a_subfolder_but_allows_further_files(tmp_path):
+    for name in [*METHOD_FILES, "fusion.py"]:
+        (tmp_path / name).touch()
+    (tmp_path / "__pycache__").mkdir()
+    assert wrong_with_method_folder(tmp_path) == []
+    (tmp_path / "blocks").mkdir()
+    assert wrong_with_method_folder(tmp_path) == [f"{tmp_path.name} has blocks/"]
+
+
+@pytest.mark.parametrize("folder", method_folders(), ids=lambda folder: folder.name)
+def test_every_method_has_the_same_files(folder):
+    assert wrong_with_method_folder(folder) == []
+
+
+def test_methods_have_folders_of_their_own():
+    assert [file.name for file in (ROOT / PACKAGE / "methods").glob("*.py")] == ["__init__.py"]
+    assert len(method_folders()) >= 2
+
+
+@pytest.mark.parametrize(
+    "module", [f"{PACKAGE}.utils", f"{METHODS}.one.helpers", f"{PACKAGE}.utils.", f"{PACKAGE}.utils.io"]
+)
+def test_the_name_rule_sees_names_that_say_nothing(module):
+    assert names_that_say_nothing({module: "", f"{PACKAGE}.modalities": ""}) == [module]
+
+
+def test_no_module_is_named_utils_or_helpers():
+    assert names_that_say_nothing(package_sources()) == []
