@@ -87,7 +87,7 @@ def phantom(parsed: argparse.Namespace) -> int:
     """Write the synthetic cohort."""
     from nnunetv2_missmod.datasets.phantom import write_phantom_dataset  # noqa: PLC0415
 
-    raw = parsed.o or os.environ.get("nnUNet_raw")
+    raw = parsed.o or os.environ.get("nnUNet_raw")  # noqa: SIM112, nnU-Net's spelling
     if raw is None:
         raise ValueError("Expected a folder to write to, got neither -o nor the variable nnUNet_raw. Give one of them.")
     folder = write_phantom_dataset(

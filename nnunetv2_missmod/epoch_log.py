@@ -19,17 +19,20 @@ class EpochLog:
         self.file = file
 
     def rows(self) -> list[tuple[int, str, str]]:
-        """Read all rows."""
+        """Read all rows; one that a kill cut off is left out."""
         if not os.path.isfile(self.file):
             return []
         with open(self.file, newline="", encoding="utf-8") as file:
-            return [(int(epoch), name, value) for epoch, name, value in list(csv.reader(file))[1:]]
+            rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[0] != COLUMNS[0]]
+            return [(int(epoch), name, value) for epoch, name, value in rows]
 
     def keep_before(self, epoch: int) -> None:
         """Forget ``epoch`` and what follows: an interrupted run may have written more than its checkpoint knows."""
         kept = [row for row in self.rows() if row[0] < epoch]
-        with open(self.file, "w", newline="", encoding="utf-8") as file:
+        unfinished = f"{self.file}.tmp"
+        with open(unfinished, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *kept])
+        os.replace(unfinished, self.file)
 
     def append(self, epoch: int, values: Mapping[str, float]) -> None:
         """Add the values of one epoch."""

@@ -106,7 +106,8 @@ def varying_channels(images: Tensor) -> Tensor:
         (B, M) bool.
     """
     low, high = torch.aminmax(images.flatten(2), dim=2)
-    return high - low > CONSTANT_TOLERANCE * torch.maximum(high.abs(), low.abs())
+    # NaN and infinity make the difference NaN, which is not <= 0: such a channel is no constant.
+    return ~(high - low - CONSTANT_TOLERANCE * torch.maximum(high.abs(), low.abs()) <= 0)
 
 
 def available_modalities(images: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
     Returns:
         The file, named as nnU-Net looks for it (-p).
     """
-    file = preprocessed / plans["dataset_name"] / f"{plans['plans_name']}.json"
+    file = preprocessed / str(plans["dataset_name"]) / f"{plans['plans_name']}.json"
     file.write_text(json.dumps(plans, indent=4), encoding="utf-8")
     return file
 

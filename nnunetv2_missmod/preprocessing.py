@@ -65,10 +65,10 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         dataset_json: dict[str, Any] | str,
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """Preprocess images (M, x, y, z) of which the constant ones are absent."""
+        data = data.astype(np.float32)  # a copy, as nnU-Net makes one
         absent = ~varying(data)
         if absent.all():
             raise ValueError("Expected at least one image that is not constant, got none: nothing to segment from.")
-        data = data.copy()
         data[absent] = 0  # crop and mask are the union of the non-zero voxels: zeros take no part in it
         data, seg, properties = super().run_case_npy(
             data, seg, properties, plans_manager, configuration_manager, dataset_json
@@ -150,8 +150,9 @@ def read_images(reader: Any, image_files: list[str], case: str) -> tuple[np.ndar
         images, properties = reader.read_images(image_files)
     except Exception as error:
         raise ValueError(f"Case {case}: {_what_is_wrong(reader, image_files)}") from error
-    for file, image in zip(image_files, images, strict=False):
+    for number, image in enumerate(images):
         if not np.isfinite(image).all():
+            file = image_files[number if len(images) == len(image_files) else 0]
             raise ValueError(
                 f"Case {case}: expected finite intensities, got NaN or infinity in {file}. Repair the file."
             )

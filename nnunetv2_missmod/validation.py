@@ -14,11 +14,12 @@ from nnunetv2_missmod.modalities import all_subsets
 def subset_walk(num_modalities: int, steps: int) -> list[Tensor]:
     """Lay out the subsets (M,) of an epoch's validation steps, alike in every epoch.
 
-    The steps go round the subsets; steps fewer than the subsets are spread over the whole list.
+    The steps go round the subsets; steps fewer than the subsets are spread over the whole list and end with the full
+    set.
     """
     subsets = all_subsets(num_modalities)
     if steps < len(subsets):
-        return [subsets[i * len(subsets) // steps] for i in range(steps)]
+        return [subsets[len(subsets) * (i + 1) // steps - 1] for i in range(steps)]
     return [subsets[i % len(subsets)] for i in range(steps)]
 
 

@@ -77,14 +77,12 @@ def test_resuming_far_ahead_keeps_everything(log):
     assert log.rows() == [(0, "a", "1")]
 
 
-@pytest.mark.xfail(strict=True, reason="a new file gets no header from append, so its first row is read as one")
 def test_a_log_that_starts_with_append_loses_no_row(tmp_path):
     log = EpochLog(str(tmp_path / "metrics.csv"))
     log.append(0, {"a": 1.0, "b": 2.0})
     assert log.rows() == [(0, "a", "1"), (0, "b", "2")]
 
 
-@pytest.mark.xfail(strict=True, reason="rows() unpacks a row that was cut off, so --c fails after such a kill")
 def test_a_run_killed_in_the_middle_of_a_row_can_be_resumed(log):
     log.append(0, {"a": 1.0})
     with open(log.file, "a", encoding="utf-8") as file:

@@ -30,9 +30,9 @@ def test_a_short_walk_is_spread_over_the_whole_list(steps):
     visited = [subsets.index(name) for name in names(subset_walk(4, steps))]
     assert len(set(visited)) == steps
     assert visited == sorted(visited)
-    gaps = np.diff([*visited, len(subsets)])
-    assert visited[0] == 0
-    assert gaps.max() - gaps.min() <= 1  # evenly, up to the last subset
+    gaps = np.diff([-1, *visited])
+    assert visited[-1] == len(subsets) - 1  # the full set
+    assert gaps.max() - gaps.min() <= 1  # evenly
 
 
 def test_a_walk_is_the_same_in_every_epoch_also_where_subsets_are_sampled():

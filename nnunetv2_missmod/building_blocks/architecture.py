@@ -17,6 +17,11 @@ from torch import nn
 
 initialize_weights = InitWeights_He(1e-2)  # nnU-Net's own initialisation
 
+NO_UNET = (
+    "Expected a plan whose network is a plain or residual-encoder U-Net, got {}. "
+    "Plan the dataset with ExperimentPlanner or one of the nnUNetPlannerResEnc planners."
+)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -26,11 +31,18 @@ class Architecture:
         network_class_name: importable name of a U-Net of dynamic_network_architectures.
         arch_kwargs: its arguments as they stand in the plan, classes by name.
         requires_import: which of them are names of classes.
+
+    Raises:
+        NotImplementedError: the plan's network is not a U-Net with an encoder and a decoder of stages.
     """
 
     network_class_name: str
     arch_kwargs: dict[str, Any]
     requires_import: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if "features_per_stage" not in self.arch_kwargs:
+            raise NotImplementedError(NO_UNET.format(self.network_class_name))
 
     @classmethod
     def from_configuration(cls, configuration_manager: ConfigurationManager) -> Architecture:
@@ -76,11 +88,7 @@ class Architecture:
         return replace(self, arch_kwargs={**self.arch_kwargs, "features_per_stage": narrow})
 
     def unet(self, input_channels: int, num_classes: int, deep_supervision: bool) -> Any:
-        """Build the whole U-Net, initialised as nnU-Net does.
-
-        Raises:
-            NotImplementedError: the plan's network is not a U-Net with an encoder and a decoder of stages.
-        """
+        """Build the whole U-Net, initialised as nnU-Net does."""
         unet: Any = get_network_from_plans(
             self.network_class_name,
             self.arch_kwargs,
@@ -91,10 +99,7 @@ class Architecture:
             deep_supervision=deep_supervision,
         )
         if not (hasattr(unet, "encoder") and hasattr(getattr(unet, "decoder", None), "transpconvs")):
-            raise NotImplementedError(
-                f"Expected a plan whose network is a plain or residual-encoder U-Net, got {self.network_class_name}. "
-                f"Plan the dataset with ExperimentPlanner or one of the nnUNetPlannerResEnc planners."
-            )
+            raise NotImplementedError(NO_UNET.format(self.network_class_name))
         return unet
 
     def encoder(self, input_channels: int) -> nn.Module:

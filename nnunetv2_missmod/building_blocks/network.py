@@ -80,6 +80,8 @@ def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[st
         ValueError: the block has other parts.
     """
     block = configuration_manager.configuration.get("missmod", {})
+    if not isinstance(block, Mapping):
+        raise ValueError(f"Expected the plan's missmod block to hold trainer and network, got {block!r}.")
     check_overrides(block, {"trainer": {}, "network": {}}, "parts of it")
     return dict(block)
 

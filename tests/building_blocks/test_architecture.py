@@ -206,13 +206,11 @@ def primus():
     return Architecture("dynamic_network_architectures.architectures.primus.Primus", arch_kwargs, ())
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="Primus does not know the argument deep_supervision")
 def test_a_transformer_of_the_same_library_is_refused():
     with pytest.raises(NotImplementedError, match="Primus"):
         primus().unet(2, 3, False)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="its plan has no features_per_stage")
 def test_a_transformer_cannot_be_narrowed():
     with pytest.raises(NotImplementedError, match="Primus"):
         primus().for_each_of(4)

@@ -137,7 +137,6 @@ def test_a_part_of_the_block_that_is_no_dict_is_an_error(part, value):
         plan_block(configuration_with({part: value}))
 
 
-@pytest.mark.xfail(strict=True, raises=(TypeError, AttributeError), reason="the block itself is not checked")
 @pytest.mark.parametrize("block", [None, ["network"]])
 def test_a_block_that_is_no_dict_is_an_error(block):
     with pytest.raises(ValueError, match="missmod"):
