@@ -26,7 +26,7 @@ from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.preprocessing import modality_names
 
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
-NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 48
+NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40
 LAST_LINES = 30  # of a failed command, shown with the error
 SEPARATOR = "__"  # between case and subset in the name of a prediction
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -148,7 +148,7 @@ class Job:
         with Progress(*columns, console=self.console) as progress, self.start(command) as process:
             task = progress.add_task(title, total=ticks)
             assert process.stdout is not None
-            with open(self.out / "log.txt", "a", encoding="utf-8") as log:
+            with open(self.out / "log.txt", "a", buffering=1, encoding="utf-8") as log:
                 for line in process.stdout:
                     log.write(line)
                     last.append(line)

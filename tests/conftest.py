@@ -1,8 +1,74 @@
+import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 # Helpers such as small_plans.py stand beside the tests; spawned workers find them through PYTHONPATH.
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("nnUNet_n_proc_DA", "1")
 os.environ.setdefault("nnUNet_def_n_proc", "1")
+
+REPOSITORY = Path(__file__).parents[1]
+QUICK = {
+    "patch_size": [32, 32, 32],
+    "architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16, 16]}},
+    "missmod": {"trainer": {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2}},
+}
+
+
+def readme_blocks(language):
+    """The README's code blocks of a language, in order."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+class Shell:
+    """A bash session whose exports last from one script to the next."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "nnUNet_n_proc_DA": "1",
+            "nnUNet_def_n_proc": "1",
+        }
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
+            self.environment.pop(name, None)
+
+    def run(self, script, expected_code=0):
+        """Run a script and give its output."""
+        kept = self.folder / "environment"
+        command = ["bash", "-euo", "pipefail", "-c", f"{script}\nenv -0 > '{kept}'"]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) == (expected_code == 0), output[-6000:]
+        if done.returncode == 0:
+            pairs = kept.read_text().split("\0")[:-1]
+            self.environment = dict(pair.split("=", 1) for pair in pairs)
+        return output
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
+    from nnunetv2_missmod.planning import merge_fragment
+
+    shell = Shell(tmp_path_factory.mktemp("home"))
+    start, demo_and_check = readme_blocks("bash")[2:], readme_blocks("bash")[:2]
+    assert "missmod demo" in demo_and_check[0]
+    assert "make check" in demo_and_check[1]
+    shell.outputs = []
+    for block in start:
+        if block.startswith("nnUNetv2_train"):
+            plans_file = shell.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
+            plans = merge_fragment(json.loads(plans_file.read_text()), "3d_fullres", QUICK, "nnUNetPlans")
+            plans_file.write_text(json.dumps(plans))
+        shell.outputs.append(shell.run(block))
+    return shell

@@ -1,0 +1,109 @@
+"""Cost of one training step of every door against a stock nnU-Net step: ``python -m benchmarks.step``.
+
+Patch 64^3, batch 2, four modalities, three overlapping regions, features 32 to 256, on the CPU. Each trainer runs in a
+process of its own, one after the other. CPU time is the median over the steps; peak memory is the largest resident set
+beyond that of the process before it built the network: weights, gradients, optimizer and activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STOCK = "nnUNetTrainer"
+PATCH, BATCH, FEATURES, MODALITIES = 64, 2, (32, 64, 128, 256), 4
+
+
+def main() -> None:
+    """Measure every trainer and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--only", help="measure this trainer alone, in this process, and print JSON")
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, arguments.steps)))
+        return
+    from nnunetv2_missmod.doors import door_names  # noqa: PLC0415, the measuring processes start without it
+
+    command = [sys.executable, "-m", "benchmarks.step", "--steps", str(arguments.steps), "--only"]
+    results = {}
+    for name in (STOCK, *door_names()):
+        output = subprocess.run([*command, name], capture_output=True, text=True, check=True).stdout
+        results[name] = json.loads(output.splitlines()[-1])
+    print_table(results)
+
+
+def print_table(results: dict[str, dict[str, float]]) -> None:
+    """Print absolute figures and ratios to stock, and where each network's multiplications are."""
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version_of('torch')}\n")
+    print("| trainer | CPU-s per step | ratio | peak memory, GB | ratio | parameters, M |\n|---|---|---|---|---|---|")
+    stock = results[STOCK]
+    for name, r in results.items():
+        cpu, memory = r["cpu"] / stock["cpu"], r["memory"] / stock["memory"]
+        row = f"{r['cpu']:.1f} | {cpu:.2f} | {r['memory'] / 1e9:.2f} | {memory:.2f} | {r['parameters'] / 1e6:.1f}"
+        print(f"| {name} | {row} |")
+    for name, r in results.items():
+        total = sum(r["flops"].values())
+        shares = ", ".join(f"{part} {100 * f / total:.0f} %" for part, f in r["flops"].items() if f > 0.005 * total)
+        print(f"\n{name}: {total / 2e9:.0f} GMAC forward in training: {shares}.")
+
+
+def measure(name: str, steps: int) -> dict[str, object]:
+    """Train a few steps of one trainer on random batches."""
+    import pytest  # noqa: PLC0415
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from small_plans import random_batch, small_dataset_json, small_plans, small_trainer  # noqa: PLC0415
+
+    module = "nnunetv2.training.nnUNetTrainer" if name == STOCK else "nnunetv2_missmod.trainers"
+    trainer_class = getattr(importlib.import_module(f"{module}.{name}"), name)
+    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=FEATURES)
+    before = resident("VmRSS")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        trainer = small_trainer(trainer_class, plans, small_dataset_json(MODALITIES, True), Path(folder), patch)
+    trainer.network.train()
+    batch = random_batch(trainer)
+    trainer.train_step(batch)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of building and of the first step
+    times = []
+    for _ in range(steps):
+        start = time.process_time()
+        trainer.train_step(batch)
+        times.append(time.process_time() - start)
+    peak = resident("VmHWM")
+    with FlopCounterMode(display=False) as counter:
+        trainer.network(batch["data"])
+    parts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
+    children = [n for n, _ in trainer.network.named_children()]
+    flops = {c: sum(f for p, f in parts.items() if re.fullmatch(rf"[^.]+\.{c}(\.\d+)?", p)) for c in children}
+    parameters = sum(p.numel() for p in trainer.network.parameters())
+    return {"cpu": statistics.median(times), "memory": peak - before, "parameters": parameters, "flops": flops}
+
+
+def resident(field: str) -> int:
+    """Bytes of VmRSS or VmHWM of this process (Linux)."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def version_of(package: str) -> str:
+    """Version of an installed package."""
+    from importlib.metadata import version  # noqa: PLC0415
+
+    return version(package)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""nnU-Net's own commands, on a model that the README's commands trained."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+pytestmark = pytest.mark.slow
+
+MODEL = "Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres"
+PREDICT = "nnUNetv2_predict -d 501 -c 3d_fullres -tr DCSegTrainer -device cpu --disable_tta"
+
+
+def masks(folder):
+    files = sorted(folder.glob("*.nii.gz"))
+    return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files}
+
+
+def assert_same_masks(folder, other):
+    expected, got = masks(folder), masks(other)
+    assert expected.keys() == got.keys()
+    assert expected, f"no mask in {folder}"
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(mask, got[name])
+
+
+@pytest.fixture(scope="session")
+def inputs(trained):
+    """Two cases that lack different channels, and their masks from spawned workers."""
+    shell = trained
+    shell.run(f"{PREDICT} -f 0 -i cases_lacking_channels -o spawned")
+    return shell.folder / "spawned"
+
+
+def test_sequential_prediction_gives_the_same_masks(trained, inputs):
+    trained.run(f"{PREDICT} -f 0 -i cases_lacking_channels -o sequential -npp 0 -nps 0")
+    assert_same_masks(inputs, trained.folder / "sequential")
+
+
+def test_an_absent_file_equals_a_file_of_zeros_or_of_one_value(trained, inputs):
+    source, target = trained.folder / "cases_lacking_channels", trained.folder / "filled"
+    shutil.copytree(source, target)
+    reference = sitk.ReadImage(str(source / "phantom_011_0001.nii.gz"))
+    for channel, value in ((0, 0), (2, 5), (3, -1000)):
+        filler = sitk.GetImageFromArray(np.full(reference.GetSize()[::-1], value, dtype=np.float32))
+        filler.CopyInformation(reference)
+        sitk.WriteImage(filler, str(target / f"phantom_011_{channel:04d}.nii.gz"))
+    trained.run(f"{PREDICT} -f 0 -i filled -o from_filled -npp 0 -nps 0")
+    assert_same_masks(inputs, trained.folder / "from_filled")
+
+
+def test_parts_folds_probabilities_and_model_folder(trained):
+    model = trained.folder / "nnUNet_results" / MODEL
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    options = "-f 0 1 --save_probabilities -i cases_lacking_channels -o parts"
+    trained.run(f"{PREDICT} {options} -num_parts 2 -part_id 0\n{PREDICT} {options} -num_parts 2 -part_id 1")
+    trained.run(
+        f"nnUNetv2_predict_from_modelfolder -m nnUNet_results/{MODEL} -f 0 1 --save_probabilities --disable_tta "
+        "-device cpu -i cases_lacking_channels -o from_folder"
+    )
+    shutil.rmtree(model / "fold_1")
+    assert_same_masks(trained.folder / "parts", trained.folder / "from_folder")
+    probabilities = sorted((trained.folder / "parts").glob("*.npz"))
+    assert len(probabilities) == 2
+    assert np.load(probabilities[0])["probabilities"].shape[0] == 3
+
+
+def test_a_model_exported_and_installed_as_zip(trained, inputs):
+    trained.run("nnUNetv2_export_model_to_zip -d 501 -o model.zip -c 3d_fullres -f 0 -tr DCSegTrainer")
+    trained.run(
+        'mkdir elsewhere\nexport nnUNet_results="$PWD/elsewhere"\n'
+        "nnUNetv2_install_pretrained_model_from_zip model.zip\n"
+        f"{PREDICT} -f 0 -i cases_lacking_channels -o from_zip\n"
+        'export nnUNet_results="$PWD/nnUNet_results"'
+    )
+    assert_same_masks(inputs, trained.folder / "from_zip")
+
+
+@pytest.mark.parametrize("workers", ["", "-npp 0 -nps 0"])
+def test_a_bad_case_gives_an_error_that_names_it_and_no_mask(trained, workers):
+    bad = trained.folder / "bad"
+    shutil.rmtree(bad, ignore_errors=True)
+    shutil.rmtree(trained.folder / "from_bad", ignore_errors=True)
+    bad.mkdir()
+    scan = trained.folder / "cases_lacking_channels" / "phantom_011_0001.nii.gz"
+    shutil.copy(scan, bad / "patient7_0001.nii.gz")
+    shutil.copy(scan, bad / "patient7_0004.nii.gz")
+    output = trained.run(f"{PREDICT} -f 0 -i bad -o from_bad {workers}", expected_code=1)
+    assert "Case patient7" in output
+    assert "patient7_0004.nii.gz" in output
+    assert "_0003 = T2" in output
+    assert masks(trained.folder / "from_bad") == {}
+
+
+def test_run_sets_the_variable_for_one_command(trained):
+    without = "unset nnUNet_extTrainer\n"
+    output = trained.run(
+        f"( {without} missmod run nnUNetv2_train 501 3d_fullres 0 -tr ModalityDropoutTrainer -device cpu )"
+    )
+    assert "Validation complete" in output
+    results = trained.folder / "nnUNet_results" / "Dataset501_Phantom"
+    assert (results / "ModalityDropoutTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth").is_file()
+
+
+def test_continue_goes_on_from_the_checkpoint(trained):
+    fold = trained.folder / "nnUNet_results" / MODEL / "fold_0"
+    before = (fold / "metrics.csv").read_text()
+    plans_file = trained.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["missmod"]["trainer"]["num_epochs"] = 3
+    plans_file.write_text(json.dumps(plans))
+    backup = trained.folder / "backup"
+    shutil.copytree(fold, backup)
+    output = trained.run("nnUNetv2_train 501 3d_fullres 0 -tr DCSegTrainer -device cpu --c")
+    assert "Epoch 2" in output
+    assert "Epoch 1\n" not in output
+    after = (fold / "metrics.csv").read_text()
+    assert after.startswith(before)
+    assert len(after) > len(before)
+    shutil.rmtree(fold)
+    shutil.copytree(backup, fold)
+
+
+def test_a_misspelt_setting_stops_the_training_with_the_known_names(trained):
+    plans_file = trained.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["missmod"]["trainer"]["alhpa"] = 0.2
+    (plans_file.parent / "typoPlans.json").write_text(json.dumps({**plans, "plans_name": "typoPlans"}))
+    output = trained.run("nnUNetv2_train 501 3d_fullres 0 -tr DCSegTrainer -p typoPlans -device cpu", expected_code=1)
+    assert "ValueError" in output
+    assert "alhpa" in output
+    assert "alpha = 0.4" in output

@@ -1,0 +1,62 @@
+"""The README's blocks are run: those of Start by .ci/run, the others here."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import readme_blocks
+from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
+
+from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
+from nnunetv2_missmod.planning import merge_fragment
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_the_commands_do_what_the_readme_says(trained):
+    setup, _, _, _ = trained.outputs
+    assert "All is well." in setup
+    results = trained.folder / "nnUNet_results" / "Dataset501_Phantom" / "DCSegTrainer__nnUNetPlans__3d_fullres"
+    assert (results / "fold_0" / "checkpoint_final.pth").is_file()
+    assert (results / "fold_0" / "validation" / "summary.json").is_file()
+    masks = {file.name for file in (trained.folder / "out").glob("*.nii.gz")}
+    assert masks == {"phantom_010.nii.gz", "phantom_011.nii.gz"}
+
+
+@pytest.mark.slow
+def test_incomplete_training_cases_are_noticed(trained):
+    log = next((trained.folder / "nnUNet_results").rglob("training_log*.txt")).read_text()
+    assert "cases lack modalities." in log
+    assert "Training: 0 of" not in log
+
+
+def test_the_start_section_is_what_ci_runs():
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert "## Start" in script
+    assert len(readme_blocks("bash")) == 6
+
+
+def test_the_settings_block_is_a_fragment_that_the_trainer_accepts(tmp_path, monkeypatch):
+    (block,) = readme_blocks("json")
+    plans = merge_fragment(small_plans(), "3d_fullres", json.loads(block), "myPlans")
+    trainer = small_trainer(DCSegTrainer, plans, small_dataset_json(), tmp_path, monkeypatch)
+    assert trainer.reconstruction_weight == 0
+    assert trainer.num_epochs == 2
+    assert trainer.network.modality_encoders[0].code.out_features == 16
+
+
+def test_the_method_block_is_a_working_trainer(tmp_path, monkeypatch):
+    (block,) = readme_blocks("python")
+    names = {}
+    exec(block, names)
+    trainer = small_trainer(names["MyTrainer"], small_plans(weight=0.5), small_dataset_json(), tmp_path, monkeypatch)
+    trainer.network.train()
+    assert set(trainer.train_step(random_batch(trainer))) == {"loss", "segmentation"}
+    assert trainer.weight == 0.5
+
+
+def test_the_readme_lists_every_door():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert [name for name in door_names() if f"`{name}`" not in text] == []
