@@ -1,7 +1,8 @@
 """Cost of one training step of every door against a stock nnU-Net step: ``python -m benchmarks.step``.
 
 Patch 64^3, batch 2, four modalities, three overlapping regions, features 32 to 256, on the CPU. Each trainer runs in a
-process of its own, one after the other. CPU time is the median over the steps; peak memory is the largest resident set
+process of its own, one after the other, in two rounds. CPU time is the median over the steps, of the quicker round (a
+machine is never quicker than it is, only busier); peak memory is the largest resident set
 beyond that of the process before it built the network: weights, gradients, optimizer and activations.
 """
 
@@ -19,8 +20,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 STOCK = "nnUNetTrainer"
+ROUNDS = 2
 PATCH, BATCH, FEATURES, MODALITIES = 64, 2, (32, 64, 128, 256), 4
 
 
@@ -36,14 +39,19 @@ def main() -> None:
     from nnunetv2_missmod.doors import door_names  # noqa: PLC0415, the measuring processes start without it
 
     command = [sys.executable, "-m", "benchmarks.step", "--steps", str(arguments.steps), "--only"]
-    results = {}
-    for name in (STOCK, *door_names()):
-        output = subprocess.run([*command, name], capture_output=True, text=True, check=True).stdout
-        results[name] = json.loads(output.splitlines()[-1])
-    print_table(results)
+    names = (STOCK, *door_names())
+    rounds = [{name: in_own_process([*command, name]) for name in names} for _ in range(ROUNDS)]
+    print_table({name: min((results[name] for results in rounds), key=lambda r: r["cpu"]) for name in names})
 
 
-def print_table(results: dict[str, dict[str, float]]) -> None:
+def in_own_process(command: list[str]) -> dict[str, Any]:
+    """Measure in a new process."""
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    measured: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return measured
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
     """Print absolute figures and ratios to stock, and where each network's multiplications are."""
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version_of('torch')}\n")
     print("| trainer | CPU-s per step | ratio | peak memory, GB | ratio | parameters, M |\n|---|---|---|---|---|---|")
@@ -58,7 +66,7 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
         print(f"\n{name}: {total / 2e9:.0f} GMAC forward in training: {shares}.")
 
 
-def measure(name: str, steps: int) -> dict[str, object]:
+def measure(name: str, steps: int) -> dict[str, Any]:
     """Train a few steps of one trainer on random batches."""
     import pytest  # noqa: PLC0415
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
@@ -84,11 +92,17 @@ def measure(name: str, steps: int) -> dict[str, object]:
     peak = resident("VmHWM")
     with FlopCounterMode(display=False) as counter:
         trainer.network(batch["data"])
-    parts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
-    children = [n for n, _ in trainer.network.named_children()]
-    flops = {c: sum(f for p, f in parts.items() if re.fullmatch(rf"[^.]+\.{c}(\.\d+)?", p)) for c in children}
+    counts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
+    flops = {child: flops_of(child, counts) for child, _ in trainer.network.named_children()}
     parameters = sum(p.numel() for p in trainer.network.parameters())
     return {"cpu": statistics.median(times), "memory": peak - before, "parameters": parameters, "flops": flops}
+
+
+def flops_of(child: str, counts: dict[str, int]) -> int:
+    """Operations of a part of the network, also where its own parts are called one by one."""
+    whole = [count for name, count in counts.items() if name.endswith(f".{child}")]
+    pieces = [count for name, count in counts.items() if re.fullmatch(rf"[^.]+\.{child}(\.[a-z_]+)?\.\d+", name)]
+    return max(whole) if whole else sum(pieces)
 
 
 def resident(field: str) -> int:

@@ -29,8 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(verb=doors)
 
     verb = verbs.add_parser("run", help="run any nnU-Net command with nnUNet_extTrainer set")
-    verb.add_argument("command", help="such as nnUNetv2_train")
-    verb.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    verb.add_argument("command", nargs=argparse.REMAINDER, help="such as nnUNetv2_train, with its arguments")
     verb.set_defaults(verb=run)
 
     verb = verbs.add_parser("doctor", help="say what is wrong with this installation, and how to mend it")
@@ -72,8 +71,11 @@ def run(parsed: argparse.Namespace) -> int:
     """Become the given command, with the variable set."""
     from nnunetv2_missmod.doors import find_command, with_doors  # noqa: PLC0415
 
-    command = find_command(parsed.command)
-    os.execve(command, [command, *parsed.arguments], with_doors(os.environ))
+    if not parsed.command:
+        raise ValueError("Expected a command such as nnUNetv2_train, got none.")
+    name, *arguments = parsed.command
+    command = find_command(name)
+    os.execve(command, [command, *arguments], with_doors(os.environ))
 
 
 def doctor(_: argparse.Namespace) -> int:
@@ -88,7 +90,7 @@ def phantom(parsed: argparse.Namespace) -> int:
     from nnunetv2_missmod.datasets.phantom import write_phantom_dataset  # noqa: PLC0415
 
     raw = parsed.o or os.environ.get("nnUNet_raw")  # noqa: SIM112, nnU-Net's spelling
-    if raw is None:
+    if not raw:
         raise ValueError("Expected a folder to write to, got neither -o nor the variable nnUNet_raw. Give one of them.")
     folder = write_phantom_dataset(
         Path(raw),

@@ -24,6 +24,7 @@ from nnunetv2_missmod.doors import door_names, find_command, plans_folder, with_
 from nnunetv2_missmod.modalities import all_subsets, subset_name
 from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.preprocessing import modality_names
+from nnunetv2_missmod.validation import nanmean
 
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40
@@ -51,7 +52,7 @@ def run_demo(out: Path, trainer: str, device: str) -> Scores:
     """
     if trainer not in door_names():
         raise ValueError(f"Expected one of the trainers {', '.join(door_names())}, got {trainer!r}.")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"Expected a new or empty folder, got {out}. Remove it or give another one with --out.")
     job = Job(out.resolve(), device)
     job.prepare_data()
@@ -131,7 +132,7 @@ class Job:
         for subset in all_subsets(len(self.modalities)):
             subset_label = subset_name(subset, self.modalities)
             rows = [self.dice_of(case, subset_label, regions) for case in self.test_cases()]
-            scores[subset_label] = dict(zip(names, np.nanmean(rows, axis=0).tolist(), strict=True))
+            scores[subset_label] = dict(zip(names, nanmean(np.array(rows), axis=0).tolist(), strict=True))
         return scores
 
     def dice_of(self, case: str, subset: str, regions: list[tuple[int, ...]]) -> list[float]:
@@ -183,7 +184,7 @@ def print_scores(scores: Scores, modalities: list[str], trainer: str) -> None:
     for subset, dice in scores.items():
         dots = ("●" if name in subset.split("+") else "○" for name in modalities)
         table.add_row(*dots, *(f"{dice[region]:.3f}" for region in regions))
-    means = (f"{np.nanmean([dice[region] for dice in scores.values()]):.3f}" for region in regions)
+    means = (f"{nanmean(np.array([dice[region] for dice in scores.values()])):.3f}" for region in regions)
     table.add_section()
     table.add_row("mean", *[""] * (len(modalities) - 1), *means)
     Console().print(table)

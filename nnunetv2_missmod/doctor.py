@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -62,7 +64,7 @@ def check_nnunet() -> Finding:
         found = version("nnunetv2")
     except PackageNotFoundError:
         return Finding("nnU-Net is not installed", mend)
-    major, minor = (int(part) for part in found.split(".")[:2])
+    major, minor, *_ = (*map(int, re.findall(r"\d+", found)), 0)
     fits = major == 2 and minor >= 8
     return Finding(f"nnU-Net {found}", None if fits else f"{mend}   (outside trainers need 2.8.0 or later)")
 
@@ -85,7 +87,8 @@ def check_variable() -> Finding:
     if not folders:
         return Finding(f"{VARIABLE} is not set", mend)
     if door_folder() not in folders:
-        return Finding(f"{VARIABLE} is {os.environ[VARIABLE]}, which does not hold the doors", mend)
+        added = f'export {VARIABLE}="$(missmod doors){os.pathsep}${VARIABLE}"'
+        return Finding(f"{VARIABLE} is {os.environ[VARIABLE]}, which does not hold the doors", added)
     return Finding(f"{VARIABLE} points at {door_folder()}")
 
 
@@ -97,14 +100,16 @@ def check_door(name: str) -> Finding:
         with patch.dict(os.environ, with_doors(os.environ)), redirect_stdout(io.StringIO()):
             recursive_find_trainer_class_by_name(name)
     except Exception as error:
-        return Finding(f"{name} is not found by nnU-Net ({error})", "pip install --force-reinstall nnunetv2_missmod")
+        return Finding(f"{name} is not found by nnU-Net ({error})", "install this package again, with pip install")
     return Finding(f"{name} is found by nnU-Net")
 
 
 def check_gpu() -> Finding:
     """Say which device there is; a CPU alone is slow but not wrong."""
-    import torch  # noqa: PLC0415, slow import
-
+    try:
+        import torch  # noqa: PLC0415, slow import
+    except Exception as error:
+        return Finding(f"torch cannot be imported ({error})", "pip install --force-reinstall torch torchvision")
     if torch.cuda.is_available():
         return Finding(f"GPU {torch.cuda.get_device_name()}")
     return Finding("no GPU: use -device cpu (slow)")
@@ -116,7 +121,7 @@ def check_folder(variable: str, purpose: str) -> Finding:
     if not folder:
         return Finding(f"{variable} is not set", f"export {variable}=/path/to/a/folder   ({purpose})")
     if not Path(folder).is_dir():
-        return Finding(f"{variable} is {folder}, which does not exist", f"mkdir -p {folder}")
+        return Finding(f"{variable} is {folder}, which does not exist", f"mkdir -p {shlex.quote(folder)}")
     return Finding(f"{variable} is {folder}")
 
 

@@ -40,7 +40,7 @@ def find_command(name: str) -> str:
         ValueError: there is none.
     """
     beside_python = str(Path(sys.executable).parent)
-    command = shutil.which(name, path=os.pathsep.join([beside_python, os.environ.get("PATH", "")]))
+    command = shutil.which(name, path=os.pathsep.join([beside_python, os.environ.get("PATH", os.defpath)]))
     if command is None:
         raise ValueError(
             f"Expected a command such as nnUNetv2_train, got {name!r}, which is neither beside {sys.executable} nor "

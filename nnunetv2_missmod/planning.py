@@ -17,7 +17,7 @@ PER_STAGE = ("features_per_stage", "n_conv_per_stage", "n_blocks_per_stage", "n_
 
 
 def load_fragment(file: Path) -> dict[str, Any]:
-    """Read a fragment: keys of a plan's configuration, and the block ``missmod``. Keys with ``//`` are remarks."""
+    """Read a fragment: keys of a plan's configuration and the block ``missmod``; its keys with // are remarks."""
     fragment: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return {key: value for key, value in fragment.items() if not key.startswith("//")}
 
@@ -39,6 +39,9 @@ def merge_fragment(
     unknown = sorted(set(fragment) - {*resolved, "missmod"})
     if unknown:
         raise ValueError(f"Expected keys of a plan's configuration, got {unknown}. Known are: {', '.join(resolved)}.")
+    patch, dimensions = fragment.get("patch_size", resolved["patch_size"]), len(resolved["patch_size"])
+    if len(patch) != dimensions:
+        raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
     resolved = _merged(resolved, fragment)
     if "patch_size" in fragment:
         fit_topology(resolved)

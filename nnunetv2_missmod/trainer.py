@@ -204,7 +204,8 @@ class MissingModalityTrainer(nnUNetTrainer):
         """Check the terms and report their means, of all ranks, over the epoch."""
         self.check_finite(train_outputs)
         names = list(train_outputs[0])
-        means = torch.stack([torch.stack([step[name].float() for name in names]) for step in train_outputs]).nanmean(0)
+        steps = torch.stack([torch.stack([step[name].float() for name in names]) for step in train_outputs])
+        means = steps.where(steps.isfinite(), torch.nan).nanmean(0)  # the scaler skipped the others
         if self.is_ddp:
             dist.all_reduce(means, dist.ReduceOp.SUM)
             means /= dist.get_world_size()

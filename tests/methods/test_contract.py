@@ -95,20 +95,22 @@ def test_samples_of_a_batch_do_not_mix(name, make_trainer):
 
 
 @pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("modalities", [2, 3, 4])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize(("regions", "ignore"), TARGETS)
-def test_output_shapes(name, dims, regions, ignore, make_trainer):
-    trainer = make_trainer(name, dims=dims, regions=regions, ignore=ignore)
+def test_output_shapes(name, modalities, dims, regions, ignore, make_trainer):
+    trainer = make_trainer(name, modalities, dims, regions=regions, ignore=ignore)
     network, images = trainer.network, random_batch(trainer)["data"]
     heads = trainer.label_manager.num_segmentation_heads
     levels = [(2, heads, *[16 // 2**level] * dims) for level in range(len(TINY) - 1)]
-    present = torch.ones(2, 3, dtype=torch.bool)
+    present = torch.ones(2, modalities, dtype=torch.bool)
     assert [tuple(x.shape) for x in network.train()(images, present).logits] == levels
     assert [tuple(x.shape) for x in network.eval()(images)] == levels
     trainer.set_deep_supervision_enabled(False)
     assert tuple(network(images).shape) == levels[0]
     with torch.no_grad():
-        assert tuple(network.forward_subsets(images, all_subsets(3)).shape) == (7, *levels[0])
+        subsets = all_subsets(modalities)
+        assert tuple(network.forward_subsets(images, subsets).shape) == (len(subsets), *levels[0])
 
 
 @pytest.mark.parametrize("name", DOORS)

@@ -15,7 +15,7 @@ from nnunetv2_missmod.methods.dcseg.fusion import RegionAwareFusion
 from nnunetv2_missmod.modalities import available_modalities, expand_to
 
 ADAIN_EPS = 1e-5
-NARROWEST = 8  # channels of the reconstruction decoders' fine levels
+NARROWEST = 8  # channels that a level of the reconstruction decoders has at least
 
 
 class DCSegOutput(NamedTuple):
@@ -157,7 +157,7 @@ class ReconstructionDecoder(nn.Module):
 
     def __init__(self, architecture: Architecture, code_channels: int):
         super().__init__()
-        width = architecture.features[-1] // 2
+        width = max(architecture.features[-1] // 2, NARROWEST)
         self.reduce = architecture.projection(architecture.features[-1], width)
         self.style = nn.Sequential(nn.Linear(code_channels, width), nn.LeakyReLU(), nn.Linear(width, 2 * width))
         self.residual = nn.ModuleList(architecture.conv(width, width, norm=False) for _ in range(2))
