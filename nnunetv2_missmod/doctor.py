@@ -100,7 +100,9 @@ def check_door(name: str) -> Finding:
         with patch.dict(os.environ, with_doors(os.environ)), redirect_stdout(io.StringIO()):
             recursive_find_trainer_class_by_name(name)
     except Exception as error:
-        return Finding(f"{name} is not found by nnU-Net ({error})", "install this package again, with pip install")
+        return Finding(
+            f"{name} is not found by nnU-Net ({error})", "pip install nnunetv2_missmod again, from its folder"
+        )
     return Finding(f"{name} is found by nnU-Net")
 
 
