@@ -124,7 +124,9 @@ def test_a_variable_that_points_elsewhere_is_to_mend(monkeypatch):
     monkeypatch.setenv(VARIABLE, elsewhere)
     what, mend = check_variable()
     assert elsewhere in what
-    done = subprocess.run(["bash", "-c", f"missmod() {{ echo doors; }}; {mend}; echo ${VARIABLE}"], capture_output=True)
+    done = subprocess.run(
+        ["bash", "-c", f"missmod() {{ echo doors; }}; {mend}; echo ${VARIABLE}"], capture_output=True, check=True
+    )
     assert done.stdout.decode().strip() == f"doors:{elsewhere}"  # the user's own trainers stay
 
 
