@@ -20,20 +20,8 @@ from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
 from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
+from nnunetv2_missmod.settings import settings_of
 from nnunetv2_missmod.validation import dice_per_subset, nanmean, subset_walk
-
-# nnU-Net's own settings that a plan may override beside a method's numbers.
-HOST_SETTINGS = (
-    "initial_lr",
-    "weight_decay",
-    "oversample_foreground_percent",
-    "probabilistic_oversampling",
-    "num_iterations_per_epoch",
-    "num_val_iterations_per_epoch",
-    "num_epochs",
-    "enable_deep_supervision",
-    "save_every",
-)
 
 
 @dataclass(frozen=True)
@@ -109,9 +97,7 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def settings(self) -> dict[str, Any]:
         """Every number that a plan may override: the method's class attributes and nnU-Net's own."""
-        classes = [c for c in type(self).__mro__ if issubclass(c, MissingModalityTrainer)]
-        names = {name for c in classes for name, value in vars(c).items() if _is_setting(name, value)}
-        return {name: getattr(self, name) for name in sorted(names.union(HOST_SETTINGS))}
+        return settings_of(self, MissingModalityTrainer)
 
     def apply_plan_overrides(self) -> None:
         """Set what ``configuration["missmod"]["trainer"]`` overrides.
@@ -151,17 +137,19 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def prepare_batch(self, batch: Mapping[str, Any]) -> Batch:
         """Move a batch of nnU-Net's dataloader to the device and empty the channels that its cases do not have."""
-        available = torch.tensor([self.available_in_case[case] for case in batch["keys"]])
-        available = available.to(self.device, non_blocking=True)
+        available = self.to_device(torch.tensor([self.available_in_case[case] for case in batch["keys"]]))
         target = batch["target"]
         return Batch(
-            images=drop_absent(batch["data"].to(self.device, non_blocking=True), available),
-            target=[t.to(self.device, non_blocking=True) for t in target]
-            if isinstance(target, list)
-            else target.to(self.device, non_blocking=True),
+            images=drop_absent(self.to_device(batch["data"]), available),
+            target=[self.to_device(t) for t in target] if isinstance(target, list) else self.to_device(target),
             available=available,
             cases=tuple(batch["keys"]),
         )
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Move a tensor from the CPU to the device without waiting for the device."""
+        pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return pinned.to(self.device, non_blocking=True)
 
     def draw_subset(self, available: Tensor) -> Tensor:
         """Draw the modalities (B, M) that the network gets to see, uniformly over the subsets of what is available."""
@@ -310,7 +298,3 @@ class MissingModalityTrainer(nnUNetTrainer):
         assert isinstance(filename_or_checkpoint, str)  # as in nnU-Net, which cannot take a dict either
         checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, mmap=True, weights_only=False)
         self.load_method_state(checkpoint["missmod"])
-
-
-def _is_setting(name: str, value: Any) -> bool:
-    return not name.startswith("_") and isinstance(value, (bool, int, float, str))

@@ -14,7 +14,8 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from nnunetv2_missmod.methods.modality_dropout.network import ModalityDropoutNet
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.modalities import all_subsets, subset_name
-from nnunetv2_missmod.trainer import HOST_SETTINGS, MissingModalityTrainer
+from nnunetv2_missmod.settings import HOST_SETTINGS
+from nnunetv2_missmod.trainer import MissingModalityTrainer
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")

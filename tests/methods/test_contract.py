@@ -12,7 +12,7 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.preprocessing import MissingModalityPreprocessor
-from nnunetv2_missmod.trainer import HOST_SETTINGS
+from nnunetv2_missmod.settings import HOST_SETTINGS
 
 DOORS = door_names()
 ARCHITECTURES = list(product((2, 3, 4), (2, 3), (False, True)))  # modalities, dimensions, residual encoder

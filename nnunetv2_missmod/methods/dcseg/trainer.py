@@ -131,8 +131,7 @@ class DCSegTrainer(MissingModalityTrainer):
                 "WARNING: a batch holds one case only, so L_ana has no negative pairs and pushes nothing apart. "
                 "Use a batch size of at least 2, or several GPUs."
             )
-        numbers = [self.case_number[case] for case in batch.cases]
-        return torch.tensor(numbers, device=self.device)
+        return self.to_device(torch.tensor([self.case_number[case] for case in batch.cases]))
 
     def gather(self, local: Tensor) -> Tensor:
         """Concatenate the samples of all ranks, with gradients. A rank with a smaller share is filled up with zeros."""
