@@ -107,8 +107,12 @@ def phantom(parsed: argparse.Namespace) -> int:
 
 
 def demo(parsed: argparse.Namespace) -> int:
-    """Run the whole job on the phantom."""
+    """Run the whole job on the phantom; 1 if one of nnU-Net's commands failed."""
     from nnunetv2_missmod.demo import run_demo  # noqa: PLC0415
 
-    run_demo(parsed.out, parsed.trainer, parsed.device)
+    try:
+        run_demo(parsed.out, parsed.trainer, parsed.device)
+    except RuntimeError as error:
+        print(f"missmod: {error}", file=sys.stderr)
+        return 1
     return 0

@@ -316,3 +316,12 @@ def test_other_errors_are_not_swallowed(monkeypatch):
     monkeypatch.setattr("nnunetv2_missmod.demo.run_demo", fail)
     with pytest.raises(RuntimeError, match="failed"):
         main(["demo"])
+
+
+def test_a_demo_whose_command_failed_says_so_without_a_traceback(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("nnUNetv2_train failed. The end of log.txt: no space left")
+
+    monkeypatch.setattr("nnunetv2_missmod.demo.run_demo", fail)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == "missmod: nnUNetv2_train failed. The end of log.txt: no space left\n"
