@@ -108,11 +108,11 @@ def phantom(parsed: argparse.Namespace) -> int:
 
 def demo(parsed: argparse.Namespace) -> int:
     """Run the whole job on the phantom; 1 if one of nnU-Net's commands failed."""
-    from nnunetv2_missmod.demo import run_demo  # noqa: PLC0415
+    from nnunetv2_missmod.demo import CommandFailedError, run_demo  # noqa: PLC0415
 
     try:
         run_demo(parsed.out, parsed.trainer, parsed.device)
-    except RuntimeError as error:
+    except CommandFailedError as error:
         print(f"missmod: {error}", file=sys.stderr)
         return 1
     return 0

@@ -48,7 +48,7 @@ def run_demo(out: Path, trainer: str, device: str) -> Scores:
 
     Raises:
         ValueError: the folder is in use or the trainer unknown.
-        RuntimeError: a command of nnU-Net failed; the end of its output is in the message.
+        CommandFailedError: a command of nnU-Net failed; the end of its output is in the message.
     """
     if trainer not in door_names():
         raise ValueError(f"Expected one of the trainers {', '.join(door_names())}, got {trainer!r}.")
@@ -62,6 +62,10 @@ def run_demo(out: Path, trainer: str, device: str) -> Scores:
     print_scores(scores, job.modalities, trainer)
     write_scores(scores, out / "dice.csv")
     return scores
+
+
+class CommandFailedError(RuntimeError):
+    """A command of nnU-Net failed; the message holds the end of its output."""
 
 
 class Job:
@@ -157,7 +161,7 @@ class Job:
             if process.wait() == 0:
                 progress.update(task, completed=ticks)
         if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed. The end of {self.out / 'log.txt'}:\n{''.join(last)}")
+            raise CommandFailedError(f"{' '.join(command)} failed. The end of {self.out / 'log.txt'}:\n{''.join(last)}")
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         """Start a command of nnU-Net on the demo's folders."""

@@ -10,6 +10,7 @@ import pytest
 from nnunetv2_missmod import commands
 from nnunetv2_missmod.commands import main
 from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
+from nnunetv2_missmod.demo import CommandFailedError
 from nnunetv2_missmod.doors import VARIABLE, door_folder, door_names
 
 SMALL = ["--training", "1", "--test", "1", "--size", "32"]
@@ -320,7 +321,7 @@ def test_other_errors_are_not_swallowed(monkeypatch):
 
 def test_a_demo_whose_command_failed_says_so_without_a_traceback(monkeypatch, capsys):
     def fail(*_):
-        raise RuntimeError("nnUNetv2_train failed. The end of log.txt: no space left")
+        raise CommandFailedError("nnUNetv2_train failed. The end of log.txt: no space left")
 
     monkeypatch.setattr("nnunetv2_missmod.demo.run_demo", fail)
     assert main(["demo"]) == 1
