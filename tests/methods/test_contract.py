@@ -41,14 +41,17 @@ def reach_every_level(trainer):
     trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
 
 
+def ready_to_predict(trainer):
+    """The network as prediction uses it, and images for it."""
+    trainer.set_deep_supervision_enabled(False)
+    return trainer.network.eval(), random_batch(trainer)["data"]
+
+
 @pytest.mark.parametrize("name", DOORS)
 @pytest.mark.parametrize(("modalities", "dims", "residual"), ARCHITECTURES)
 @pytest.mark.parametrize("regions", [False, True])
 def test_absent_means_absent(name, modalities, dims, residual, regions, make_trainer):
-    trainer = make_trainer(name, modalities, dims, residual, regions)
-    network = trainer.network.eval()
-    trainer.set_deep_supervision_enabled(False)
-    images = random_batch(trainer)["data"]
+    network, images = ready_to_predict(make_trainer(name, modalities, dims, residual, regions))
     for subset in all_subsets(modalities):
         present = subset.expand(2, -1)
         changed = images.clone()
@@ -68,10 +71,7 @@ def test_absent_means_absent(name, modalities, dims, residual, regions, make_tra
 
 @pytest.mark.parametrize("name", DOORS)
 def test_a_present_channel_counts(name, make_trainer):
-    trainer = make_trainer(name)
-    network = trainer.network.eval()
-    trainer.set_deep_supervision_enabled(False)
-    images = random_batch(trainer)["data"]
+    network, images = ready_to_predict(make_trainer(name))
     for subset in all_subsets(3):
         for channel in subset.nonzero().flatten():
             changed = images.clone()
@@ -83,10 +83,7 @@ def test_a_present_channel_counts(name, make_trainer):
 
 @pytest.mark.parametrize("name", DOORS)
 def test_samples_of_a_batch_do_not_mix(name, make_trainer):
-    trainer = make_trainer(name)
-    network = trainer.network.eval()
-    trainer.set_deep_supervision_enabled(False)
-    images = random_batch(trainer)["data"]
+    network, images = ready_to_predict(make_trainer(name))
     present = torch.tensor([[True, False, True], [False, True, False]])
     with torch.no_grad():
         together = network(images, present)
