@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
-from nnunetv2_missmod.doors import door_names, find_command, plans_folder, with_doors
+from nnunetv2_missmod.doors import PRETRAINING, door_names, find_command, plans_folder, pretraining_of, with_doors
 from nnunetv2_missmod.modalities import all_subsets, subset_name
 from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.preprocessing import modality_names
@@ -40,7 +40,7 @@ def run_demo(out: Path, trainer: str, device: str) -> Scores:
 
     Args:
         out: a folder that does not exist yet or is empty; it holds everything, with nnU-Net's own layout and a log.
-        trainer: one of the doors.
+        trainer: one of the doors; one that starts from a pretraining is pretrained first.
         device: cpu, cuda or mps.
 
     Returns:
@@ -50,13 +50,15 @@ def run_demo(out: Path, trainer: str, device: str) -> Scores:
         ValueError: the folder is in use or the trainer unknown.
         CommandFailedError: a command of nnU-Net failed; the end of its output is in the message.
     """
-    if trainer not in door_names():
-        raise ValueError(f"Expected one of the trainers {', '.join(door_names())}, got {trainer!r}.")
+    trainers = [name for name in door_names() if not name.endswith(PRETRAINING)]
+    if trainer not in trainers:
+        raise ValueError(f"Expected one of the trainers that segment, {', '.join(trainers)}, got {trainer!r}.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"Expected a new or empty folder, got {out}. Remove it or give another one with --out.")
     job = Job(out.resolve(), device)
     job.prepare_data()
-    job.train(trainer)
+    for stage in filter(None, (pretraining_of(trainer), trainer)):
+        job.train(stage)
     job.predict(trainer)
     scores = job.score()
     print_scores(scores, job.modalities, trainer)

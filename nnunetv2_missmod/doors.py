@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 VARIABLE = "nnUNet_extTrainer"
+PRETRAINING = "PretrainTrainer"  # how the name of a trainer ends that pretrains and segments nothing
 
 
 def door_folder() -> Path:
@@ -25,6 +26,12 @@ def plans_folder() -> Path:
 def door_names() -> list[str]:
     """Names of the trainers: one file each."""
     return sorted(file.stem for file in door_folder().glob("*.py") if file.stem != "__init__")
+
+
+def pretraining_of(name: str) -> str | None:
+    """Name of the trainer that pretrains for another: ``XTrainer`` starts from where ``XPretrainTrainer`` ended."""
+    pretraining = name.removesuffix("Trainer") + PRETRAINING
+    return pretraining if pretraining in door_names() else None
 
 
 def with_doors(environment: Mapping[str, str]) -> dict[str, str]:

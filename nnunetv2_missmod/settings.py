@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # nnU-Net's own settings that a plan may override beside a method's numbers.
@@ -23,6 +24,25 @@ def settings_of(trainer: object, base: type) -> dict[str, Any]:
     classes = [c for c in type(trainer).__mro__ if issubclass(c, base)]
     names = {name for c in classes for name, value in vars(c).items() if _is_setting(name, value)}
     return {name: getattr(trainer, name) for name in sorted(names.union(HOST_SETTINGS))}
+
+
+def overrides_for(trainer: str, block: Mapping[str, Any], trainers: Collection[str]) -> dict[str, Any]:
+    """Read what ``configuration["missmod"]["trainer"]`` sets for one trainer.
+
+    What stands under a trainer's name is for it alone, and goes before what stands for all that share the plan:
+    ``{"num_epochs": 250, "M3AEPretrainTrainer": {"num_epochs": 300}}``.
+
+    Raises:
+        ValueError: settings stand under a name that is no trainer's.
+    """
+    own = {name: value for name, value in block.items() if isinstance(value, Mapping)}
+    unknown = sorted(set(own) - {*trainers, trainer})
+    if unknown:
+        raise ValueError(
+            f"The plan's missmod block has settings under {unknown}, which names no trainer. Known are: "
+            f"{', '.join(sorted({*trainers, trainer}))}. A setting itself is a number, a word, true or false."
+        )
+    return {name: value for name, value in block.items() if name not in own} | dict(own.get(trainer, {}))
 
 
 def _is_setting(name: str, value: Any) -> bool:

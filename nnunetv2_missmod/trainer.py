@@ -14,14 +14,16 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.amp import GradScaler
 
 from nnunetv2_missmod.availability import describe_incomplete, find_available
 from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
+from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
-from nnunetv2_missmod.settings import settings_of
-from nnunetv2_missmod.validation import dice_per_subset, nanmean, subset_walk
+from nnunetv2_missmod.settings import overrides_for, settings_of
+from nnunetv2_missmod.validation import dice_per_subset, nanmean, shown, subset_walk
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,13 @@ class MissingModalityTrainer(nnUNetTrainer):
         return settings_of(self, MissingModalityTrainer)
 
     def apply_plan_overrides(self) -> None:
-        """Set what ``configuration["missmod"]["trainer"]`` overrides.
+        """Set what ``configuration["missmod"]["trainer"]`` overrides, for all trainers or under this one's name.
 
         Raises:
             ValueError: a name is unknown (the known ones are listed) or a value has another type.
         """
-        overrides = plan_block(self.configuration_manager).get("trainer", {})
+        block = plan_block(self.configuration_manager).get("trainer", {})
+        overrides = overrides_for(type(self).__name__, block, door_names())
         check_overrides(overrides, self.settings(), f"settings of {type(self).__name__}")
         for name, value in overrides.items():
             setattr(self, name, value)
@@ -148,8 +151,7 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """Move a tensor from the CPU to the device without waiting for the device."""
-        pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
-        return pinned.to(self.device, non_blocking=True)
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     def draw_subset(self, available: Tensor) -> Tensor:
         """Draw the modalities (B, M) that the network gets to see, uniformly over the subsets of what is available."""
@@ -177,16 +179,12 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def backward_and_step(self, loss: Tensor) -> None:
         """Scale, clip and step as nnU-Net does."""
-        if self.grad_scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            self.optimizer.step()
-        else:
-            self.grad_scaler.scale(loss).backward()
-            self.grad_scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
+        scaler = self.grad_scaler or GradScaler(enabled=False)
+        scaler.scale(loss).backward()
+        scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        scaler.step(self.optimizer)
+        scaler.update()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
         """Check the terms and report their means, of all ranks, over the epoch."""
@@ -218,9 +216,8 @@ class MissingModalityTrainer(nnUNetTrainer):
         bad = {name: count for name, count in zip(names, counts.tolist(), strict=True) if count}
         if not bad:
             return
-        steps = len(train_outputs)
-        message = f"Loss terms not finite in epoch {self.current_epoch}, in how many of {steps} steps: {bad}."
-        if 2 * max(bad.values()) > steps:
+        message = f"Loss terms not finite in epoch {self.current_epoch}, in how many of {len(finite)} steps: {bad}."
+        if 2 * max(bad.values()) > len(finite):
             raise RuntimeError(
                 f"{message} Expected finite terms. Look for extreme intensities in the preprocessed cases, or lower "
                 f"initial_lr in the plan's missmod block. The last checkpoint is untouched; --c resumes from it."
@@ -237,24 +234,27 @@ class MissingModalityTrainer(nnUNetTrainer):
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Run nnU-Net's validation step with the next subset of the walk."""
         subset = self.validation_subsets.pop(0)
-        available = torch.tensor([self.available_in_case[case] for case in batch["keys"]])
-        present = available & subset
-        present = torch.where(present.any(1, keepdim=True), present, available)
-        outputs: dict[str, Any] = super().validation_step({**batch, "data": drop_absent(batch["data"], present)})
+        present = shown(subset, torch.tensor([self.available_in_case[case] for case in batch["keys"]]))
+        outputs = super().validation_step({**batch, "data": drop_absent(batch["data"], present)})
         return {**outputs, "subset": subset_name(subset, self.modalities)}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log the pseudo Dice of every subset; nnU-Net's curve and checkpoint_best follow their mean."""
-        if self.is_ddp:
-            gathered: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, val_outputs)
-            val_outputs = [step for rank in gathered for step in rank]
+        val_outputs = self.of_all_ranks(val_outputs)
         dice = dice_per_subset(val_outputs)
         per_class = nanmean(np.stack(list(dice.values())), axis=0)
         self.logger.log("mean_fg_dice", nanmean(per_class), self.current_epoch)
         self.logger.log("dice_per_class_or_region", list(per_class), self.current_epoch)
         self.logger.log("val_losses", np.mean([step["loss"] for step in val_outputs]), self.current_epoch)
         self.log_metrics({f"pseudo_dice/{name}": nanmean(values) for name, values in dice.items()})
+
+    def of_all_ranks(self, val_outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Collect the validation steps of every rank."""
+        if not self.is_ddp:
+            return val_outputs
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, val_outputs)
+        return [step for rank in gathered for step in rank]
 
     # --- log and checkpoints ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,20 @@ def subset_walk(num_modalities: int, steps: int) -> list[Tensor]:
     if steps < len(subsets):
         return [subsets[len(subsets) * (i + 1) // steps - 1] for i in range(steps)]
     return [subsets[i % len(subsets)] for i in range(steps)]
+
+
+def shown(subset: Tensor, available: Tensor) -> Tensor:
+    """Find what each sample shows of a subset (M,); all it has where it has nothing of it.
+
+    Args:
+        subset: (M,) bool.
+        available: (B, M) bool, on the same device.
+
+    Returns:
+        (B, M) bool.
+    """
+    present = available & subset
+    return torch.where(present.any(1, keepdim=True), present, available)
 
 
 def dice_per_subset(steps: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:

@@ -15,6 +15,7 @@ PACKAGE = "nnunetv2_missmod"
 METHODS = f"{PACKAGE}.methods"
 DOORS = f"{PACKAGE}.trainers"
 METHOD_FILES = {"__init__.py", "network.py", "losses.py", "trainer.py"}
+TRAINER_MODULES = {"trainer", "pretraining"}  # the second holds the trainer of a stage before
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper"}
 
 
@@ -247,7 +248,7 @@ def wrong_with_door(name, source):
     if aliases != [(name, None)]:
         wrong.append(f"imports {aliases}, not {name} alone")
     module = (imports[0].module or "").split(".")
-    if not (".".join(module[:2]) == METHODS and len(module) == 4 and module[3] == "trainer"):
+    if not (".".join(module[:2]) == METHODS and len(module) == 4 and module[3] in TRAINER_MODULES):
         wrong.append(f"imports from {imports[0].module}, not from a method's trainer")
     rest = [ast.unparse(node) for node in body if node not in imports][1:]
     if rest not in ([], [f"__all__ = ['{name}']"]):
@@ -287,6 +288,7 @@ def test_the_door_rule_sees_what_is_no_door(source):
 
 def test_the_door_rule_knows_a_door():
     assert wrong_with_door("OneTrainer", GOOD_DOOR) == []
+    assert wrong_with_door("OneTrainer", GOOD_DOOR.replace("one.trainer", "one.pretraining")) == []
     assert wrong_with_door("OneTrainer", GOOD_DOOR + '\n__all__ = ["OneTrainer"]\n') == []
 
 

@@ -58,8 +58,26 @@ def test_a_job_works_in_folders_of_its_own(tmp_path, monkeypatch):
 def test_an_unknown_trainer_is_an_error_that_lists_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match="got 'nnUNetTrainer'") as error:
         run_demo(tmp_path / "demo", "nnUNetTrainer", "cpu")
-    assert all(name in str(error.value) for name in door_names())
+    segmenting = [name for name in door_names() if "Pretrain" not in name]
+    assert all(name in str(error.value) for name in segmenting)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretraining_alone_is_no_demo(tmp_path):
+    with pytest.raises(ValueError, match=r"trainers that segment, .*M3AETrainer.*got 'M3AEPretrainTrainer'"):
+        run_demo(tmp_path / "demo", "M3AEPretrainTrainer", "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trainer_with_a_pretraining_is_pretrained_first(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(Job, "prepare_data", lambda job: None)
+    monkeypatch.setattr(Job, "train", lambda job, trainer: trained.append(trainer))
+    monkeypatch.setattr(Job, "predict", lambda job, trainer: trained.append(f"predict {trainer}"))
+    monkeypatch.setattr(Job, "score", lambda job: {"FLAIR": {"whole": 1.0}})
+    monkeypatch.setattr(demo, "print_scores", lambda scores, modalities, trainer: None)
+    run_demo(tmp_path / "demo", "M3AETrainer", "cpu")
+    assert trained == ["M3AEPretrainTrainer", "M3AETrainer", "predict M3AETrainer"]
 
 
 def test_a_folder_in_use_is_an_error_and_stays_as_it_is(tmp_path):

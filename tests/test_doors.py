@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_missmod.doors import VARIABLE, door_folder, door_names, find_command, plans_folder, with_doors
+from nnunetv2_missmod.doors import (
+    VARIABLE,
+    door_folder,
+    door_names,
+    find_command,
+    plans_folder,
+    pretraining_of,
+    with_doors,
+)
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "missmod-test-command"
@@ -109,3 +117,9 @@ def test_an_unknown_command_is_an_error_that_says_where_it_looked(python, monkey
     assert str(python / "python") in str(error.value)
     assert "PATH" in str(error.value)
     assert "Check its spelling" in str(error.value)
+
+
+def test_a_pretraining_is_known_by_its_name():
+    assert pretraining_of("M3AETrainer") == "M3AEPretrainTrainer"
+    assert pretraining_of("DCSegTrainer") is None
+    assert pretraining_of("M3AEPretrainTrainer") is None

@@ -31,6 +31,7 @@ class Architecture:
         network_class_name: importable name of a U-Net of dynamic_network_architectures.
         arch_kwargs: its arguments as they stand in the plan, classes by name.
         requires_import: which of them are names of classes.
+        patch_size: of the configuration.
 
     Raises:
         NotImplementedError: the plan's network is not a U-Net with an encoder and a decoder of stages.
@@ -39,6 +40,7 @@ class Architecture:
     network_class_name: str
     arch_kwargs: dict[str, Any]
     requires_import: tuple[str, ...]
+    patch_size: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if "features_per_stage" not in self.arch_kwargs:
@@ -51,6 +53,7 @@ class Architecture:
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
             tuple(configuration_manager.network_arch_init_kwargs_req_import),
+            tuple(configuration_manager.patch_size),
         )
 
     @property

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 
@@ -71,6 +73,12 @@ class MissingModalityNetwork(nn.Module):
             Logits (S, B, K, *patch), those of ``forward`` for each subset.
         """
         return torch.stack([self(images, present.expand(len(images), -1)) for present in presents])
+
+
+def unwrapped(network: nn.Module) -> Any:
+    """Give the network itself, without what DDP and torch.compile put around it."""
+    inner = network.module if isinstance(network, DistributedDataParallel) else network
+    return inner._orig_mod if isinstance(inner, OptimizedModule) else inner
 
 
 def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[str, Any]]:

@@ -203,7 +203,7 @@ def primus():
         "eva_numheads": 4,
         "input_shape": [16, 16, 16],
     }
-    return Architecture("dynamic_network_architectures.architectures.primus.Primus", arch_kwargs, ())
+    return Architecture("dynamic_network_architectures.architectures.primus.Primus", arch_kwargs, (), (16, 16, 16))
 
 
 def test_a_transformer_of_the_same_library_is_refused():

@@ -4,17 +4,19 @@ import copy
 import importlib
 import json
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.doors import PRETRAINING, door_names
 from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.preprocessing import MissingModalityPreprocessor
 from nnunetv2_missmod.settings import HOST_SETTINGS
 
 DOORS = door_names()
+SEGMENTING = [name for name in DOORS if not name.endswith(PRETRAINING)]
 ARCHITECTURES = list(product((2, 3, 4), (2, 3), (False, True)))  # modalities, dimensions, residual encoder
 TARGETS = [(False, False), (True, False), (False, True), (True, True)]  # regions, ignore label
 TINY = (8, 8, 16)
@@ -27,6 +29,8 @@ def door(name):
 @pytest.fixture
 def make_trainer(tmp_path, monkeypatch):
     def make(name, modalities=3, dims=3, residual=False, regions=False, ignore=False, seed=0, **overrides):
+        if hasattr(door(name), "pretrained"):
+            overrides = {"pretrained": False, **overrides}
         plans = small_plans(modalities, dims, residual, features=TINY, **overrides)
         dataset_json = small_dataset_json(modalities, regions, ignore)
         trainer = small_trainer(door(name), plans, dataset_json, tmp_path, monkeypatch, seed=seed)
@@ -39,6 +43,11 @@ def make_trainer(tmp_path, monkeypatch):
 def reach_every_level(trainer):
     """Give the coarsest head the tiny weight that nnU-Net gives it under DDP; alone, it gets none."""
     trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
+
+
+def not_reached(trainer):
+    """Parameters that learn but got no gradient: DDP would wait for them."""
+    return [n for n, p in trainer.network.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def ready_to_predict(trainer):
@@ -91,6 +100,16 @@ def test_samples_of_a_batch_do_not_mix(name, make_trainer):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+def assert_images_come_out(trainer, images, modalities):
+    """A pretraining gives one image per modality, at full resolution alone."""
+    present = torch.ones(2, modalities, dtype=torch.bool)
+    with torch.no_grad():
+        assert trainer.network.train()(images, present).logits.shape == images.shape
+        assert trainer.network.eval()(images).shape == images.shape
+        subsets = all_subsets(modalities)
+        assert trainer.network.forward_subsets(images, subsets).shape == (len(subsets), *images.shape)
+
+
 @pytest.mark.parametrize("name", DOORS)
 @pytest.mark.parametrize("modalities", [2, 3, 4])
 @pytest.mark.parametrize("dims", [2, 3])
@@ -98,6 +117,9 @@ def test_samples_of_a_batch_do_not_mix(name, make_trainer):
 def test_output_shapes(name, modalities, dims, regions, ignore, make_trainer):
     trainer = make_trainer(name, modalities, dims, regions=regions, ignore=ignore)
     network, images = trainer.network, random_batch(trainer)["data"]
+    if name not in SEGMENTING:
+        assert_images_come_out(trainer, images, modalities)
+        return
     heads = trainer.label_manager.num_segmentation_heads
     levels = [(2, heads, *[16 // 2**level] * dims) for level in range(len(TINY) - 1)]
     present = torch.ones(2, modalities, dtype=torch.bool)
@@ -118,7 +140,7 @@ def test_every_parameter_is_reached_by_one_step(name, dims, residual, regions, i
     reach_every_level(trainer)
     trainer.network.train()
     trainer.train_step(random_batch(trainer))
-    assert [n for n, p in trainer.network.named_parameters() if p.grad is None] == []
+    assert not_reached(trainer) == []
 
 
 @pytest.mark.parametrize("name", DOORS)
@@ -128,7 +150,7 @@ def test_every_parameter_is_reached_when_the_batch_lacks_a_modality(name, make_t
     trainer.network.train()
     trainer.available_in_case = dict.fromkeys("abcd", (True, False, True))
     outputs = trainer.train_step(random_batch(trainer))
-    assert [n for n, p in trainer.network.named_parameters() if p.grad is None] == []
+    assert not_reached(trainer) == []
     assert all(torch.isfinite(term) for term in outputs.values())
 
 
@@ -159,7 +181,7 @@ def test_subsets_are_drawn_from_what_is_available(name, make_trainer):
     assert drawn == {(True, False, False), (False, False, True), (True, False, True)}
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", SEGMENTING)
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_checkpoint_rebuilds_the_same_network_from_the_plan_alone(name, regions, residual, make_trainer, tmp_path):
@@ -181,6 +203,14 @@ def test_a_checkpoint_rebuilds_the_same_network_from_the_plan_alone(name, region
     assert configuration.preprocessor_class is MissingModalityPreprocessor
 
 
+@pytest.mark.parametrize("name", sorted({*DOORS} - {*SEGMENTING}))
+def test_a_pretraining_refuses_to_predict(name, make_trainer):
+    trainer = make_trainer(name)
+    manager, configuration = trainer.plans_manager, trainer.configuration_manager
+    with pytest.raises(ValueError, match="Expected a trainer that segments"):
+        door(name).build_network_architecture(manager, configuration, 3, 3, enable_deep_supervision=False)
+
+
 class Stream:
     """Batches that depend on epoch and step alone."""
 
@@ -196,9 +226,9 @@ class Stream:
 def start(trainer, monkeypatch, stop_at=None):
     """Run nnU-Net's training loop on fixed streams; ``stop_at`` an epoch it is interrupted."""
     (monkeypatch.setattr(trainer, "get_dataloaders", lambda: (Stream(trainer, 1), Stream(trainer, 50))))
-    fingerprint = f"{trainer.preprocessed_dataset_folder_base}/dataset_fingerprint.json"
-    with open(fingerprint, "w") as file:
-        file.write("{}")
+    base = Path(trainer.preprocessed_dataset_folder_base)
+    (base / "dataset_fingerprint.json").write_text("{}")
+    (base / "splits_final.json").write_text('[{"train": ["a", "b", "c"], "val": ["d"]}]')
     begin_epoch = trainer.on_epoch_start
 
     def interrupted():
@@ -283,7 +313,7 @@ def test_the_trainer_takes_the_arguments_of_nnunet(name):
     assert names == ("plans", "configuration", "fold", "dataset_json", "device")
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", SEGMENTING)
 def test_a_few_steps_lower_the_segmentation_loss(name, make_trainer):
     """The gradients point the right way."""
     trainer = make_trainer(name, regions=True, initial_lr=0.01)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from small_plans import random_batch, small_dataset_json, small_plans, small_tra
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.modalities import expand_to
 
 pytestmark = pytest.mark.slow
 
@@ -40,11 +42,16 @@ def gradients(trainer, cases):
     whole = random_batch(trainer, cases=CASES)
     rows = [CASES.index(case) for case in cases]
     batch = {"data": whole["data"][rows], "target": [t[rows] for t in whole["target"]], "keys": list(cases)}
-    trainer.draw_subset = lambda available: torch.tensor([PRESENT[case] for case in cases])
+    subsets = cycle((PRESENT, AVAILABLE))  # a trainer that draws twice draws different ones
+    trainer.draw_subset = lambda available: torch.tensor([subset[case] for subset in [next(subsets)] for case in cases])
+    if hasattr(trainer, "draw_visible"):
+        visible = torch.rand(len(CASES), 2, *trainer.grid, generator=torch.Generator().manual_seed(0)) < 0.5
+        trainer.draw_visible = lambda present: visible[rows] & expand_to(present, visible[rows])
     trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
     terms = trainer.training_loss(trainer.prepare_batch(batch))
     torch.stack(list(terms.values())).sum().backward()
-    return {n.removeprefix("module."): p.grad.clone() for n, p in trainer.network.named_parameters()}
+    learning = [(n, p) for n, p in trainer.network.named_parameters() if p.requires_grad]
+    return {n.removeprefix("module."): p.grad.clone() for n, p in learning}
 
 
 def worker(rank, name, folder, results):

@@ -1,0 +1,57 @@
+"""The loss terms of M3AE [0], one function each: stage 1 is its Equations 1 and 3, stage 2 its Equations 2, 4 and 5.
+
+[0] Liu et al., "M3AE", AAAI 2023. [1] its released code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# x_sub at the paper's patch of 128^3 and four modalities, with N(0, 1) in it, has a norm of the square root of this.
+PAPER_SIZE = 4 * 128**3
+
+
+def reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
+    """MSE of stage 1 of [0]: mean over all voxels, visible and masked, of the available modalities.
+
+    Args:
+        reconstruction, images: (B, M, *patch).
+        available: (B, M) bool.
+    """
+    error = (reconstruction - images).square().flatten(2).mean(2)
+    return torch.where(available, error, 0).sum() / available.sum()
+
+
+def mean_square_penalty(substitute: Tensor) -> Tensor:
+    """R(x_sub) of stage 1 of [0] as a mean square, whose pull on a voxel does not depend on how many there are.
+
+    Scaled so that an x_sub of the paper's size with N(0, 1) in it gets a gradient of the size that ``norm_penalty``
+    gives it.
+
+    Args:
+        substitute: x_sub, (1, M, *patch).
+    """
+    return math.sqrt(PAPER_SIZE) / 2 * substitute.square().mean()
+
+
+def norm_penalty(substitute: Tensor) -> Tensor:
+    """R(x_sub) as [1] has it: norm (not squared) of the whole x_sub less each modality's mean.
+
+    Args:
+        substitute: x_sub, (1, M, *patch).
+    """
+    flat = substitute.flatten(2)
+    norm: Tensor = torch.linalg.vector_norm(flat - flat.mean(2, keepdim=True))
+    return norm
+
+
+def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
+    """MSE of stage 2 of [0] between what two subsets of one case give; gradients go both ways.
+
+    Args:
+        first, second: bottlenecks (B, C, *spatial), or logits (B, K, *patch) as in [1].
+    """
+    return (first - second).square().mean()

@@ -1,0 +1,96 @@
+"""nnU-Net's own network of the plan behind a substitute image for whatever is not there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.modalities import available_modalities, expand_to
+
+
+class M3AEOutput(NamedTuple):
+    """Output in training."""
+
+    logits: Tensor | list[Tensor]  # (B, K, *patch), a list of them, finest first, under deep supervision
+    bottleneck: Tensor  # f, (B, C, *spatial)
+
+
+class M3AENet(MissingModalityNetwork):
+    """The plan's U-Net; x_sub stands where a modality is absent.
+
+    x_sub is as large as the patch: nnU-Net's sliding window tells a network nothing of where in the image it is.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_modalities: int,
+        num_extra_channels: int,
+        num_classes: int,
+        deep_supervision: bool,
+    ):
+        super().__init__()
+        self.num_modalities = num_modalities
+        size = (1, num_modalities, *architecture.patch_size)
+        self.substitute = nn.Parameter(torch.zeros(size), requires_grad=False)
+        unet = architecture.unet(num_modalities + num_extra_channels, num_classes, deep_supervision)
+        self.encoder: nn.Module = unet.encoder
+        self.decoder = unet.decoder
+
+    def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | M3AEOutput:
+        """Segment from the present modalities, see ``MissingModalityNetwork``.
+
+        Args:
+            images: (B, M + extra, *patch).
+            present: (B, M) bool, or which blocks are visible, (B, M, *grid) bool.
+        """
+        if present is None:
+            present = available_modalities(images[:, : self.num_modalities])
+        levels = self.encoder(self.compose(images, present))
+        logits = self.decoder(levels)
+        return M3AEOutput(logits, levels[-1]) if self.training else logits
+
+    def compose(self, images: Tensor, visible: Tensor) -> Tensor:
+        """The paper's S: x where it is visible, x_sub elsewhere; channels beyond the modalities are kept.
+
+        Args:
+            images: (B, M + extra, *patch).
+            visible: (B, M) bool, or (B, M, *grid) bool for blocks.
+        """
+        modalities, extra = images[:, : self.num_modalities], images[:, self.num_modalities :]
+        patch, expected = tuple(images.shape[2:]), tuple(self.substitute.shape[2:])
+        assert patch == expected, f"Expected images of the plan's patch {expected}, got {patch}."
+        voxels = expand_to(visible, modalities) if visible.ndim == 2 else to_voxels(visible, expected)
+        return torch.cat((torch.where(voxels, modalities, self.substitute), extra), 1)  # absent means absent
+
+
+class M3AEPretrainNet(M3AENet):
+    """The same network with one image per modality for its output, and an x_sub that learns.
+
+    Its weights carry the same names; what differs in shape, the heads, is under ``.seg_layers.``, which nnU-Net leaves
+    out when it transfers weights.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_modalities: int,
+        num_extra_channels: int,
+        num_classes: int,
+        deep_supervision: bool,
+    ):
+        super().__init__(architecture, num_modalities, num_extra_channels, num_modalities, deep_supervision=False)
+        nn.init.normal_(self.substitute)
+        self.substitute.requires_grad_(True)
+        for coarse_head in self.decoder.seg_layers[:-1]:
+            coarse_head.requires_grad_(False)  # the reconstruction has no deep supervision
+
+
+def to_voxels(visible: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """Spread blocks (B, M, *grid) over the voxels of the patch: (B, M, *patch) bool."""
+    return F.interpolate(visible.float(), patch, mode="nearest-exact") > 0

@@ -1,0 +1,214 @@
+"""The training step of M3AE's first stage: masked images are rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor
+
+from nnunetv2_missmod.availability import find_available
+from nnunetv2_missmod.building_blocks.network import unwrapped
+from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, norm_penalty, reconstruction_loss
+from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
+from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
+from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress, draw_reconstruction, draw_substitute
+from nnunetv2_missmod.methods.m3ae.stage import CosineLR, M3AEStage, check_choice
+from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained_variance, reconstruction_scores
+from nnunetv2_missmod.trainer import Batch
+from nnunetv2_missmod.validation import nanmean, shown
+
+ERROR = "reconstruction_error/"  # names of the subsets' errors in metrics.csv begin so
+
+Arguments = ParamSpec("Arguments")
+
+
+def spatial_only(transforms: Callable[Arguments, Any]) -> Callable[Arguments, Any]:
+    """Leave out of nnU-Net's augmentation what changes intensities: the target is the clean image."""
+
+    def make(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
+        return ComposeTransforms([t for t in transforms(*args, **kwargs).transforms if not _changes_intensity(t)])
+
+    return make
+
+
+def _changes_intensity(transform: Any) -> bool:
+    return isinstance(transform, RandomTransform) and isinstance(transform.transform, ImageOnlyTransform)
+
+
+class M3AEPretrainTrainer(M3AEStage):
+    """Stage 1 of M3AE (Liu et al. 2023): rebuild the images from few blocks of few modalities, and learn x_sub.
+
+    Labels have no part in it. nnU-Net's "pseudo dice", in its log and in ``checkpoint_best.pth``, is the share of the
+    images' variance that the reconstruction explains.
+    """
+
+    visible_fraction = 0.125  # of all blocks of all modalities; 1: modalities are dropped alone, Table 3 (b)
+    gamma = 0.005  # weight of R(x_sub), Eq. 1 and 3
+    penalty = "mean_square"  # R; "norm": as released
+    substitute_lr = 0.005  # of x_sub (released code)
+
+    build_network = staticmethod(M3AEPretrainNet.from_plans)
+    get_training_transforms = staticmethod(spatial_only(nnUNetTrainer.get_training_transforms))
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 264  # 600 epochs of about 110 steps
+        self.initial_lr = 3e-4
+        self.weight_decay = 0.0  # released code
+        self.oversample_foreground_percent = 0.0
+        self.grid = block_grid(self.configuration_manager.patch_size)
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> NoReturn:
+        """Refuse to predict: this is what nnU-Net's predictor calls.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"Expected a trainer that segments, got {cls.__name__}, whose network rebuilds images. Train "
+            "M3AETrainer, which starts from its checkpoint, and predict with -tr M3AETrainer."
+        )
+
+    def initialize(self) -> None:
+        """Set up everything; in training there is a network to build."""
+        self.build_network_architecture = super().build_network_architecture  # type: ignore[method-assign,assignment]
+        super().initialize()
+
+    def apply_plan_overrides(self) -> None:
+        """Apply the plan's overrides and check them."""
+        super().apply_plan_overrides()
+        check_choice("penalty", self.penalty, ("mean_square", "norm"))
+        if not 0 < self.visible_fraction <= 1:
+            raise ValueError(f"Expected visible_fraction above 0 and at most 1, got {self.visible_fraction}.")
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, CosineLR]:
+        """Adam with a rate of its own for x_sub, and the cosine schedule."""
+        network = unwrapped(self.network)
+        network.substitute.requires_grad_(self.substitute == "learned")
+        weights = [p for p in network.parameters() if p.requires_grad and p is not network.substitute]
+        groups: list[dict[str, Any]] = [{"params": weights}]
+        if network.substitute.requires_grad:
+            groups.append({"params": [network.substitute], "lr": self.substitute_lr, "weight_decay": 0.0})
+        optimizer = torch.optim.Adam(groups, self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, CosineLR(optimizer, self.num_epochs)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Leave it off: one reconstruction, at full resolution."""
+
+    # --- one training step --------------------------------------------------------------------------------------------
+
+    def draw_visible(self, present: Tensor) -> Tensor:
+        """Draw the blocks (B, M, *grid) that the network gets to see of the modalities present (B, M)."""
+        return draw_visible_blocks(present, self.grid, self.visible_fraction, self.generator)
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """MSE + gamma R(x_sub), Eq. 1 and 3."""
+        out: M3AEOutput = self.network(batch.images, self.draw_visible(self.draw_subset(batch.available)))
+        assert isinstance(out.logits, Tensor)
+        with full_precision(self.device):
+            images = batch.images[:, : len(self.modalities)].float()
+            terms = {"reconstruction": reconstruction_loss(out.logits.float(), images, batch.available)}
+            if self.substitute == "learned":
+                penalty = norm_penalty if self.penalty == "norm" else mean_square_penalty
+                terms["substitute"] = self.gamma * penalty(unwrapped(self.network).substitute)
+        return terms
+
+    # --- validation during training -----------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Lay out the subsets' walk and the same blocks in every epoch."""
+        super().on_validation_epoch_start()
+        self.generator.manual_seed(self.subset_seed)
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Rebuild a batch from blocks of the next subset of the walk."""
+        subset = self.validation_subsets.pop(0)
+        prepared = self.prepare_batch(batch)
+        visible = self.draw_visible(shown(subset.to(self.device), prepared.available))
+        with self.autocast():
+            reconstruction = self.network(prepared.images, visible).float()
+        images = prepared.images[:, : len(self.modalities)]
+        return reconstruction_scores(reconstruction, images, prepared.available, subset, self.modalities)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log the reconstruction error of every subset; checkpoint_best follows the explained variance."""
+        val_outputs = self.of_all_ranks(val_outputs)
+        explained = explained_variance(val_outputs)
+        errors = error_per_subset(val_outputs)
+        self.logger.log("mean_fg_dice", nanmean(explained), self.current_epoch)
+        self.logger.log("dice_per_class_or_region", list(explained), self.current_epoch)
+        self.logger.log("val_losses", np.mean([step["loss"] for step in val_outputs]), self.current_epoch)
+        self.log_metrics({f"{ERROR}{name}": error for name, error in errors.items()})
+        rounded = {name: round(error, 4) for name, error in errors.items()}
+        self.print_to_log_file("Reconstruction error (MSE) by what is visible", rounded)
+
+    def on_epoch_end(self) -> None:
+        """End as nnU-Net does, where "pseudo dice" is explained variance; draw the error of every subset."""
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            errors = [row for row in self.epoch_log.rows() if row[1].startswith(ERROR)]
+            draw_progress(Path(self.output_folder) / "progress.png", self.logger.get_checkpoint(), errors)
+        if self.current_epoch % self.save_every == 0:
+            self.draw_pictures()
+
+    # --- at the end ---------------------------------------------------------------------------------------------------
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Draw what was learned; there is no segmentation to validate."""
+        self.draw_pictures()
+        self.print_to_log_file(
+            f"Pretraining segments nothing, so there is no validation by Dice. Pictures of what it rebuilds: "
+            f"{self.output_folder}. Next: train M3AETrainer on the same plan, configuration and fold."
+        )
+
+    def draw_pictures(self) -> None:
+        """Write reconstruction.png, of a held-out case, and substitute.png, of x_sub, to the output folder."""
+        images, available = self.held_out_patch()
+        generator = torch.Generator(self.device).manual_seed(0)
+        visible = draw_visible_blocks(available, self.grid, self.visible_fraction, generator)
+        self.network.eval()
+        with torch.no_grad(), self.autocast():  # on every rank: under DDP, one may wait for the others
+            reconstruction = self.network(images, visible).float()
+        if self.local_rank != 0:
+            return
+        folder, count = Path(self.output_folder), len(self.modalities)
+        pictures = (images[:, :count], visible, reconstruction)
+        draw_reconstruction(folder / "reconstruction.png", self.modalities, *(p[0].cpu() for p in pictures))
+        draw_substitute(folder / "substitute.png", self.modalities, unwrapped(self.network).substitute.detach()[0])
+
+    def held_out_patch(self) -> tuple[Tensor, Tensor]:
+        """Cut the middle (1, M + extra, *patch) out of the first validation case; which modalities it has (1, M)."""
+        _, cases = self.do_split()
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, cases[:1])
+        (available,) = find_available(dataset, show_progress=False).values()
+        patch = central_patch(dataset.load_case(cases[0])[0][:], self.configuration_manager.patch_size)
+        images = torch.zeros(1, self.num_input_channels, *patch.shape[1:])  # of a previous stage nothing is shown
+        images[0, : len(patch)] = torch.from_numpy(patch)
+        return self.to_device(images), self.to_device(torch.tensor([available]))

@@ -1,0 +1,70 @@
+"""How well images are rebuilt: squared errors, pooled over the steps of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nnunetv2_missmod.modalities import expand_to, subset_name
+
+
+def reconstruction_scores(
+    reconstruction: Tensor, images: Tensor, available: Tensor, subset: Tensor, modalities: Sequence[str]
+) -> dict[str, Any]:
+    """Sum up one validation step.
+
+    Args:
+        reconstruction, images: (B, M, *patch).
+        available: (B, M) bool.
+        subset: (M,) bool, of which the blocks were visible.
+        modalities: the M names.
+
+    Returns:
+        The name of the subset; for each modality (M,) the squared error, the sum and the sum of squares of the image
+        and the number of voxels, of the samples that have it; and ``loss``, the MSE over all of these voxels.
+    """
+    axes = (0, *range(2, images.ndim))
+    kept = expand_to(available, images).expand_as(images)
+    images = images.where(kept, 0)
+    values = {
+        "squared_error": (reconstruction - images).square().where(kept, 0),
+        "sum": images,
+        "sum_of_squares": images.square(),
+        "voxels": kept.float(),
+    }
+    sums = {name: value.sum(axes).cpu().numpy().astype(np.float64) for name, value in values.items()}
+    loss = sums["squared_error"].sum() / sums["voxels"].sum()
+    return {**sums, "loss": loss, "subset": subset_name(subset, modalities)}
+
+
+def explained_variance(steps: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+    """Share of each modality's variance that the reconstruction explains, at most 1; NaN where there is none.
+
+    Args:
+        steps: of ``reconstruction_scores``.
+    """
+    error, total, squares, voxels = (
+        np.sum([step[name] for step in steps], axis=0) for name in ("squared_error", "sum", "sum_of_squares", "voxels")
+    )
+    variance = squares - total**2 / np.maximum(voxels, 1)
+    share = np.divide(error, variance, out=np.full(error.shape, np.nan), where=variance > 0)
+    explained: NDArray[np.float64] = 1 - share
+    return explained
+
+
+def error_per_subset(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """MSE over the voxels of all modalities by what was visible.
+
+    Args:
+        steps: of ``reconstruction_scores``.
+    """
+    names = dict.fromkeys(step["subset"] for step in steps)
+    return {name: _pooled_error([step for step in steps if step["subset"] == name]) for name in names}
+
+
+def _pooled_error(steps: Sequence[dict[str, Any]]) -> float:
+    return float(sum(step["squared_error"].sum() for step in steps) / sum(step["voxels"].sum() for step in steps))
