@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
     assert "make check" in demo_and_check[1]
     shell.outputs = []
     for block in start:
-        if block.startswith("nnUNetv2_train"):
+        if block.startswith("nnUNetv2_train 501 3d_fullres 0 -tr DCSegTrainer"):
             plans_file = shell.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
             plans = merge_fragment(json.loads(plans_file.read_text()), "3d_fullres", QUICK, "nnUNetPlans")
             plans_file.write_text(json.dumps(plans))

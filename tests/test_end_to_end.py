@@ -10,6 +10,7 @@ import SimpleITK as sitk
 pytestmark = pytest.mark.slow
 
 MODEL = "Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres"
+PRETRAINING = "nnUNet_results/Dataset501_Phantom/M3AEPretrainTrainer__nnUNetPlans__3d_fullres/fold_0"
 PREDICT = "nnUNetv2_predict -d 501 -c 3d_fullres -tr DCSegTrainer -device cpu --disable_tta"
 
 
@@ -39,7 +40,9 @@ def test_sequential_prediction_gives_the_same_masks(trained, inputs):
     assert_same_masks(inputs, trained.folder / "sequential")
 
 
-def test_an_absent_file_equals_a_file_of_zeros_or_of_one_value(trained, inputs):
+@pytest.fixture(scope="session")
+def blank(trained):
+    """The same two cases; the second one's missing files are there and hold one value each."""
     source, target = trained.folder / "cases_lacking_channels", trained.folder / "filled"
     shutil.copytree(source, target)
     reference = sitk.ReadImage(str(source / "phantom_011_0001.nii.gz"))
@@ -47,7 +50,11 @@ def test_an_absent_file_equals_a_file_of_zeros_or_of_one_value(trained, inputs):
         filler = sitk.GetImageFromArray(np.full(reference.GetSize()[::-1], value, dtype=np.float32))
         filler.CopyInformation(reference)
         sitk.WriteImage(filler, str(target / f"phantom_011_{channel:04d}.nii.gz"))
-    trained.run(f"{PREDICT} -f 0 -i filled -o from_filled -npp 0 -nps 0")
+    return target
+
+
+def test_an_absent_file_equals_a_file_of_zeros_or_of_one_value(trained, inputs, blank):
+    trained.run(f"{PREDICT} -f 0 -i {blank} -o from_filled -npp 0 -nps 0")
     assert_same_masks(inputs, trained.folder / "from_filled")
 
 
@@ -132,3 +139,43 @@ def test_a_misspelt_setting_stops_the_training_with_the_known_names(trained):
     assert "ValueError" in output
     assert "alhpa" in output
     assert "alpha = 0.4" in output
+
+
+def test_m3ae_predicts_without_the_files_as_with_blank_ones(trained, blank):
+    predict = PREDICT.replace("DCSegTrainer", "M3AETrainer")
+    trained.run(f"{predict} -f 0 -i cases_lacking_channels -o m3ae\n{predict} -f 0 -i {blank} -o m3ae_blank")
+    assert_same_masks(trained.folder / "m3ae", trained.folder / "m3ae_blank")
+
+
+def test_a_pretraining_shows_what_it_learned_and_validates_no_masks(trained):
+    fold = trained.folder / PRETRAINING
+    pictures = {"progress.png", "reconstruction.png", "substitute.png"}
+    assert pictures <= {file.name for file in fold.iterdir()}
+    (fold / "reconstruction.png").unlink()
+    output = trained.run("nnUNetv2_train 501 3d_fullres 0 -tr M3AEPretrainTrainer -device cpu --val")
+    assert "no validation by Dice" in output
+    assert (fold / "reconstruction.png").is_file()
+    assert not (fold / "validation").exists()
+
+
+def test_a_pretraining_predicts_nothing(trained):
+    predict = PREDICT.replace("DCSegTrainer", "M3AEPretrainTrainer")
+    output = trained.run(f"{predict} -f 0 -i cases_lacking_channels -o images", expected_code=1)
+    assert "ValueError: Expected a trainer that segments" in output
+    assert "-tr M3AETrainer" in output
+    assert masks(trained.folder / "images") == {}
+
+
+def test_fine_tuning_wants_its_pretraining_or_other_weights(trained):
+    plans_file = trained.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    (plans_file.parent / "otherPlans.json").write_text(json.dumps({**plans, "plans_name": "otherPlans"}))
+    train = "nnUNetv2_train 501 3d_fullres 0 -tr M3AETrainer -p otherPlans -device cpu"
+    output = trained.run(train, expected_code=1)
+    command = "nnUNetv2_train Dataset501_Phantom 3d_fullres 0 -tr M3AEPretrainTrainer -p otherPlans"
+    assert f"Run `{command}` first" in output
+    fold = trained.folder / "nnUNet_results" / "Dataset501_Phantom" / "M3AETrainer__otherPlans__3d_fullres" / "fold_0"
+    assert list(fold.glob("checkpoint*")) == []
+    output = trained.run(f"{train} -pretrained_weights {PRETRAINING}/checkpoint_final.pth")
+    assert "Validation complete" in output
+    assert (fold / "checkpoint_final.pth").is_file()

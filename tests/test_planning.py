@@ -1,5 +1,7 @@
 import copy
+import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
 PAPER, DEMO = plans_folder() / "DCSegTrainer.json", plans_folder() / "demo.json"
+PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file != DEMO]
 
 
 # Small images are saved without nnU-Net's chunk sizes.
@@ -268,43 +271,73 @@ def test_a_plan_is_written_where_nnunet_looks_for_it(tmp_path, monkeypatch):
 # --- our fragments ----------------------------------------------------------------------------------------------------
 
 
-def test_the_paper_s_settings_are_the_trainer_s_own(tmp_path, monkeypatch):
-    settings = small_trainer(DCSegTrainer, small_plans(), small_dataset_json(), tmp_path, monkeypatch).settings()
-    block = load_fragment(PAPER)["missmod"]
-    assert {"initial_lr", "weight_decay", "num_epochs", "alpha"} <= set(block["trainer"])
-    assert block["trainer"] == {name: settings[name] for name in block["trainer"]}
-    assert "code_channels" in block["network"]
-    constants = DCSegNet.constants()
-    assert block["network"] == {name: constants[name] for name in block["network"]}
+def settings_in(fragment, trainer):
+    """What a fragment sets for one trainer: for all, and under its name."""
+    block = fragment["missmod"]["trainer"]
+    return {**{name: value for name, value in block.items() if not isinstance(value, dict)}, **block.get(trainer, {})}
 
 
-@pytest.mark.parametrize("file", sorted(plans_folder().glob("*.json")), ids=lambda file: file.stem)
+def trainer_of(file, plans, folder, monkeypatch):
+    """The trainer that a fragment is named for; DC-Seg for the demo's."""
+    name = "DCSegTrainer" if file == DEMO else file.stem
+    door = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+    return small_trainer(door, plans, small_dataset_json(), folder, monkeypatch)
+
+
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+def test_the_paper_s_settings_are_the_trainer_s_own(file, tmp_path, monkeypatch):
+    settings = trainer_of(file, small_plans(), tmp_path, monkeypatch).settings()
+    paper = settings_in(load_fragment(file), file.stem)
+    assert {"initial_lr", "weight_decay", "num_epochs"} < set(paper)
+    assert paper == {name: settings[name] for name in paper}
+
+
+def test_the_paper_s_constants_are_the_network_s_own():
+    network = load_fragment(PAPER)["missmod"]["network"]
+    assert "code_channels" in network
+    assert network == {name: DCSegNet.constants()[name] for name in network}
+
+
+@pytest.mark.parametrize("file", [DEMO, *PAPERS], ids=lambda file: file.stem)
 def test_a_trainer_accepts_every_fragment(file, tmp_path, monkeypatch):
     """All but the patch, which would be too large for a test."""
     fragment = {key: value for key, value in load_fragment(file).items() if key != "patch_size"}
     plans = merge_fragment(small_plans(), CONFIGURATION, fragment, "newPlans")
-    trainer = small_trainer(DCSegTrainer, plans, small_dataset_json(), tmp_path, monkeypatch)
-    settings = fragment["missmod"]["trainer"]
+    trainer = trainer_of(file, plans, tmp_path, monkeypatch)
+    settings = settings_in(fragment, type(trainer).__name__)
     assert settings
     assert {name: getattr(trainer, name) for name in settings} == settings
 
 
-@pytest.mark.parametrize("file", sorted(plans_folder().glob("*.json")), ids=lambda file: file.stem)
+def test_both_stages_of_m3ae_share_one_plan(tmp_path, monkeypatch):
+    plans = small_plans()
+    files = [plans_folder() / f"{name}.json" for name in ("M3AEPretrainTrainer", "M3AETrainer")]
+    for file in files:
+        fragment = {key: value for key, value in load_fragment(file).items() if key != "patch_size"}
+        plans = merge_fragment(plans, CONFIGURATION, fragment, "bothPlans")
+    pretraining, finetuning = (trainer_of(file, plans, tmp_path, monkeypatch) for file in files)
+    assert (pretraining.num_epochs, finetuning.num_epochs) == (264, 263)
+    assert (pretraining.weight_decay, finetuning.weight_decay) == (0, 1e-4)
+
+
+@pytest.mark.parametrize("file", [DEMO, *PAPERS], ids=lambda file: file.stem)
 def test_every_fragment_fits_a_plan_for_mri(file):
     plans = small_plans(features=SIX_STAGES, patch=[128] * 3)
     configuration = merged(plans, load_fragment(file))
-    assert configuration["batch_size"] == 2
+    assert configuration["batch_size"] == load_fragment(file)["batch_size"]
     assert len(arch_kwargs(configuration)["features_per_stage"]) == arch_kwargs(configuration)["n_stages"]
     assert json.loads(json.dumps(configuration)) == configuration
 
 
-def test_the_readme_gives_the_source_of_every_number_of_a_paper():
-    rows = (plans_folder() / "README.md").read_text(encoding="utf-8").splitlines()
-    fragment = load_fragment(PAPER)
-    numbers = {**fragment, **fragment["missmod"]["trainer"], **fragment["missmod"]["network"]}
-    del numbers["missmod"]
-    sources = {row.split("`")[1] for row in rows if row.startswith("| `")}
-    assert sources == set(numbers)
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+def test_the_readme_gives_the_source_of_every_number_of_a_paper(file):
+    text = (plans_folder() / "README.md").read_text(encoding="utf-8")
+    after = text[text.rindex(f"{file.name}:") :]
+    table = re.search(r"(^\|.*\n)+", after, flags=re.MULTILINE).group()
+    sources = {row.split("`")[1] for row in table.splitlines() if row.startswith("| `")}
+    fragment = load_fragment(file)
+    numbers = {**fragment, **settings_in(fragment, file.stem), **fragment["missmod"].get("network", {})}
+    assert sources == set(numbers) - {"missmod"}
 
 
 @pytest.mark.parametrize("residual", [False, True])

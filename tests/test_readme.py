@@ -16,18 +16,22 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_the_commands_do_what_the_readme_says(trained):
-    setup, _, _, _ = trained.outputs
+    setup = trained.outputs[0]
     assert "All is well." in setup
     results = trained.folder / "nnUNet_results" / "Dataset501_Phantom" / "DCSegTrainer__nnUNetPlans__3d_fullres"
     assert (results / "fold_0" / "checkpoint_final.pth").is_file()
     assert (results / "fold_0" / "validation" / "summary.json").is_file()
     masks = {file.name for file in (trained.folder / "out").glob("*.nii.gz")}
     assert masks == {"phantom_010.nii.gz", "phantom_011.nii.gz"}
+    stages = [results.with_name(results.name.replace("DCSeg", name)) for name in ("M3AEPretrain", "M3AE")]
+    assert [(stage / "fold_0" / "checkpoint_final.pth").is_file() for stage in stages] == [True, True]
+    assert [(stage / "fold_0" / "validation").is_dir() for stage in stages] == [False, True]
 
 
 @pytest.mark.slow
 def test_incomplete_training_cases_are_noticed(trained):
-    log = next((trained.folder / "nnUNet_results").rglob("training_log*.txt")).read_text()
+    fold = trained.folder / "nnUNet_results/Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres/fold_0"
+    log = min(fold.glob("training_log*.txt")).read_text()
     assert "cases lack modalities." in log
     assert "Training: 0 of" not in log
 
@@ -35,7 +39,7 @@ def test_incomplete_training_cases_are_noticed(trained):
 def test_the_start_section_is_what_ci_runs():
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert "## Start" in script
-    assert len(readme_blocks("bash")) == 6
+    assert len(readme_blocks("bash")) == 7
 
 
 def test_the_settings_block_is_a_fragment_that_the_trainer_accepts(tmp_path, monkeypatch):

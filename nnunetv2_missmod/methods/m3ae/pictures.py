@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from matplotlib import colormaps
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nnunetv2_missmod.methods.m3ae.network import to_voxels
 
+plain_style = style.context("default", after_reset=True)  # nnU-Net's plots leave large fonts behind
 INCHES = 3  # side of one picture
 HIDDEN = "tab:blue"  # colour of what the network does not see
 MOST_IN_LEGEND = 15  # subsets: all there are of four modalities
@@ -39,6 +40,7 @@ def central_patch(images: NDArray[np.float32], patch: Sequence[int]) -> NDArray[
     return cut
 
 
+@plain_style
 def draw_reconstruction(
     file: Path, modalities: Sequence[str], images: Tensor, visible: Tensor, reconstruction: Tensor
 ) -> None:
@@ -61,6 +63,7 @@ def draw_reconstruction(
     figure.savefig(file)
 
 
+@plain_style
 def draw_substitute(file: Path, modalities: Sequence[str], substitute: Tensor) -> None:
     """Draw x_sub, the middle slice of each modality, with its range.
 
@@ -77,6 +80,7 @@ def draw_substitute(file: Path, modalities: Sequence[str], substitute: Tensor) -
     figure.savefig(file)
 
 
+@plain_style
 def draw_progress(file: Path, curves: Mapping[str, list[Any]], errors: Sequence[tuple[int, str, str]]) -> None:
     """Draw nnU-Net's progress.png with the reconstruction error of every subset in it.
 
@@ -89,11 +93,12 @@ def draw_progress(file: Path, curves: Mapping[str, list[Any]], errors: Sequence[
     losses, subsets, seconds, rates = figure.subplots(4, 1)
     losses.plot(curves["train_losses"], "b", label="loss_tr")
     losses.plot(curves["val_losses"], "r", label="loss_val (MSE)")
+    losses.set_yscale("log")  # R(x_sub) outweighs the MSE at first
     explained = losses.twinx()
     explained.plot(curves["mean_fg_dice"], "g:", label="explained variance")
     explained.plot(curves["ema_fg_dice"], "g", label="explained variance (mov. avg.)")
     explained.set_ylabel("explained variance")
-    explained.legend(loc="center right")
+    explained.legend(loc="lower left", bbox_to_anchor=(0.3, 1))
     _draw_errors(subsets, errors)
     pairs = zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"], strict=False)
     seconds.plot([end - start for start, end in pairs], "b", label="epoch duration")
@@ -102,7 +107,7 @@ def draw_progress(file: Path, curves: Mapping[str, list[Any]], errors: Sequence[
     for axis, label in zip((losses, subsets, seconds, rates), labels, strict=True):
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
-        axis.legend(loc="upper right", fontsize="small", ncols=2)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1 + 4 * (axis is subsets), fontsize="small")
     figure.savefig(file)
 
 
