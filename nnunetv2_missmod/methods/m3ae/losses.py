@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from nnunetv2_missmod.modalities import expand_to
+
 # x_sub at the paper's patch of 128^3 and four modalities, with N(0, 1) in it, has a norm of the square root of this.
 PAPER_SIZE = 4 * 128**3
 
@@ -21,8 +23,8 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tenso
         reconstruction, images: (B, M, *patch).
         available: (B, M) bool.
     """
-    error = (reconstruction - images).square().flatten(2).mean(2)
-    return torch.where(available, error, 0).sum() / available.sum()
+    difference = torch.where(expand_to(available, images), reconstruction - images, 0)
+    return difference.square().flatten(2).mean(2).sum() / available.sum()
 
 
 def mean_square_penalty(substitute: Tensor) -> Tensor:
