@@ -119,6 +119,13 @@ class M3AEPretrainTrainer(M3AEStage):
         optimizer = torch.optim.Adam(groups, self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, CosineLR(optimizer, self.num_epochs)
 
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does, and say what its words mean here."""
+        super().on_train_start()
+        self.print_to_log_file(
+            '"Pseudo dice" below: share of each modality\'s variance that its reconstruction explains'
+        )
+
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Leave it off: one reconstruction, at full resolution."""
 
