@@ -39,7 +39,7 @@ Can I use?
     plain, residual encoder     yes
     any number of modalities    yes
     labels, regions, ignore     yes; pretraining needs labels for nothing
-    cascade                     yes (the previous stage is never dropped)
+    cascade                     fine-tuning from scratch (the previous stage is never dropped)
     DDP, AMP, torch.compile     yes
     incomplete training cases   yes
     -pretrained_weights         yes: a pretraining of the same modalities and patch on any dataset

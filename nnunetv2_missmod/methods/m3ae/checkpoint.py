@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_missmod.preprocessing import modality_names
+
 HEADS = ".seg_layers."  # images in pretraining, classes in fine-tuning: never transferred, as in nnU-Net
 
 
@@ -52,7 +54,7 @@ def load_pretrained(network: nn.Module, file: Path, modalities: Sequence[str]) -
     checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
     weights: dict[str, Tensor] = checkpoint["network_weights"]
     own = network.state_dict()
-    names = list(checkpoint["init_args"]["dataset_json"]["channel_names"].values())
+    names = modality_names(checkpoint["init_args"]["dataset_json"])
     reason = _other_modalities(names, modalities) or _other_shapes(weights, own)
     if reason:
         raise ValueError(f"The pretrained checkpoint {file} does not fit this training: {reason}. Pretrain again.")
@@ -74,8 +76,8 @@ def _other_shapes(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str:
     expected, got = (" x ".join(map(str, w["substitute"].shape[2:])) for w in (own, weights))
     if expected != got:
         return f"expected the plan's patch of {expected} voxels, got {got}, from another plan"
-    for key, value in own.items():
-        if HEADS not in key and (key not in weights or weights[key].shape != value.shape):
-            found = tuple(weights[key].shape) if key in weights else "nothing"
-            return f"expected {key} of shape {tuple(value.shape)}, got {found}, from a plan with another network"
+    for key in [*own, *weights]:
+        wanted, found = (tuple(w[key].shape) if key in w else "nothing" for w in (own, weights))
+        if wanted != found and HEADS not in key:
+            return f"expected {key} of shape {wanted}, got {found}, from a plan with another network"
     return ""

@@ -97,7 +97,17 @@ class M3AEPretrainTrainer(M3AEStage):
         )
 
     def initialize(self) -> None:
-        """Set up everything; in training there is a network to build."""
+        """Set up everything; in training there is a network to build.
+
+        Raises:
+            NotImplementedError: the configuration is the second stage of a cascade.
+        """
+        if self.is_cascaded:
+            raise NotImplementedError(
+                f"Expected a configuration without a previous stage, got {self.configuration_name}: there are no "
+                "segmentations to pretrain on. Pretrain 3d_fullres or 3d_lowres, or train M3AETrainer on this one from "
+                'scratch with "pretrained": false in the plan\'s missmod block.'
+            )
         self.build_network_architecture = super().build_network_architecture  # type: ignore[method-assign,assignment]
         super().initialize()
 
@@ -140,8 +150,8 @@ class M3AEPretrainTrainer(M3AEStage):
         out: M3AEOutput = self.network(batch.images, self.draw_visible(self.draw_subset(batch.available)))
         assert isinstance(out.logits, Tensor)
         with full_precision(self.device):
-            images = batch.images[:, : len(self.modalities)].float()
-            terms = {"reconstruction": reconstruction_loss(out.logits.float(), images, batch.available)}
+            reconstruction, images = out.logits.float(), batch.images.float()
+            terms = {"reconstruction": reconstruction_loss(reconstruction, images, batch.available)}
             if self.substitute == "learned":
                 penalty = norm_penalty if self.penalty == "norm" else mean_square_penalty
                 terms["substitute"] = self.gamma * penalty(unwrapped(self.network).substitute)
@@ -161,8 +171,7 @@ class M3AEPretrainTrainer(M3AEStage):
         visible = self.draw_visible(shown(subset.to(self.device), prepared.available))
         with self.autocast():
             reconstruction = self.network(prepared.images, visible).float()
-        images = prepared.images[:, : len(self.modalities)]
-        return reconstruction_scores(reconstruction, images, prepared.available, subset, self.modalities)
+        return reconstruction_scores(reconstruction, prepared.images, prepared.available, subset, self.modalities)
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log the reconstruction error of every subset; checkpoint_best follows the explained variance."""
@@ -205,17 +214,15 @@ class M3AEPretrainTrainer(M3AEStage):
             reconstruction = self.network(images, visible).float()
         if self.local_rank != 0:
             return
-        folder, count = Path(self.output_folder), len(self.modalities)
-        pictures = (images[:, :count], visible, reconstruction)
+        folder, pictures = Path(self.output_folder), (images, visible, reconstruction)
         draw_reconstruction(folder / "reconstruction.png", self.modalities, *(p[0].cpu() for p in pictures))
         draw_substitute(folder / "substitute.png", self.modalities, unwrapped(self.network).substitute.detach()[0])
 
     def held_out_patch(self) -> tuple[Tensor, Tensor]:
-        """Cut the middle (1, M + extra, *patch) out of the first validation case; which modalities it has (1, M)."""
+        """Cut the middle (1, M, *patch) out of the first validation case; which modalities it has (1, M)."""
         _, cases = self.do_split()
-        dataset = self.dataset_class(self.preprocessed_dataset_folder, cases[:1])
-        (available,) = find_available(dataset, show_progress=False).values()
-        patch = central_patch(dataset.load_case(cases[0])[0][:], self.configuration_manager.patch_size)
-        images = torch.zeros(1, self.num_input_channels, *patch.shape[1:])  # of a previous stage nothing is shown
-        images[0, : len(patch)] = torch.from_numpy(patch)
-        return self.to_device(images), self.to_device(torch.tensor([available]))
+        case = min(cases)
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, [case])
+        available = find_available(dataset, show_progress=False)[case]
+        patch = central_patch(dataset.load_case(case)[0][:], self.configuration_manager.patch_size)
+        return self.to_device(torch.from_numpy(patch)[None]), self.to_device(torch.tensor([available]))

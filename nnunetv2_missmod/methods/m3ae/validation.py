@@ -11,6 +11,8 @@ from torch import Tensor
 
 from nnunetv2_missmod.modalities import expand_to, subset_name
 
+ROUNDING = 1e-6  # share of a sum of squares in float32 that is no variance
+
 
 def reconstruction_scores(
     reconstruction: Tensor, images: Tensor, available: Tensor, subset: Tensor, modalities: Sequence[str]
@@ -51,7 +53,8 @@ def explained_variance(steps: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
         np.sum([step[name] for step in steps], axis=0) for name in ("squared_error", "sum", "sum_of_squares", "voxels")
     )
     variance = squares - total**2 / np.maximum(voxels, 1)
-    share = np.divide(error, variance, out=np.full(error.shape, np.nan), where=variance > 0)
+    varies = variance > ROUNDING * squares
+    share = np.divide(error, variance, out=np.full(error.shape, np.nan), where=varies)
     explained: NDArray[np.float64] = 1 - share
     return explained
 
