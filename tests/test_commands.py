@@ -292,7 +292,7 @@ def test_demo_of_an_unknown_trainer_names_the_known_ones(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "demo"), "--trainer", "Nonsense"]) == 2
     error = one_line(capsys.readouterr().err)
     assert "'Nonsense'" in error
-    assert all(name in error for name in door_names())
+    assert [name for name in door_names() if name in error] == [n for n in door_names() if "Pretrain" not in n]
     assert not (tmp_path / "demo").exists()
 
 
