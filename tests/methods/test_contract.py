@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.doors import PRETRAINING, door_names
@@ -225,7 +226,8 @@ class Stream:
 
 def start(trainer, monkeypatch, stop_at=None):
     """Run nnU-Net's training loop on fixed streams; ``stop_at`` an epoch it is interrupted."""
-    (monkeypatch.setattr(trainer, "get_dataloaders", lambda: (Stream(trainer, 1), Stream(trainer, 50))))
+    monkeypatch.setattr(trainer, "get_dataloaders", lambda: (Stream(trainer, 1), Stream(trainer, 50)))
+    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: None)  # takes longer than an epoch here
     base = Path(trainer.preprocessed_dataset_folder_base)
     (base / "dataset_fingerprint.json").write_text("{}")
     (base / "splits_final.json").write_text('[{"train": ["a", "b", "c"], "val": ["d"]}]')
