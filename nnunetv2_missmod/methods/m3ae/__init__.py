@@ -30,7 +30,7 @@ Deviations (paper / released code / here)
     * an incomplete case: not treated / not treated / its absent modalities count as dropped and are never a target;
       the number of visible blocks stays the same.
 
-Where no pretraining helps: look first whether reconstruction.png shows anatomy and whether substitute.png still shows
+Where pretraining does not help: look first whether reconstruction.png shows anatomy and whether substitute.png still shows
 the noise it began with; ``substitute_lr`` is small for less than some 10,000 updates.
 
 Can I use?
