@@ -5,7 +5,7 @@ one substitute image x_sub that stands for whatever is missing. Fine-tuning then
 at a time, whose bottlenecks must agree. Prediction costs what stock nnU-Net's costs: x_sub fills the absent channels.
 
 Paper: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
-AAAI 2023. Model inversion (x_sub) and the two stages are its sections of the same names.
+AAAI 2023; code: ccarliu/m3ae.
 
 The stages are two trainers: ``M3AEPretrainTrainer`` (pretraining.py), then ``M3AETrainer`` (trainer.py), which looks
 for the checkpoint of the former on the same plan, configuration and fold.
@@ -30,8 +30,8 @@ Deviations (paper / released code / here)
     * an incomplete case: not treated / not treated / its absent modalities count as dropped and are never a target;
       the number of visible blocks stays the same.
 
-Where pretraining does not help: look first whether reconstruction.png shows anatomy and whether substitute.png still shows
-the noise it began with; ``substitute_lr`` is small for less than some 10,000 updates.
+Where pretraining does not help: look first whether reconstruction.png shows anatomy and whether substitute.png still
+shows the noise it began with; ``substitute_lr`` is small for less than some 10,000 updates.
 
 Can I use?
     =========================== ======================================================================
