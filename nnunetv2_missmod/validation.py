@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,21 @@ def shown(subset: Tensor, available: Tensor) -> Tensor:
     return torch.where(present.any(1, keepdim=True), present, available)
 
 
+def by_subset(steps: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Group validation steps by the name of their ``subset``, in the order of its first step."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for step in steps:
+        groups.setdefault(step["subset"], []).append(step)
+    return groups
+
+
 def dice_per_subset(steps: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
     """Pool the voxels of each subset's steps into the Dice of each class or region, NaN where neither has any.
 
     Args:
         steps: nnU-Net's validation outputs (``tp_hard``, ``fp_hard``, ``fn_hard``), each with its ``subset``.
     """
-    names = dict.fromkeys(step["subset"] for step in steps)
-    return {name: _pooled_dice([step for step in steps if step["subset"] == name]) for name in names}
+    return {name: _pooled_dice(group) for name, group in by_subset(steps).items()}
 
 
 def nanmean(values: NDArray[np.float64], axis: int | None = None) -> Any:

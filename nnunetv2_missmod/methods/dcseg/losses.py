@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_missmod.modalities import drop_absent
+
 GAUSSIAN_SIGMA = 1.5  # of the windowed SSIM [1]
 SMALLEST_RANGE = 1e-6  # of the maps, below which C1 and C2 vanish
 SMALLEST_VARIANCE = 1e-24  # whose logarithm is still finite
@@ -59,8 +61,8 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tenso
         reconstruction, images: (N, M, *patch).
         available: (N, M) bool.
     """
-    error = (reconstruction - images).abs().flatten(2).mean(2)
-    return torch.where(available, error, 0).sum() / available.sum()
+    error = drop_absent(reconstruction - images, available).abs()
+    return error.flatten(2).mean(2).sum() / available.sum()
 
 
 def adain_kl_loss(mu: Tensor, sigma: Tensor, available: Tensor) -> Tensor:

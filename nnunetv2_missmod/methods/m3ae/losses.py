@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from nnunetv2_missmod.modalities import expand_to
+from nnunetv2_missmod.modalities import drop_absent
 
 # x_sub at the paper's patch of 128^3 and four modalities, with N(0, 1) in it, has a norm of the square root of this.
 PAPER_SIZE = 4 * 128**3
@@ -23,8 +23,8 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tenso
         reconstruction, images: (B, M, *patch).
         available: (B, M) bool.
     """
-    difference = torch.where(expand_to(available, images), reconstruction - images, 0)
-    return difference.square().flatten(2).mean(2).sum() / available.sum()
+    error = drop_absent(reconstruction - images, available).square()
+    return error.flatten(2).mean(2).sum() / available.sum()
 
 
 def mean_square_penalty(substitute: Tensor) -> Tensor:

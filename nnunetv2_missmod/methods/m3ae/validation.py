@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunetv2_missmod.modalities import expand_to, subset_name
+from nnunetv2_missmod.modalities import drop_absent, subset_name
+from nnunetv2_missmod.validation import by_subset
 
 ROUNDING = 1e-6  # share of a sum of squares in float32 that is no variance
 
@@ -30,15 +31,14 @@ def reconstruction_scores(
         and the number of voxels, of the samples that have it; and ``loss``, the MSE over all of these voxels.
     """
     axes = (0, *range(2, images.ndim))
-    kept = expand_to(available, images).expand_as(images)
-    images = images.where(kept, 0)
+    present = drop_absent(images, available)
     values = {
-        "squared_error": (reconstruction - images).square().where(kept, 0),
-        "sum": images,
-        "sum_of_squares": images.square(),
-        "voxels": kept.float(),
+        "squared_error": drop_absent(reconstruction - images, available).square().sum(axes),
+        "sum": present.sum(axes),
+        "sum_of_squares": present.square().sum(axes),
+        "voxels": available.sum(0) * images[0, 0].numel(),
     }
-    sums = {name: value.sum(axes).cpu().numpy().astype(np.float64) for name, value in values.items()}
+    sums = {name: value.cpu().numpy().astype(np.float64) for name, value in values.items()}
     loss = sums["squared_error"].sum() / sums["voxels"].sum()
     return {**sums, "loss": loss, "subset": subset_name(subset, modalities)}
 
@@ -65,8 +65,7 @@ def error_per_subset(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
     Args:
         steps: of ``reconstruction_scores``.
     """
-    names = dict.fromkeys(step["subset"] for step in steps)
-    return {name: _pooled_error([step for step in steps if step["subset"] == name]) for name in names}
+    return {name: _pooled_error(group) for name, group in by_subset(steps).items()}
 
 
 def _pooled_error(steps: Sequence[dict[str, Any]]) -> float:
