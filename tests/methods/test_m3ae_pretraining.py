@@ -53,7 +53,6 @@ def write_split(trainer):
 @pytest.fixture
 def unplotted(monkeypatch):
     """No curves: they take longer than an epoch here."""
-    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: None)
     monkeypatch.setattr(pretraining, "draw_progress", lambda *_: None)
 
 
@@ -840,14 +839,14 @@ def test_pictures_are_drawn_with_every_checkpoint(make, monkeypatch, unplotted):
     assert epochs == [2, 4]
 
 
-def test_progress_is_drawn_after_nnunet_s_own(make, monkeypatch, pictures):
+def test_progress_is_drawn_once_an_epoch_in_place_of_nnunet_s_own(make, monkeypatch, pictures):
     trainer = make(**{**SHORT, "num_epochs": 2})
-    order = []
-    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: order.append("nnU-Net"))
-    monkeypatch.setattr(pretraining, "draw_progress", lambda file, *content: order.append((file, *content)))
+    drawn = []
+    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: pytest.fail("drawn twice"))
+    monkeypatch.setattr(pretraining, "draw_progress", lambda *content: drawn.append(content))
     run_loop(trainer, monkeypatch)
-    assert [order[0], order[2]] == ["nnU-Net"] * 2
-    file, curves, errors = order[3]
+    assert len(drawn) == 2
+    file, curves, errors = drawn[1]
     assert file == Path(trainer.output_folder) / "progress.png"
     assert curves["val_losses"] == trainer.logger.get_value("val_losses", None)
     names = [subset_name(subset, NAMES) for subset in all_subsets(3)]
@@ -857,7 +856,6 @@ def test_progress_is_drawn_after_nnunet_s_own(make, monkeypatch, pictures):
 
 
 def test_the_progress_ends_up_in_the_output_folder(make, monkeypatch):
-    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: None)
     trainer = make(**{**SHORT, "save_every": 1})
     run_loop(trainer, monkeypatch)
     folder = Path(trainer.output_folder)
@@ -866,12 +864,12 @@ def test_the_progress_ends_up_in_the_output_folder(make, monkeypatch):
     assert best["_best_ema"] == pytest.approx(trainer.logger.get_value("mean_fg_dice", 0))
 
 
-def test_other_ranks_draw_no_progress(make, monkeypatch):
-    trainer = make()
-    monkeypatch.setattr(nnUNetTrainer, "on_epoch_end", lambda self: None)
+def test_other_ranks_draw_no_progress(make, monkeypatch, pictures):
+    trainer = make(**{**SHORT, "num_epochs": 2})
     monkeypatch.setattr(pretraining, "draw_progress", lambda *_: pytest.fail("drawn"))
-    trainer.local_rank, trainer.current_epoch = 1, 1
-    trainer.on_epoch_end()
+    trainer.local_rank = 1
+    run_loop(trainer, monkeypatch)
+    assert trainer.current_epoch == 2
 
 
 def test_a_cascade_is_refused(make):

@@ -11,6 +11,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from nnunetv2_missmod.availability import find_available
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, norm_penalty, reconstruction_loss
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
@@ -43,6 +45,19 @@ def spatial_only(transforms: Callable[Arguments, Any]) -> Callable[Arguments, An
 
 def _changes_intensity(transform: Any) -> bool:
     return isinstance(transform, RandomTransform) and isinstance(transform.transform, ImageOnlyTransform)
+
+
+class ReconstructionLogger(LocalLogger):
+    """nnU-Net's logger; its progress.png shows the reconstruction error of every subset."""
+
+    def __init__(self, epoch_log: EpochLog):
+        super().__init__()
+        self.epoch_log = epoch_log
+
+    def plot_progress_png(self, output_folder: str) -> None:
+        """Draw the curves."""
+        errors = [row for row in self.epoch_log.rows() if row[1].startswith(ERROR)]
+        draw_progress(Path(output_folder) / "progress.png", self.get_checkpoint(), errors)
 
 
 class M3AEPretrainTrainer(M3AEStage):
@@ -74,6 +89,7 @@ class M3AEPretrainTrainer(M3AEStage):
         self.weight_decay = 0.0  # released code
         self.oversample_foreground_percent = 0.0
         self.grid = block_grid(self.configuration_manager.patch_size)
+        self.logger.local_logger = ReconstructionLogger(self.epoch_log)
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -186,11 +202,8 @@ class M3AEPretrainTrainer(M3AEStage):
         self.print_to_log_file("Reconstruction error (MSE) by what is visible", rounded)
 
     def on_epoch_end(self) -> None:
-        """End as nnU-Net does, where "pseudo dice" is explained variance; draw the error of every subset."""
+        """End as nnU-Net does; now and then, draw what was learned so far."""
         super().on_epoch_end()
-        if self.local_rank == 0:
-            errors = [row for row in self.epoch_log.rows() if row[1].startswith(ERROR)]
-            draw_progress(Path(self.output_folder) / "progress.png", self.logger.get_checkpoint(), errors)
         if self.current_epoch % self.save_every == 0:
             self.draw_pictures()
 
