@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,6 +81,19 @@ def unwrapped(network: nn.Module) -> Any:
     return inner._orig_mod if isinstance(inner, OptimizedModule) else inner
 
 
+def refuse_cascade(num_extra_channels: int, method: str) -> None:
+    """Refuse the previous stage's channels, for a network whose encoders belong to a modality each.
+
+    Raises:
+        NotImplementedError: there are such channels.
+    """
+    if num_extra_channels:
+        raise NotImplementedError(
+            f"Expected a configuration without a previous stage, got a cascade: {method} has an encoder for each "
+            "modality and none for a segmentation. Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
+        )
+
+
 def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[str, Any]]:
     """Read ``configuration["missmod"]``, this package's own block of a plan: its parts ``trainer`` and ``network``.
 
@@ -110,6 +123,16 @@ def check_overrides(overrides: Mapping[str, Any], known: Mapping[str, Any], what
                 f"The plan's missmod block sets {name} = {value!r}; expected a value like {known[name]!r} "
                 f"({what}). Correct it in the plans file."
             )
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Check a setting that is one of a few words.
+
+    Raises:
+        ValueError: it is another; the words are listed.
+    """
+    if value not in choices:
+        raise ValueError(f"Expected {name} to be one of {', '.join(choices)}, got {value!r}. Correct it in the plan.")
 
 
 def _fits(value: Any, default: Any) -> bool:

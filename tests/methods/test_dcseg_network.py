@@ -11,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.methods.dcseg import network as network_module
 from nnunetv2_missmod.methods.dcseg import trainer as trainer_module
 from nnunetv2_missmod.methods.dcseg.fusion import HIDDEN, MEAN_EPS, REGION_CHANNELS, RegionAwareFusion
 from nnunetv2_missmod.methods.dcseg.network import ADAIN_EPS, DCSegNet, DCSegOutput, adain
@@ -354,17 +355,20 @@ def test_forward_subsets_is_forward_of_every_subset(overlapping):
     assert (logits[0] - logits[-1]).abs().max() > 1e-3
 
 
-def test_recomputation_in_the_backward_pass_leaves_the_gradients_as_they_are():
-    """Checkpointed in train mode; in eval mode the same logits are differentiated as they are."""
-    net, images = build_network(), random_images()
-    present = torch.tensor([[True, False, True], [False, True, True]])
-    parameters = [p for part in (net.anatomy_encoders, net.decoder, net.fusions) for p in part.parameters()]
-    gradients = []
-    for training in (True, False):
-        net.train(training)
-        out = net(images, present)
-        logits = out.logits if training else out
-        gradients.append(torch.autograd.grad(logits.square().mean(), parameters, allow_unused=True))
+def test_recomputation_in_the_backward_pass_leaves_the_gradients_as_they_are(monkeypatch):
+    images, present = random_images(), torch.tensor([[True, False, True], [False, True, True]])
+    gradients, calls = [], []
+    for kept in (False, True):
+        net = build_network()
+        net.decoder.stages[-1].register_forward_pre_hook(lambda *_: calls.append("decoder"))
+        net.fusions[0].register_forward_pre_hook(lambda *_: calls.append("fusion"))
+        if kept:
+            monkeypatch.setattr(network_module, "recompute", lambda part, *inputs: part(*inputs))
+        parameters = [p for part in (net.anatomy_encoders, net.decoder, net.fusions) for p in part.parameters()]
+        gradients.append(
+            torch.autograd.grad(net(images, present).logits.square().mean(), parameters, allow_unused=True)
+        )
+    assert calls == ["fusion", "decoder", "fusion", "fusion", "decoder"]  # the first network's fusion ran twice
     for a, b in zip(*gradients, strict=True):
         assert (a is None) == (b is None)
         if a is not None:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, refuse_cascade
+from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.methods.dcseg.fusion import RegionAwareFusion
 from nnunetv2_missmod.modalities import available_modalities, expand_to
 
@@ -54,11 +54,7 @@ class DCSegNet(MissingModalityNetwork):
         overlapping_regions: bool = False,
     ):
         super().__init__()
-        if num_extra_channels:
-            raise NotImplementedError(
-                "Expected a configuration without a previous stage, got a cascade: DC-Seg has an encoder for each "
-                "modality and none for a segmentation. Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
-            )
+        refuse_cascade(num_extra_channels, "DC-Seg")
         narrow = architecture.for_each_of(num_modalities)
         self.num_modalities = num_modalities
         self.anatomy_encoders = nn.ModuleList(narrow.encoder(1) for _ in range(num_modalities))
@@ -127,11 +123,6 @@ class DCSegNet(MissingModalityNetwork):
 def select_present(anatomy: list[Tensor], present: Tensor) -> list[Tensor]:
     """Keep the present modalities of every level (B, M, C_l, *spatial); the absent ones become zero."""
     return [torch.where(expand_to(present, level), level, 0) for level in anatomy]  # absent means absent
-
-
-def recompute(module: nn.Module, *inputs: Any) -> Any:
-    """Run a module; in training its many thin maps are computed again in the backward pass rather than kept."""
-    return checkpoint(module, *inputs, use_reentrant=False) if module.training else module(*inputs)
 
 
 class ModalityEncoder(nn.Module):

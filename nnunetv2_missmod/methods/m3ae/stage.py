@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nnunetv2_missmod.building_blocks.network import unwrapped
+from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
 from nnunetv2_missmod.methods.m3ae.masking import drop_modalities
 from nnunetv2_missmod.modalities import expand_to
 from nnunetv2_missmod.trainer import MissingModalityTrainer
@@ -61,13 +60,3 @@ class CosineLR(CosineAnnealingLR):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             super().step(epoch)
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Check a setting that is one of a few words.
-
-    Raises:
-        ValueError: it is another; the words are listed.
-    """
-    if value not in choices:
-        raise ValueError(f"Expected {name} to be one of {', '.join(choices)}, got {value!r}. Correct it in the plan.")
