@@ -76,7 +76,8 @@ def measure(name: str, steps: int) -> dict[str, Any]:
 
     module = "nnunetv2.training.nnUNetTrainer" if name == STOCK else "nnunetv2_missmod.trainers"
     trainer_class = getattr(importlib.import_module(f"{module}.{name}"), name)
-    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=FEATURES)
+    whole_step = {"warm_up_fraction": 0.0} if hasattr(trainer_class, "warm_up_fraction") else {}
+    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=FEATURES, **whole_step)
     before = resident("VmRSS")
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         trainer = small_trainer(trainer_class, plans, small_dataset_json(MODALITIES, True), Path(folder), patch)
@@ -95,7 +96,7 @@ def measure(name: str, steps: int) -> dict[str, Any]:
     counts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
     flops = {child: flops_of(child, counts) for child, _ in trainer.network.named_children()}
     parameters = sum(p.numel() for p in trainer.network.parameters())
-    return {"cpu": statistics.median(times), "memory": peak - before, "parameters": parameters, "flops": flops}
+    return {"cpu": statistics.mean(times), "memory": peak - before, "parameters": parameters, "flops": flops}
 
 
 def flops_of(child: str, counts: dict[str, int]) -> int:

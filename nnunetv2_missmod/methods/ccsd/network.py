@@ -1,0 +1,167 @@
+"""The network of CCSD: one shared encoder, M specific ones, and one decoder for every subset of their features."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, check_choice, refuse_cascade
+from nnunetv2_missmod.building_blocks.recompute import recompute
+from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
+from nnunetv2_missmod.modalities import available_modalities
+
+PER_PASS = 3  # axes of subsets (B, R, M), one per decoder pass
+Logits = Tensor | list[Tensor]  # (B, K, *patch); under deep supervision a list of them, finest first
+
+
+class Encoded(NamedTuple):
+    """What the encoders make of a batch; every subset is assembled from it. Lists are finest first."""
+
+    levels: list[Tensor]  # E_shared of the B * M images, then of zeros, at every level: (B * M + 1, C_l, *spatial)
+    fused: Tensor  # f_fused^m at the bottleneck, (B, M, C, *spatial)
+    shared: Tensor  # E_shared(x^m) there, (B, M, C, *spatial)
+    zero: Tensor  # E_shared(0) there, (1, 1, C, *spatial)
+
+
+class CCSDOutput(NamedTuple):
+    """Output in training."""
+
+    logits: Logits  # of the first subset
+    passes: list[Logits]  # of every subset, the first included
+    teacher_logits: Tensor | None  # of ``teacher``, (B, K, *patch), without gradient
+    fused: Tensor  # f_fused^m, (B, M, C, *spatial)
+    shared: Tensor  # E_shared(x^m) at the bottleneck, (B, M, C, *spatial)
+    zero: Tensor  # E_shared(0) at the bottleneck, (1, 1, C, *spatial)
+
+
+class CCSDNet(MissingModalityNetwork):
+    """CCSD on a plan's topology: encoders of F_l / sqrt(M) features, the plan's own decoder.
+
+    Every channel is encoded as it is, once; ``present`` acts where the slots are filled. Hence in training ``present``
+    may be (B, R, M), R subsets of each sample to decode, and ``teacher`` (B, M) one more without gradient.
+
+    Args:
+        substitute: what fills a missing modality's slot in Z: "zero_input", E_shared(0) (paper 3.2), or
+            "mean_available", the mean of the present modalities' shared features (ShaSpec). Skips have E_shared(0).
+        composition: "conv", conv3 + norm + nonlinearity (paper 3.1), or "residual", ShaSpec's.
+        kept_passes: decoder passes whose activations are kept in training; those of further ones are computed again
+            in the backward pass.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_modalities: int,
+        num_extra_channels: int,
+        num_classes: int,
+        deep_supervision: bool,
+        *,
+        substitute: str = "zero_input",
+        composition: str = "conv",
+        kept_passes: int = 5,
+    ):
+        super().__init__()
+        refuse_cascade(num_extra_channels, "CCSD")
+        check_choice("substitute", substitute, ("zero_input", "mean_available"))
+        check_choice("composition", composition, ("conv", "residual"))
+        narrow = architecture.for_each_of(num_modalities)
+        channels = narrow.features[-1]
+        self.substitute = substitute
+        self.kept_passes = kept_passes
+        self.shared_encoder = narrow.encoder(1)
+        self.specific_encoders = nn.ModuleList(narrow.encoder(1) for _ in range(num_modalities))
+        self.composition = (
+            narrow.conv(2 * channels, channels) if composition == "conv" else ResidualComposition(narrow, channels)
+        )
+        self.reductions = nn.ModuleList(
+            Reduction(architecture, num_modalities * thin, full)
+            for thin, full in zip(narrow.features, architecture.features, strict=True)
+        )
+        self.decoder = architecture.decoder(num_classes, deep_supervision)
+
+    def forward(
+        self, images: Tensor, present: Tensor | None = None, teacher: Tensor | None = None
+    ) -> Logits | CCSDOutput:
+        """Segment from the present modalities, see ``MissingModalityNetwork``."""
+        present = available_modalities(images) if present is None else present
+        encoded = self.encode(images)
+        if not self.training:
+            return self.decode(encoded, present)
+        subsets = present.unbind(1) if present.ndim == PER_PASS else (present,)
+        kept = max(self.kept_passes, 1)
+        # First, so that their backward comes last: when it needs memory, the kept activations are gone.
+        recomputed = [recompute(self.decode, encoded, subset) for subset in subsets[kept:]]
+        passes = [self.decode(encoded, subset) for subset in subsets[:kept]] + recomputed
+        teacher_logits = None if teacher is None else self.decode_teacher(encoded, teacher)
+        return CCSDOutput(passes[0], passes, teacher_logits, encoded.fused, encoded.shared, encoded.zero)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Encode each modality (B, M, *patch) by E_shared, one fold with one volume of zeros, and by its E_spec^m."""
+        fold = torch.cat((images.flatten(0, 1)[:, None], images.new_zeros(1, 1, *images.shape[2:])))
+        levels = self.shared_encoder(fold)
+        shared = levels[-1][:-1].unflatten(0, images.shape[:2])
+        specific = [encoder(images[:, m : m + 1])[-1] for m, encoder in enumerate(self.specific_encoders)]
+        both = torch.cat((shared, torch.stack(specific, 1)), 2)
+        fused = self.composition(both.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return Encoded(levels, fused, shared, levels[-1][None, -1:])
+
+    def decode(self, encoded: Encoded, present: Tensor) -> Logits:
+        """Assemble the features of one subset (B, M) per sample and decode them."""
+        skips = [recompute(self.reduce_skip, level, maps, present) for level, maps in enumerate(encoded.levels[:-1])]
+        substitute = substitute_for(encoded.shared, encoded.zero, present, self.substitute)
+        bottleneck = fill_slots(encoded.fused, substitute, present)
+        logits: Logits = self.decoder([*skips, self.reductions[-1](bottleneck)])
+        return logits
+
+    def reduce_skip(self, level: int, maps: Tensor, present: Tensor) -> Tensor:
+        """Concatenate a level's M slots, gathered from ``Encoded.levels``, and reduce them to (B, F_l, *spatial)."""
+        of_zeros = present.numel()
+        itself = torch.arange(of_zeros, device=present.device).view_as(present)
+        slots = maps.index_select(0, torch.where(present, itself, of_zeros).flatten())  # absent means absent
+        reduced: Tensor = self.reductions[level](slots.view(*present.shape, *slots.shape[1:]))
+        return reduced
+
+    def decode_teacher(self, encoded: Encoded, present: Tensor) -> Tensor:
+        """Decode one subset (B, M) per sample without gradient; the finest logits."""
+        with torch.no_grad():
+            return finest(self.decode(encoded, present))
+
+    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
+        """Predict from several subsets, see ``MissingModalityNetwork``: each modality is encoded once."""
+        encoded = self.encode(images)
+        return torch.stack([finest(self.decode(encoded, present.expand(len(images), -1))) for present in presents])
+
+
+class Reduction(nn.Module):
+    """A convolution of kernel 1 as one matrix product, which a CPU computes in half the time."""
+
+    def __init__(self, architecture: Architecture, inputs: int, outputs: int):
+        super().__init__()
+        self.conv: Any = architecture.projection(inputs, outputs)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Reduce the concatenated slots (B, M, C, *spatial) to (B, F, *spatial)."""
+        maps = slots.flatten(3).flatten(1, 2)
+        weight = self.conv.weight.flatten(1).expand(len(maps), -1, -1)
+        bias = self.conv.bias[:, None].expand(len(maps), -1, 1)
+        return torch.baddbmm(bias, weight, maps).view(len(maps), -1, *slots.shape[3:])
+
+
+def substitute_for(shared: Tensor, zero: Tensor, present: Tensor, substitute: str) -> Tensor:
+    """Choose what fills a missing modality's slot in Z: E_shared(0), or the mean of the present shared features.
+
+    Args:
+        shared: E_shared(x^m) at the bottleneck, (B, M, C, *spatial).
+        zero: E_shared(0), (1, 1, C, *spatial).
+        present: (B, M) bool. An axis of states before M may be in all three.
+        substitute: "zero_input" or "mean_available".
+    """
+    return zero if substitute == "zero_input" else mean_of_present(shared, present)
+
+
+def finest(logits: Logits) -> Tensor:
+    """Take the logits of full resolution."""
+    return logits[0] if isinstance(logits, list) else logits

@@ -1,0 +1,177 @@
+"""The training step of CCSD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.amp import GradScaler
+
+from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.methods.ccsd.composition import fill_slots
+from nnunetv2_missmod.methods.ccsd.losses import (
+    cosine_criticality,
+    cosine_similarity,
+    dmcd_loss,
+    gradient_criticality,
+    hmsd_loss,
+    removal_path,
+)
+from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, Logits, finest, substitute_for
+from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
+from nnunetv2_missmod.trainer import Batch, MissingModalityTrainer
+
+
+class CCSDTrainer(MissingModalityTrainer):
+    """The full set teaches its subsets, each step of a path of removals the next (CCSD, Xie et al. 2026).
+
+    The ablations of Table 3 are weights of zero: ``hmsd_weight``, ``dmcd_weight``. The variants of sections 4.4 and
+    4.5 (Tables 5 and 6): ``path_order`` and ``criticality``.
+    """
+
+    hmsd_weight = 1.0  # of L_HMSD, Eq. 8
+    dmcd_weight = 1.0  # of L_DMCD, Eq. 8
+    hmsd_tau = 4.0  # tau of Eq. 2 (the paper gives none)
+    dmcd_tau = 1.0  # tau of Eq. 7 (the paper gives none)
+    full_set_weight = 0.0  # of L_seg on all that is available, beside L_seg on the sampled subset
+    max_students = 6  # subsets that HMSD's mean is taken over at most; beyond, as many are drawn
+    path_order = "max"  # the most critical modality is removed first; "min": the least; "random"
+    criticality = "cosine"  # Eq. 5; "gradient": Eq. 9
+    warm_up_fraction = 0.05  # of the epochs at the start, without distillation
+
+    build_network = staticmethod(CCSDNet.from_plans)
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.host_generator = torch.Generator()
+        self.removed_first = torch.zeros(len(self.modalities), device=self.device)
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def apply_plan_overrides(self) -> None:
+        """Apply the plan's overrides and check their values.
+
+        Raises:
+            ValueError: a word is unknown, or a number out of range.
+        """
+        super().apply_plan_overrides()
+        check_choice("path_order", self.path_order, ("max", "min", "random"))
+        check_choice("criticality", self.criticality, ("cosine", "gradient"))
+        for name in ("hmsd_tau", "dmcd_tau", "max_students"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Expected {name} above zero, got {getattr(self, name)}. Correct it in the plan.")
+
+    def _do_i_compile(self) -> bool:
+        """Compile as nnU-Net does; a compiled network cannot give the gradients of Eq. 9 before the step's own."""
+        compiles: bool = super()._do_i_compile()
+        return compiles and not self.needs_gradient()
+
+    def needs_gradient(self) -> bool:
+        """Whether the path follows the gradient criticality."""
+        return self.dmcd_weight > 0 and self.criticality == "gradient" and self.path_order != "random"
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch's draws and count anew which modality is removed first."""
+        super().on_train_epoch_start()
+        self.host_generator.manual_seed(self.generator.initial_seed())
+        self.removed_first.zero_()
+
+    # --- one training step --------------------------------------------------------------------------------------------
+
+    def draw_subset(self, available: Tensor) -> Tensor:
+        """Draw a size uniformly for the batch, then for each sample a subset (B, M) of it, on the CPU."""
+        return sample_by_size(available, self.host_generator)
+
+    def distils(self) -> bool:
+        """Whether the warm-up is over."""
+        return bool(self.current_epoch >= int(self.warm_up_fraction * self.num_epochs))
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """L = L_seg + L_HMSD + L_DMCD, Eq. 8."""
+        subsets = self.draw_passes(batch)
+        with_hmsd, with_dmcd = (self.distils() and weight > 0 for weight in (self.hmsd_weight, self.dmcd_weight))
+        teacher = batch.available if with_hmsd and subsets.full is None else None
+        out: CCSDOutput = self.network(batch.images, self.to_device(subsets.presents), teacher)
+        terms = {"segmentation": self.loss(out.logits, batch.target)}
+        if self.full_set_weight > 0:
+            terms["full_set"] = self.full_set_weight * self.loss(full_set(out, subsets), batch.target)
+        if with_hmsd:
+            terms["hmsd"] = self.hmsd_weight * self.hmsd(out, subsets)
+        if with_dmcd:
+            states = self.path(out, subsets, batch)
+            self.removed_first += (states[:, :1] ^ states[:, 1:2]).sum((0, 1))
+            terms["dmcd"] = self.dmcd_weight * self.dmcd(out, states)
+        return terms
+
+    def draw_passes(self, batch: Batch) -> Subsets:
+        """Draw the segmented subset and HMSD's students; add the full set where a term needs its gradient."""
+        available = torch.tensor([self.available_in_case[case] for case in batch.cases])
+        limit = self.max_students if self.distils() and self.hmsd_weight > 0 else 0
+        subsets = draw_students(available, self.draw_subset(available), limit, self.host_generator)
+        needs_full_set = self.full_set_weight > 0 or (self.distils() and self.needs_gradient())
+        return with_full_set(subsets, available) if needs_full_set else subsets
+
+    def hmsd(self, out: CCSDOutput, subsets: Subsets) -> Tensor:
+        """L_HMSD: what is available teaches the students, in float32."""
+        teacher = finest(full_set(out, subsets)) if out.teacher_logits is None else out.teacher_logits
+        students = torch.stack([finest(logits) for logits in out.passes])
+        overlapping = self.label_manager.has_regions
+        with full_precision(self.device):
+            shares = self.to_device(subsets.shares)
+            return hmsd_loss(teacher.float(), students.float(), shares, self.hmsd_tau, overlapping)
+
+    def path(self, out: CCSDOutput, subsets: Subsets, batch: Batch) -> Tensor:
+        """What remains (B, T, M) after each removal, the most critical modality first (or as ``path_order`` says)."""
+        sign = -1 if self.path_order == "min" else 1
+        if self.path_order == "random":
+            score = torch.rand(batch.available.shape, generator=self.generator, device=self.device)
+            return removal_path(lambda _: score, batch.available)
+        if self.criticality == "gradient":
+            score = sign * gradient_criticality(self.gradient(out, subsets, batch))
+            return removal_path(lambda _: score, batch.available)
+        with full_precision(self.device):
+            similarity = cosine_similarity(out.fused.detach().float())
+        return removal_path(lambda left: sign * cosine_criticality(similarity, left, batch.available), batch.available)
+
+    def gradient(self, out: CCSDOutput, subsets: Subsets, batch: Batch) -> Tensor:
+        """dL_seg / df_fused of the full set, (B, M, C, *spatial) float32, up to the gradient scaler's factor."""
+        scaler = self.grad_scaler or GradScaler(enabled=False)
+        loss = scaler.scale(self.loss(full_set(out, subsets), batch.target))
+        return torch.autograd.grad(loss, out.fused, retain_graph=True)[0].float()
+
+    def dmcd(self, out: CCSDOutput, states: Tensor) -> Tensor:
+        """L_DMCD along the path, in float32; a sample counts as many steps as it can lose modalities."""
+        with full_precision(self.device):
+            fused, shared, zero = (maps[:, None].float() for maps in (out.fused, out.shared, out.zero))
+            substitute = substitute_for(shared, zero, states, unwrapped(self.network).substitute)
+            assembled = fill_slots(fused, substitute, states).flatten(2, 3)
+            return dmcd_loss(assembled, states[:, :-1].sum(2) > 1, self.dmcd_tau)
+
+    # --- log ----------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
+        """Report the terms, and how often each modality was the first to be removed: the criticality order."""
+        super().on_train_epoch_end(train_outputs)
+        if self.is_ddp:
+            dist.all_reduce(self.removed_first)
+        counts = self.removed_first.tolist()
+        if sum(counts):
+            shares = {name: count / sum(counts) for name, count in zip(self.modalities, counts, strict=True)}
+            self.log_metrics({f"removed_first/{name}": share for name, share in shares.items()})
+            self.print_to_log_file("removed first", {name: round(share, 3) for name, share in shares.items()})
+
+
+def full_set(out: CCSDOutput, subsets: Subsets) -> Logits:
+    """Take the pass that saw all that is available."""
+    assert subsets.full is not None
+    return out.passes[subsets.full]
