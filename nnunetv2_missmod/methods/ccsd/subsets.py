@@ -41,16 +41,19 @@ def draw_students(available: Tensor, segmented: Tensor, limit: int, generator: t
     """Draw HMSD's students: for each sample all subsets of one size k < n, or ``limit`` of them drawn uniformly.
 
     k is the size of the segmented subset, which thereby is one of the students and decoded once for both terms; where
-    that one is all the sample has, k is drawn uniformly. A sample of one modality has no student. One with fewer than
-    the others is filled up with its segmented subset, at no weight.
+    that one is all the sample has, k is drawn uniformly, for the whole batch at once. (Sizes of 1..n being equally
+    likely, so are those of 1..n - 1.) A sample of one modality has no student. One with fewer students than the others
+    is filled up with its segmented subset, at no weight.
 
     Args:
         available: (B, M) bool on the CPU.
         segmented: (B, M) bool, the subset that is segmented.
         limit: of subsets in a sample's mean; 0 for no students.
     """
+    uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
     others = [
-        _other_students(_members(a), _members(s), limit, generator) for a, s in zip(available, segmented, strict=True)
+        _other_students(_members(a), _members(s), uniform, limit, generator)
+        for a, s in zip(available, segmented, strict=True)
     ]
     count = 1 + max(len(row) for row in others)
     presents = segmented[:, None].repeat(1, count, 1)
@@ -74,13 +77,15 @@ def with_full_set(subsets: Subsets, available: Tensor) -> Subsets:
     return Subsets(presents, torch.cat((share, torch.zeros_like(share), shares)), full=1)
 
 
-def _other_students(available: Members, segmented: Members, limit: int, generator: torch.Generator) -> list[Members]:
+def _other_students(
+    available: Members, segmented: Members, uniform: float, limit: int, generator: torch.Generator
+) -> list[Members]:
     """List the students of one sample besides its segmented subset."""
     count, size = len(available), len(segmented)
     if count == 1:
         return []
     chosen = {segmented} if size < count else set()
-    size = size if size < count else int(torch.randint(1, count, (), generator=generator))
+    size = size if size < count else 1 + int(uniform * (count - 1))
     while len(chosen) < min(comb(count, size), limit):
         drawn = torch.randperm(count, generator=generator)[:size].tolist()
         chosen.add(tuple(sorted(available[i] for i in drawn)))
