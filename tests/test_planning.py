@@ -13,13 +13,14 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.doors import plans_folder
+from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
-PAPER, DEMO = plans_folder() / "DCSegTrainer.json", plans_folder() / "demo.json"
+DEMO = plans_folder() / "demo.json"
 PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file != DEMO]
 
 
@@ -292,10 +293,11 @@ def test_the_paper_s_settings_are_the_trainer_s_own(file, tmp_path, monkeypatch)
     assert paper == {name: settings[name] for name in paper}
 
 
-def test_the_paper_s_constants_are_the_network_s_own():
-    network = load_fragment(PAPER)["missmod"]["network"]
-    assert "code_channels" in network
-    assert network == {name: DCSegNet.constants()[name] for name in network}
+@pytest.mark.parametrize("network_class", [DCSegNet, CCSDNet])
+def test_the_paper_s_constants_are_the_network_s_own(network_class):
+    file = plans_folder() / f"{network_class.__name__.removesuffix('Net')}Trainer.json"
+    constants = load_fragment(file)["missmod"]["network"]
+    assert constants == {name: network_class.constants()[name] for name in constants}
 
 
 @pytest.mark.parametrize("file", [DEMO, *PAPERS], ids=lambda file: file.stem)
@@ -342,7 +344,7 @@ def test_the_readme_gives_the_source_of_every_number_of_a_paper(file):
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_dcseg_runs_on_a_refitted_small_patch(residual, tmp_path, monkeypatch):
-    fragment = {**load_fragment(PAPER), "patch_size": [24] * 3}
+    fragment = {**load_fragment(plans_folder() / "DCSegTrainer.json"), "patch_size": [24] * 3}
     plans = small_plans(features=(16, 16, 32, 32), residual=residual, patch=[32] * 3)
     plans = merge_fragment(plans, CONFIGURATION, fragment, "newPlans")
     configuration = PlansManager(plans).get_configuration(CONFIGURATION)

@@ -5,6 +5,7 @@ import torch
 from small_ccsd import ONE_EACH, ccsd_maker, prepared, segmenting, terms_of
 
 from nnunetv2_missmod.methods.ccsd import trainer as trainer_module
+from nnunetv2_missmod.methods.ccsd.losses import removal_path
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 
 # Small images are saved without nnU-Net's chunk sizes.
@@ -37,6 +38,15 @@ def test_min_starts_with_the_least_critical(make):
         scores.append(-(unit @ unit.T).sum(1))
     assert removed_first(path_of(most, batch)[0]) == [int(s.argmax()) for s in scores]
     assert removed_first(path_of(least, prepared(least))[0]) == [int(s.argmin()) for s in scores]
+
+
+@pytest.mark.parametrize("score", [-torch.inf, torch.inf, torch.nan])
+def test_a_path_goes_on_whatever_the_scores(score):
+    """As gradients that overflow in mixed precision."""
+    available = torch.tensor([[False, True, True, True]])
+    states = removal_path(lambda left: torch.full(left.shape, score), available)
+    assert states.sum(2).tolist() == [[3, 2, 1, 1]]
+    assert not states[..., 0].any()
 
 
 def test_random_takes_every_order(make):

@@ -31,7 +31,9 @@ def build(name, folder, batch_dice):
     trainer_class = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
     whole_step = {"warm_up_fraction": 0.0} if hasattr(trainer_class, "warm_up_fraction") else {}
     plans = small_plans(2, 3, features=(8, 8, 16), batch_size=4, **whole_step)
-    plans["configurations"]["3d_fullres"]["batch_dice"] = batch_dice
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration["batch_dice"] = batch_dice
+    configuration["architecture"]["arch_kwargs"]["conv_bias"] = False  # before a norm: no gradient but rounding
     trainer = small_trainer(trainer_class, plans, small_dataset_json(2, regions=True), folder, Environment(), CASES)
     trainer.available_in_case = AVAILABLE
     trainer.network.train()

@@ -81,7 +81,9 @@ def removal_path(scores: Callable[[Tensor], Tensor], available: Tensor) -> Tenso
     states = [available]
     for _ in range(available.shape[1] - 1):
         remaining = states[-1]
-        chosen = torch.where(remaining, scores(remaining), -torch.inf).argmax(1)
+        score = scores(remaining)
+        score = score.clamp(min=torch.finfo(score.dtype).min)  # what remains stays above what does not
+        chosen = torch.where(remaining, score, -torch.inf).argmax(1)
         removed = F.one_hot(chosen, available.shape[1]).bool() & (remaining.sum(1, keepdim=True) > 1)
         states.append(remaining & ~removed)
     return torch.stack(states, 1)

@@ -48,7 +48,7 @@ def draw_students(available: Tensor, segmented: Tensor, limit: int, generator: t
     Args:
         available: (B, M) bool on the CPU.
         segmented: (B, M) bool, the subset that is segmented.
-        limit: of subsets in a sample's mean; 0 for no students.
+        limit: of subsets in a sample's mean; 0 for the segmented subset alone.
     """
     uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
     others = [

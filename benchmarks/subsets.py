@@ -1,0 +1,49 @@
+"""Cost of predicting from every subset against one prediction from everything: ``python -m benchmarks.subsets``.
+
+One sample of 64^3, four modalities, three overlapping regions, features 32 to 256, on the CPU, without gradients: CPU
+time of ``forward_subsets`` over all 15 subsets, against ``forward`` with all four modalities, in one process. 15 is
+what calling ``forward`` for each subset costs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.step import MODALITIES, build, trainer_class_of
+from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.modalities import all_subsets
+
+REPEATS = 5
+
+
+def main() -> None:
+    """Measure every network that segments and print the table as Markdown."""
+    print("| trainer | forward, CPU-s | all subsets, CPU-s | ratio |\n|---|---|---|---|")
+    subsets = all_subsets(MODALITIES)
+    for name in (door for door in door_names() if not door.endswith(PRETRAINING)):
+        trainer, batch = build(trainer_class_of(name))
+        trainer.set_deep_supervision_enabled(False)
+        network, images = trainer.network.eval(), batch["data"][:1]
+        with torch.no_grad():
+            one = cpu_seconds(lambda: network(images, subsets[-1:]))  # noqa: B023, called at once
+            every = cpu_seconds(lambda: network.forward_subsets(images, subsets))  # noqa: B023
+        print(f"| {name} | {one:.2f} | {every:.2f} | {every / one:.1f} |", flush=True)
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """Median CPU time of a call, after one to warm up."""
+    call()
+    times = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
