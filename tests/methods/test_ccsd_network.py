@@ -57,8 +57,7 @@ def plain_decode(net, image, subset, substitute="zero_input"):
                 else absent
                 for m, present in enumerate(subset)
             ]
-        conv = reduction.conv
-        features.append(CONVOLUTION[dims](torch.cat(slots, 1), conv.weight, conv.bias))
+        features.append(CONVOLUTION[dims](torch.cat(slots, 1), reduction.weight))
     return as_list(net.decoder(features))
 
 

@@ -44,7 +44,7 @@ def fill_slots(fused: Tensor, substitute: Tensor, present: Tensor) -> Tensor:
         present: (B, M) bool.
 
     Returns:
-        (B, M, C, *spatial). With an axis of states before M in all three, that axis stays.
+        (B, M, C, *spatial). Arguments and result may have further axes before M, alike or of length one.
     """
     return torch.where(expand_to(present, fused), fused, substitute)  # absent means absent
 
@@ -57,7 +57,7 @@ def mean_of_present(shared: Tensor, present: Tensor) -> Tensor:
         present: (B, M) bool.
 
     Returns:
-        (B, 1, C, *spatial). With an axis of states before M in both, that axis stays.
+        (B, 1, C, *spatial). Arguments and result may have further axes before M, alike or of length one.
     """
     axis = present.ndim - 1
     seen = torch.where(expand_to(present, shared), shared, 0)

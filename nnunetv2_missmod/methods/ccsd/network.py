@@ -61,7 +61,7 @@ class CCSDNet(MissingModalityNetwork):
         *,
         substitute: str = "zero_input",
         composition: str = "conv",
-        kept_passes: int = 5,
+        kept_passes: int = 4,
     ):
         super().__init__()
         refuse_cascade(num_extra_channels, "CCSD")
@@ -87,14 +87,17 @@ class CCSDNet(MissingModalityNetwork):
     ) -> Logits | CCSDOutput:
         """Segment from the present modalities, see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
+        presents = present.transpose(0, 1) if present.ndim == PER_PASS else present[None]
         encoded = self.encode(images)
+        features = self.assemble(encoded, presents)
         if not self.training:
-            return self.decode(encoded, present)
-        subsets = present.unbind(1) if present.ndim == PER_PASS else (present,)
+            logits: Logits = self.decoder([level[0] for level in features])
+            return logits
+        of_passes = [list(levels) for levels in zip(*(level.unbind() for level in features), strict=True)]
         kept = max(self.kept_passes, 1)
         # First, so that their backward comes last: when it needs memory, the kept activations are gone.
-        recomputed = [recompute(self.decode, encoded, subset) for subset in subsets[kept:]]
-        passes = [self.decode(encoded, subset) for subset in subsets[:kept]] + recomputed
+        recomputed = [recompute(self.decoder, levels) for levels in of_passes[kept:]]
+        passes = [self.decoder(levels) for levels in of_passes[:kept]] + recomputed
         teacher_logits = None if teacher is None else self.decode_teacher(encoded, teacher)
         return CCSDOutput(passes[0], passes, teacher_logits, encoded.fused, encoded.shared, encoded.zero)
 
@@ -108,46 +111,46 @@ class CCSDNet(MissingModalityNetwork):
         fused = self.composition(both.flatten(0, 1)).unflatten(0, images.shape[:2])
         return Encoded(levels, fused, shared, levels[-1][None, -1:])
 
-    def decode(self, encoded: Encoded, present: Tensor) -> Logits:
-        """Assemble the features of one subset (B, M) per sample and decode them."""
-        skips = [recompute(self.reduce_skip, level, maps, present) for level, maps in enumerate(encoded.levels[:-1])]
-        substitute = substitute_for(encoded.shared, encoded.zero, present, self.substitute)
-        bottleneck = fill_slots(encoded.fused, substitute, present)
-        logits: Logits = self.decoder([*skips, self.reductions[-1](bottleneck)])
-        return logits
+    def assemble(self, encoded: Encoded, presents: Tensor) -> list[Tensor]:
+        """Give the decoder's input for subsets (R, B, M): levels (R, B, F_l, *spatial), finest first."""
+        skips = [recompute(self.reduce_skip, level, maps, presents) for level, maps in enumerate(encoded.levels[:-1])]
+        substitute = substitute_for(encoded.shared[None], encoded.zero[None], presents, self.substitute)
+        return [*skips, self.reductions[-1](fill_slots(encoded.fused[None], substitute, presents))]
 
-    def reduce_skip(self, level: int, maps: Tensor, present: Tensor) -> Tensor:
-        """Concatenate a level's M slots, gathered from ``Encoded.levels``, and reduce them to (B, F_l, *spatial)."""
-        of_zeros = present.numel()
-        itself = torch.arange(of_zeros, device=present.device).view_as(present)
-        slots = maps.index_select(0, torch.where(present, itself, of_zeros).flatten())  # absent means absent
-        reduced: Tensor = self.reductions[level](slots.view(*present.shape, *slots.shape[1:]))
+    def reduce_skip(self, level: int, maps: Tensor, presents: Tensor) -> Tensor:
+        """Gather each subset's M slots of a level from ``Encoded.levels`` and reduce them."""
+        of_zeros = presents[0].numel()
+        itself = torch.arange(of_zeros, device=presents.device).view_as(presents[0])
+        slots = maps.index_select(0, torch.where(presents, itself, of_zeros).flatten())  # absent means absent
+        reduced: Tensor = self.reductions[level](slots.view(*presents.shape, *slots.shape[1:]))
         return reduced
 
     def decode_teacher(self, encoded: Encoded, present: Tensor) -> Tensor:
         """Decode one subset (B, M) per sample without gradient; the finest logits."""
         with torch.no_grad():
-            return finest(self.decode(encoded, present))
+            return finest(self.decoder([level[0] for level in self.assemble(encoded, present[None])]))
 
     def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
         """Predict from several subsets, see ``MissingModalityNetwork``: each modality is encoded once."""
         encoded = self.encode(images)
-        return torch.stack([finest(self.decode(encoded, present.expand(len(images), -1))) for present in presents])
+        of_samples = presents[:, None].expand(-1, len(images), -1)
+        assembled = (self.assemble(encoded, subset[None]) for subset in of_samples)
+        return torch.stack([finest(self.decoder([level[0] for level in features])) for features in assembled])
 
 
 class Reduction(nn.Module):
-    """A convolution of kernel 1 as one matrix product, which a CPU computes in half the time."""
+    """A convolution of kernel 1 without bias, as one matrix product: a CPU computes that in half the time."""
 
     def __init__(self, architecture: Architecture, inputs: int, outputs: int):
         super().__init__()
-        self.conv: Any = architecture.projection(inputs, outputs)
+        conv: Any = architecture.projection(inputs, outputs)
+        self.weight: nn.Parameter = conv.weight
 
     def forward(self, slots: Tensor) -> Tensor:
-        """Reduce the concatenated slots (B, M, C, *spatial) to (B, F, *spatial)."""
-        maps = slots.flatten(3).flatten(1, 2)
-        weight = self.conv.weight.flatten(1).expand(len(maps), -1, -1)
-        bias = self.conv.bias[:, None].expand(len(maps), -1, 1)
-        return torch.baddbmm(bias, weight, maps).view(len(maps), -1, *slots.shape[3:])
+        """Reduce the concatenated slots (R, B, M, C, *spatial) to (R, B, F, *spatial)."""
+        maps = slots.flatten(4).flatten(2, 3).flatten(0, 1)
+        reduced = self.weight.flatten(1).expand(len(maps), -1, -1) @ maps
+        return reduced.view(*slots.shape[:2], -1, *slots.shape[4:])
 
 
 def substitute_for(shared: Tensor, zero: Tensor, present: Tensor, substitute: str) -> Tensor:
@@ -156,7 +159,7 @@ def substitute_for(shared: Tensor, zero: Tensor, present: Tensor, substitute: st
     Args:
         shared: E_shared(x^m) at the bottleneck, (B, M, C, *spatial).
         zero: E_shared(0), (1, 1, C, *spatial).
-        present: (B, M) bool. An axis of states before M may be in all three.
+        present: (B, M) bool. All three may have further axes before M, alike or of length one.
         substitute: "zero_input" or "mean_available".
     """
     return zero if substitute == "zero_input" else mean_of_present(shared, present)
