@@ -147,6 +147,19 @@ def test_m3ae_predicts_without_the_files_as_with_blank_ones(trained, blank):
     assert_same_masks(trained.folder / "m3ae", trained.folder / "m3ae_blank")
 
 
+def test_ccsd_trains_on_incomplete_cases_and_predicts_from_missing_files(trained, blank):
+    output = trained.run("nnUNetv2_train 501 3d_fullres 0 -tr CCSDTrainer -device cpu")
+    assert "removed first" in output
+    fold = trained.folder / "nnUNet_results" / MODEL.replace("DCSegTrainer", "CCSDTrainer") / "fold_0"
+    rows = [row.split(",") for row in (fold / "metrics.csv").read_text().splitlines()]
+    shares = {name: float(value) for epoch, name, value in rows if epoch == "0" and name.startswith("removed_first/")}
+    assert set(shares) == {f"removed_first/{modality}" for modality in ("FLAIR", "T1", "T1c", "T2")}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+    predict = PREDICT.replace("DCSegTrainer", "CCSDTrainer")
+    trained.run(f"{predict} -f 0 -i cases_lacking_channels -o ccsd\n{predict} -f 0 -i {blank} -o ccsd_blank")
+    assert_same_masks(trained.folder / "ccsd", trained.folder / "ccsd_blank")
+
+
 def test_a_pretraining_shows_what_it_learned_and_validates_no_masks(trained):
     fold = trained.folder / PRETRAINING
     pictures = {"progress.png", "reconstruction.png", "substitute.png"}
