@@ -82,10 +82,10 @@ def trainer_class_of(name: str) -> Any:
 def build(trainer_class: Any) -> tuple[Any, dict[str, Any]]:
     """Build a trainer whose every step is a whole one, and a random batch for it."""
     import pytest  # noqa: PLC0415
-    from small_plans import random_batch, small_dataset_json, small_plans, small_trainer  # noqa: PLC0415
+    from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
 
-    whole_step = {"warm_up_fraction": 0.0} if hasattr(trainer_class, "warm_up_fraction") else {}
-    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=FEATURES, **whole_step)
+    overrides = whole_step(trainer_class)
+    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=FEATURES, **overrides)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         trainer = small_trainer(trainer_class, plans, small_dataset_json(MODALITIES, True), Path(folder), patch)
     if hasattr(trainer, "host_generator"):

@@ -1,5 +1,8 @@
 """Small trainers of CCSD and what its tests ask them."""
 
+import math
+
+import numpy as np
 import torch
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
@@ -54,3 +57,24 @@ class Passes:
         self.encoded = self.decoded = 0
         trainer.network.shared_encoder.register_forward_pre_hook(lambda *_: setattr(self, "encoded", self.encoded + 1))
         trainer.network.decoder.register_forward_pre_hook(lambda *_: setattr(self, "decoded", self.decoded + 1))
+
+
+def every_availability(modalities):
+    return (torch.arange(1, 2**modalities)[:, None] >> torch.arange(modalities) & 1).bool()
+
+
+def plain_categorical(teacher, student):
+    p, q = ([math.exp(v) / sum(map(math.exp, logits)) for v in logits] for logits in (teacher, student))
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def plain_bernoulli(teacher, student):
+    """A sigmoid is a softmax of two, the other logit being zero."""
+    return sum(plain_categorical([t, 0], [s, 0]) for t, s in zip(teacher, student, strict=True)) / len(teacher)
+
+
+def plain_divergence(teacher, student, tau, overlapping=False):
+    """The mean over voxels, of logits (K, *spatial)."""
+    per_voxel = plain_bernoulli if overlapping else plain_categorical
+    voxels = ((logits / tau).flatten(1).T.tolist() for logits in (teacher, student))
+    return np.mean([per_voxel(t, s) for t, s in zip(*voxels, strict=True)])

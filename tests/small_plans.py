@@ -10,6 +10,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 CONFIGURATION = "3d_fullres"
 LABELS = {"background": 0, "edema": 1, "tumor": 2}
+WHOLE_STEP = {"pretrained": False, "warm_up_fraction": 0.0}  # no checkpoint to look for, every term from the start
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
 
@@ -86,6 +87,11 @@ def small_plans(num_modalities=4, dims=3, residual=False, patch=None, batch_size
             str(m): {"mean": 0, "std": 1, "percentile_00_5": -3, "percentile_99_5": 3} for m in range(num_modalities)
         },
     }
+
+
+def whole_step(trainer_class):
+    """The overrides by which a trainer's first step is like every later one."""
+    return {name: value for name, value in WHOLE_STEP.items() if hasattr(trainer_class, name)}
 
 
 def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("a", "b", "c", "d"), seed=0):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from small_ccsd import every_availability, plain_divergence
 from small_plans import CONFIGURATION, small_plans
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
@@ -42,23 +43,6 @@ on_shape = pytest.mark.parametrize(("spatial", "tau"), [((3, 2), 4.0), ((2, 3, 2
 on_modalities = pytest.mark.parametrize("modalities", range(1, 7))
 
 
-def plain_categorical(teacher, student):
-    p, q = ([math.exp(v) / sum(map(math.exp, logits)) for v in logits] for logits in (teacher, student))
-    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-
-
-def plain_bernoulli(teacher, student):
-    """A sigmoid is a softmax of two, the other logit being zero."""
-    return sum(plain_categorical([t, 0], [s, 0]) for t, s in zip(teacher, student, strict=True)) / len(teacher)
-
-
-def plain_divergence(teacher, student, tau, overlapping=False):
-    """The mean over voxels, of logits (K, *spatial)."""
-    per_voxel = plain_bernoulli if overlapping else plain_categorical
-    voxels = ((logits / tau).flatten(1).T.tolist() for logits in (teacher, student))
-    return np.mean([per_voxel(t, s) for t, s in zip(*voxels, strict=True)])
-
-
 def plain_order(similarity, members, sign):
     """Remove the highest score of Eq. 5 first; with two left, the scores within all members decide."""
     left, order = list(members), []
@@ -71,10 +55,6 @@ def plain_order(similarity, members, sign):
 
 def random_tensor(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def every_availability(modalities):
-    return (torch.arange(1, 2**modalities)[:, None] >> torch.arange(modalities) & 1).bool()
 
 
 def order_of(states):

@@ -7,6 +7,7 @@ from math import comb
 
 import pytest
 import torch
+from small_ccsd import every_availability
 
 from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
 
@@ -19,10 +20,6 @@ def presence(rows):
 
 def complete(samples, modalities):
     return torch.ones(samples, modalities, dtype=torch.bool)
-
-
-def every_availability(modalities):
-    return (torch.arange(1, 2**modalities)[:, None] >> torch.arange(modalities) & 1).bool()
 
 
 def seeded(seed=0):

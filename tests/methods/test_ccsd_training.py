@@ -1,11 +1,21 @@
 """CCSD's training step against plain passes and loops: its terms, incomplete cases, warm-up and log."""
 
-import math
 from itertools import combinations
 
 import pytest
 import torch
-from small_ccsd import FULL, ONE_EACH, PARTIAL, Passes, ccsd_maker, logits_of, prepared, segmenting, terms_of
+from small_ccsd import (
+    FULL,
+    ONE_EACH,
+    PARTIAL,
+    Passes,
+    ccsd_maker,
+    logits_of,
+    plain_divergence,
+    prepared,
+    segmenting,
+    terms_of,
+)
 from small_plans import random_batch
 
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
@@ -22,21 +32,6 @@ def make(tmp_path, monkeypatch):
 # --- the terms --------------------------------------------------------------------------------------------------------
 
 
-def plain_kl(teacher, student, tau, regions):
-    """KL of one sample's logits (K, *spatial), voxel by voxel."""
-    teacher, student = (x.flatten(1).T.double().div(tau).tolist() for x in (teacher, student))
-    total = 0.0
-    for t, s in zip(teacher, student, strict=True):
-        if regions:
-            pairs = [(1 / (1 + math.exp(-a)), 1 / (1 + math.exp(-b))) for a, b in zip(t, s, strict=True)]
-            kl = [p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)) for p, q in pairs]
-            total += sum(kl) / len(kl)
-        else:
-            p, q = ([math.exp(v) / sum(map(math.exp, logits)) for v in logits] for logits in (t, s))
-            total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    return total / len(teacher)
-
-
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("segmented", [ONE_EACH, [[True, True, False], [False, True, True]], [[True] * 3] * 2])
 def test_hmsd_is_the_mean_over_all_subsets_of_one_size(make, regions, segmented):
@@ -51,7 +46,7 @@ def test_hmsd_is_the_mean_over_all_subsets_of_one_size(make, regions, segmented)
     for k in (1, 2) if size == 3 else (size,):
         students = [logits_of(trainer, batch, [m in s for m in range(3)]) for s in combinations(range(3), k)]
         teacher = logits_of(trainer, batch, FULL)
-        values = [plain_kl(teacher[b], student[b], 4.0, regions) for student in students for b in range(2)]
+        values = [plain_divergence(teacher[b], student[b], 4.0, regions) for student in students for b in range(2)]
         expected.append(sum(values) / len(values))
     # logits of one pass and of many differ by rounding, and the divergence is small
     assert min(abs(hmsd.item() / e - 1) for e in expected) < 1e-3
@@ -84,7 +79,7 @@ def test_dmcd_follows_each_samples_own_path(make, substitute):
             among = [0, 1, 2] if len(left) == 2 else left
             removed = max(left, key=lambda j: score(j, among))
             remaining = [m for m in left if m != removed]
-            total += plain_kl(assembled(left), assembled(remaining), 1.0, False)
+            total += plain_divergence(assembled(left), assembled(remaining), 1.0, False)
             left = remaining
     assert dmcd.item() == pytest.approx(total / 2, rel=1e-4)
 
@@ -168,7 +163,7 @@ def test_the_teacher_of_an_incomplete_case_is_what_it_has(make):
     hmsd = terms_of(trainer, batch)["hmsd"]
     students = [logits_of(trainer, batch, subset) for subset in ([True, False, False], [False, False, True])]
     teacher = logits_of(trainer, batch, PARTIAL)
-    values = [plain_kl(teacher[b], student[b], 4.0, False) for student in students for b in range(2)]
+    values = [plain_divergence(teacher[b], student[b], 4.0, False) for student in students for b in range(2)]
     assert hmsd.item() == pytest.approx(sum(values) / 4, rel=1e-3)
 
 

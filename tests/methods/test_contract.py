@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
-from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
+from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer, whole_step
 
 from nnunetv2_missmod.doors import PRETRAINING, door_names
 from nnunetv2_missmod.modalities import all_subsets
@@ -21,7 +21,6 @@ SEGMENTING = [name for name in DOORS if not name.endswith(PRETRAINING)]
 ARCHITECTURES = list(product((2, 3, 4), (2, 3), (False, True)))  # modalities, dimensions, residual encoder
 TARGETS = [(False, False), (True, False), (False, True), (True, True)]  # regions, ignore label
 TINY = (8, 8, 16)
-WHOLE_STEP = {"pretrained": False, "warm_up_fraction": 0.0}  # no checkpoint to look for, every term from the start
 
 
 def door(name):
@@ -31,8 +30,7 @@ def door(name):
 @pytest.fixture
 def make_trainer(tmp_path, monkeypatch):
     def make(name, modalities=3, dims=3, residual=False, regions=False, ignore=False, seed=0, **overrides):
-        overrides = {k: v for k, v in WHOLE_STEP.items() if hasattr(door(name), k)} | overrides
-        plans = small_plans(modalities, dims, residual, features=TINY, **overrides)
+        plans = small_plans(modalities, dims, residual, features=TINY, **(whole_step(door(name)) | overrides))
         dataset_json = small_dataset_json(modalities, regions, ignore)
         trainer = small_trainer(door(name), plans, dataset_json, tmp_path, monkeypatch, seed=seed)
         trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)

@@ -92,14 +92,14 @@ class CCSDTrainer(MissingModalityTrainer):
         """Draw a size uniformly for the batch, then for each sample a subset (B, M) of it, on the CPU."""
         return sample_by_size(available, self.host_generator)
 
-    def distils(self) -> bool:
-        """Whether the warm-up is over."""
-        return bool(self.current_epoch >= int(self.warm_up_fraction * self.num_epochs))
+    def distils(self, weight: float = 1.0) -> bool:
+        """Whether the warm-up is over and a term of this weight is in the loss."""
+        return bool(weight > 0 and self.current_epoch >= int(self.warm_up_fraction * self.num_epochs))
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_seg + L_HMSD + L_DMCD, Eq. 8."""
         subsets = self.draw_passes(batch)
-        with_hmsd, with_dmcd = (self.distils() and weight > 0 for weight in (self.hmsd_weight, self.dmcd_weight))
+        with_hmsd = self.distils(self.hmsd_weight)
         teacher = batch.available if with_hmsd and subsets.full is None else None
         out: CCSDOutput = self.network(batch.images, self.to_device(subsets.presents), teacher)
         terms = {"segmentation": self.loss(out.logits, batch.target)}
@@ -107,7 +107,7 @@ class CCSDTrainer(MissingModalityTrainer):
             terms["full_set"] = self.full_set_weight * self.loss(full_set(out, subsets), batch.target)
         if with_hmsd:
             terms["hmsd"] = self.hmsd_weight * self.hmsd(out, subsets)
-        if with_dmcd:
+        if self.distils(self.dmcd_weight):
             states = self.path(out, subsets, batch)
             self.removed_first += (states[:, :1] ^ states[:, 1:2]).sum((0, 1))
             terms["dmcd"] = self.dmcd_weight * self.dmcd(out, states)
@@ -116,7 +116,7 @@ class CCSDTrainer(MissingModalityTrainer):
     def draw_passes(self, batch: Batch) -> Subsets:
         """Draw the segmented subset and HMSD's students; add the full set where a term needs its gradient."""
         available = torch.tensor([self.available_in_case[case] for case in batch.cases])
-        limit = self.max_students if self.distils() and self.hmsd_weight > 0 else 0
+        limit = self.max_students if self.distils(self.hmsd_weight) else 0
         subsets = draw_students(available, self.draw_subset(available), limit, self.host_generator)
         needs_full_set = self.full_set_weight > 0 or (self.distils() and self.needs_gradient())
         return with_full_set(subsets, available) if needs_full_set else subsets
