@@ -26,7 +26,7 @@ from typing import Any
 STOCK = "nnUNetTrainer"
 ROUNDS = 2
 TYPICAL_DRAWS = 0  # CCSD's seed: its eight steps after the first decode 5.0 subsets on average, in the long run 4.9
-PATCH, BATCH, FEATURES, MODALITIES = 64, 2, (32, 64, 128, 256), 4
+PATCH, BATCH, FEATURES, MODALITIES = 64, 2, (32, 64, 128, 256, 320), 4
 
 
 def main() -> None:

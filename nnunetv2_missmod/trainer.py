@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from nnunetv2_missmod.availability import describe_incomplete, find_available
 from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
@@ -23,6 +24,7 @@ from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
 from nnunetv2_missmod.settings import overrides_for, settings_of
+from nnunetv2_missmod.terms import require_finite, term_means
 from nnunetv2_missmod.validation import dice_per_subset, nanmean, shown, subset_walk
 
 
@@ -41,6 +43,13 @@ class Batch:
     target: Tensor | list[Tensor]
     available: Tensor
     cases: tuple[str, ...]
+
+
+class Learner(NamedTuple):
+    """A network that learns, and its optimizer."""
+
+    network: nn.Module
+    optimizer: Optimizer
 
 
 class MissingModalityTrainer(nnUNetTrainer):
@@ -163,7 +172,8 @@ class MissingModalityTrainer(nnUNetTrainer):
         Raises:
             RuntimeError: without a gradient scaler, which would skip the step, as soon as a term is not finite.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for learner in self.learners():
+            learner.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             terms = self.training_loss(self.prepare_batch(batch))
         total = torch.stack(list(terms.values())).sum()
@@ -177,52 +187,44 @@ class MissingModalityTrainer(nnUNetTrainer):
         """Mixed precision where nnU-Net uses it: on CUDA."""
         return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
 
+    def learners(self) -> list[Learner]:
+        """List the networks that learn from the sum of the terms."""
+        return [Learner(self.network, self.optimizer)]
+
     def backward_and_step(self, loss: Tensor) -> None:
         """Scale, clip and step as nnU-Net does."""
-        scaler = self.grad_scaler or GradScaler(enabled=False)
-        scaler.scale(loss).backward()
-        scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        scaler.step(self.optimizer)
-        scaler.update()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for learner in self.learners():
+            self.step(learner)
+        self.scaler.update()
+
+    @property
+    def scaler(self) -> GradScaler:
+        """nnU-Net's gradient scaler; without mixed precision, one that changes nothing."""
+        return self.grad_scaler or GradScaler(enabled=False)
+
+    def step(self, learner: Learner) -> None:
+        """Unscale and clip a network's gradients and take its step."""
+        self.scaler.unscale_(learner.optimizer)
+        torch.nn.utils.clip_grad_norm_(learner.network.parameters(), 12)
+        self.scaler.step(learner.optimizer)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
         """Check the terms and report their means, of all ranks, over the epoch."""
         self.check_finite(train_outputs)
-        names = list(train_outputs[0])
-        steps = torch.stack([torch.stack([step[name].float() for name in names]) for step in train_outputs])
-        means = steps.where(steps.isfinite(), torch.nan).nanmean(0)  # the scaler skipped the others
-        if self.is_ddp:
-            dist.all_reduce(means, dist.ReduceOp.SUM)
-            means /= dist.get_world_size()
-        values = dict(zip(names, means.cpu().numpy(), strict=True))
+        values = term_means(train_outputs, self.is_ddp)
         super().on_train_epoch_end([{"loss": values.pop("loss")}])
         self.log_metrics({f"loss/{name}": value for name, value in values.items()})
-        self.print_to_log_file("train_loss terms", {name: round(float(value), 4) for name, value in values.items()})
+        self.print_to_log_file("train_loss terms", {name: round(value, 4) for name, value in values.items()})
 
     def check_finite(self, train_outputs: list[dict[str, Tensor]]) -> None:
-        """Stop a training whose loss is not finite in most of the given steps.
-
-        Under mixed precision single steps overflow; the gradient scaler skips those.
+        """Stop a training whose loss is not finite in most of the given steps; log fewer.
 
         Raises:
             RuntimeError: names the terms and how often each was not finite.
         """
-        names = list(train_outputs[0])
-        finite = torch.stack([torch.stack([step[name].isfinite() for name in names]) for step in train_outputs])
-        counts = (~finite).sum(0)
-        if self.is_ddp:
-            dist.all_reduce(counts, dist.ReduceOp.MAX)  # every rank stops, or none
-        bad = {name: count for name, count in zip(names, counts.tolist(), strict=True) if count}
-        if not bad:
-            return
-        message = f"Loss terms not finite in epoch {self.current_epoch}, in how many of {len(finite)} steps: {bad}."
-        if 2 * max(bad.values()) > len(finite):
-            raise RuntimeError(
-                f"{message} Expected finite terms. Look for extreme intensities in the preprocessed cases, or lower "
-                f"initial_lr in the plan's missmod block. The last checkpoint is untouched; --c resumes from it."
-            )
-        self.print_to_log_file(message, "These steps were skipped.")
+        if warning := require_finite(train_outputs, self.current_epoch, self.is_ddp):
+            self.print_to_log_file(warning)
 
     # --- validation during training -----------------------------------------------------------------------------------
 

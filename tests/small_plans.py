@@ -10,6 +10,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 CONFIGURATION = "3d_fullres"
 LABELS = {"background": 0, "edema": 1, "tumor": 2}
+SMALL_NETWORK = {"embed_dim": 16, "num_layers": 4, "num_heads": 2, "feedforward_dim": 24}  # where a network has them
 WHOLE_STEP = {"pretrained": False, "warm_up_fraction": 0.0}  # no checkpoint to look for, every term from the start
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
@@ -92,6 +93,14 @@ def small_plans(num_modalities=4, dims=3, residual=False, patch=None, batch_size
 def whole_step(trainer_class):
     """The overrides by which a trainer's first step is like every later one."""
     return {name: value for name, value in WHOLE_STEP.items() if hasattr(trainer_class, name)}
+
+
+def with_small_network(trainer_class, plans):
+    """The plan, with the network's own constants set small."""
+    known = trainer_class.build_network.__self__.constants()
+    constants = {name: value for name, value in SMALL_NETWORK.items() if name in known}
+    plans["configurations"][CONFIGURATION]["missmod"]["network"] = constants
+    return plans
 
 
 def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("a", "b", "c", "d"), seed=0):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pydoc import locate
 from typing import Any
 
-from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, maybe_convert_scalar_to_list
+from dynamic_network_architectures.building_blocks.helper import (
+    convert_conv_op_to_dim,
+    get_matching_convtransp,
+    get_matching_pool_op,
+    maybe_convert_scalar_to_list,
+)
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -90,6 +96,27 @@ class Architecture:
         narrow = [8 * math.ceil(features / math.sqrt(num_modalities) / 8) for features in self.features]
         return replace(self, arch_kwargs={**self.arch_kwargs, "features_per_stage": narrow})
 
+    def down_to(self, level: int) -> Architecture:
+        """Cut the topology off below a level, counted from 0, the finest; what remains is as planned."""
+        stages = level + 1
+        per_stage = {"features_per_stage": self.features, "strides": self.strides, "kernel_sizes": self.kernel_sizes}
+        cut = {"n_stages": stages, **{name: values[:stages] for name, values in per_stage.items()}}
+        kept = {"n_conv_per_stage": slice(stages), "n_blocks_per_stage": slice(stages)}
+        kept["n_conv_per_stage_decoder"] = slice(-level, None)  # a decoder counts from the coarsest level
+        lists = {name: self.arch_kwargs[name][part] for name, part in kept.items() if self._is_list(name)}
+        return replace(self, arch_kwargs={**self.arch_kwargs, **cut, **lists})
+
+    def stride_to(self, level: int) -> tuple[int, ...]:
+        """Stride along each axis from the level above."""
+        return tuple(maybe_convert_scalar_to_list(self.resolved["conv_op"], self.strides[level]))
+
+    def size_at(self, level: int) -> tuple[int, ...]:
+        """Spatial size of a level's maps, of images of the plan's patch size."""
+        size = self.patch_size
+        for stride in map(self.stride_to, range(level + 1)):
+            size = tuple(math.ceil(n / s) for n, s in zip(size, stride, strict=True))
+        return size
+
     def unet(self, input_channels: int, num_classes: int, deep_supervision: bool) -> Any:
         """Build the whole U-Net, initialised as nnU-Net does."""
         unet: Any = get_network_from_plans(
@@ -133,8 +160,24 @@ class Architecture:
         )
         return conv.apply(initialize_weights)
 
+    def deconv(self, inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
+        """Build a transposed convolution that enlarges maps by ``stride``."""
+        transposed = get_matching_convtransp(self.resolved["conv_op"])
+        deconv: nn.Module = transposed(inputs, outputs, list(stride), list(stride))
+        return deconv.apply(initialize_weights)
+
+    def max_pool(self, stride: Sequence[int]) -> nn.Module:
+        """Build a max pooling that gives maps of the size that a convolution of this stride gives."""
+        pool: nn.Module = get_matching_pool_op(self.resolved["conv_op"], pool_type="max")(
+            list(stride), list(stride), ceil_mode=True
+        )
+        return pool
+
     def projection(self, inputs: int, outputs: int, kernel_size: Any = 1) -> nn.Module:
         """Build a convolution without norm and nonlinearity that keeps the size."""
         kernel = maybe_convert_scalar_to_list(self.resolved["conv_op"], kernel_size)
         projection: nn.Module = self.resolved["conv_op"](inputs, outputs, kernel, padding=[k // 2 for k in kernel])
         return projection.apply(initialize_weights)
+
+    def _is_list(self, name: str) -> bool:
+        return isinstance(self.arch_kwargs.get(name), (list, tuple))

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
-from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer, whole_step
+from small_plans import (
+    CONFIGURATION,
+    random_batch,
+    small_dataset_json,
+    small_plans,
+    small_trainer,
+    whole_step,
+    with_small_network,
+)
 
 from nnunetv2_missmod.doors import PRETRAINING, door_names
 from nnunetv2_missmod.modalities import all_subsets
@@ -31,6 +39,7 @@ def door(name):
 def make_trainer(tmp_path, monkeypatch):
     def make(name, modalities=3, dims=3, residual=False, regions=False, ignore=False, seed=0, **overrides):
         plans = small_plans(modalities, dims, residual, features=TINY, **(whole_step(door(name)) | overrides))
+        plans = with_small_network(door(name), plans)
         dataset_json = small_dataset_json(modalities, regions, ignore)
         trainer = small_trainer(door(name), plans, dataset_json, tmp_path, monkeypatch, seed=seed)
         trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)

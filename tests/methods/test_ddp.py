@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step
+from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step, with_small_network
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_missmod.doors import door_names
@@ -30,6 +30,7 @@ class Environment:
 def build(name, folder, batch_dice):
     trainer_class = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
     plans = small_plans(2, 3, features=(8, 8, 16), batch_size=4, **whole_step(trainer_class))
+    plans = with_small_network(trainer_class, plans)
     configuration = plans["configurations"]["3d_fullres"]
     configuration["batch_dice"] = batch_dice
     configuration["architecture"]["arch_kwargs"]["conv_bias"] = False  # before a norm: no gradient but rounding

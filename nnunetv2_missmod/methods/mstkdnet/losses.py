@@ -1,0 +1,169 @@
+"""The loss terms of MST-KDNet [0], one function per equation; those of distillation give a value per sample, (B,).
+
+B samples, K classes or regions, L taps of the transformer, H heads, T tokens. The gradient goes to teacher and student;
+the trainer decides whether the teacher learns from it.
+
+[0] Zhu et al., "Bridging the Gap in Missing Modalities: Leveraging Knowledge Distillation and Style Matching for Brain
+Tumor Segmentation" (MST-KDNet), MICCAI 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nnunetv2_missmod.building_blocks.recompute import recompute
+
+STD_EPS = 1e-7  # Eq. 6
+FEW_OUTPUTS = 2  # of so many logits, standardisation over the classes leaves nothing but their order
+NORM_EPS = 1e-5  # of a channel's variance, as in the plan's norms
+
+
+# --- MS-TKD: attention and tokens -------------------------------------------------------------------------------------
+
+
+def evd_loss(teacher: Sequence[Tensor], student: Sequence[Tensor], axis: str = "layer") -> Tensor:
+    """Extreme value distillation, Equations 2 to 4 of [0].
+
+    The maximum, the minimum and the mean over an axis, elementwise times each layer's attention: the mean squared error
+    of each such product, summed. With uniform attention, 1 / T, it falls with T^4.
+
+    Args:
+        teacher, student: A of the tapped layers, L x (B, H, T, T) float32.
+        axis: "layer" (released code) or "head", the literal reading of Eq. 2: each layer's extremes over its heads.
+    """
+    extremes = zip(extremes_of(teacher, axis), extremes_of(student, axis), strict=True)
+    layers = zip(teacher, student, extremes, strict=True)
+    return torch.stack([recompute(product_error, full, missing, *pair) for full, missing, pair in layers]).sum(0)
+
+
+def extremes_of(attention: Sequence[Tensor], axis: str) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Maximum, minimum and mean, Eq. 2 of [0], that go with each layer's attention L x (B, H, T, T)."""
+    if axis == "head":
+        return [(a.amax(1, True), a.amin(1, True), a.mean(1, True)) for a in attention]
+    mean = torch.stack([a / len(attention) for a in attention]).sum(0)
+    return [(reduce(torch.maximum, attention), reduce(torch.minimum, attention), mean)] * len(attention)
+
+
+def product_error(
+    full: Tensor, missing: Tensor, extremes_full: tuple[Tensor, ...], extremes_missing: tuple[Tensor, ...]
+) -> Tensor:
+    """Mean squared error of each extreme times a layer's attention (B, H, T, T), Eq. 3 and 4 of [0], summed: (B,)."""
+    pairs = zip(extremes_full, extremes_missing, strict=True)
+    return torch.stack(
+        [(of_full * full - of_missing * missing).square().flatten(1).mean(1) for of_full, of_missing in pairs]
+    ).sum(0)
+
+
+def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
+    """Multi-scale transformer distillation: the mean squared error of each tap's tokens, summed over taps.
+
+    Args:
+        teacher, student: L x (B, ...) float32.
+    """
+    errors = [(t - s).square().flatten(1).mean(1) for t, s in zip(teacher, student, strict=True)]
+    return torch.stack(errors).sum(0)
+
+
+# --- DMLD: logits -----------------------------------------------------------------------------------------------------
+
+
+def logit_mse(teacher: Tensor, student: Tensor) -> Tensor:
+    """Mean squared error over voxels, summed over classes, Eq. 5 of [0]: logits or probabilities (B, K, *spatial)."""
+    return (teacher - student).square().flatten(2).mean(2).sum(1)
+
+
+def ramp_up(epoch: int, length: float) -> float:
+    """exp(-5 (1 - e / E)^2) over the first E epochs, then 1 (released code)."""
+    return math.exp(-5 * (1 - min(epoch / length, 1)) ** 2) if length > 0 else 1.0
+
+
+def slkd_loss(teacher: Tensor, student: Tensor, tau: float, axis: str = "class", overlapping: bool = False) -> Tensor:
+    """Standardised logit distillation, Equations 6 to 8 of [0]: tau^2 KL(q_full || q_missing).
+
+    Summed over classes, mean over voxels. Eq. 6 misprints its denominator as 1 - mu.
+
+    Args:
+        teacher, student: logits (B, K, *spatial) float32.
+        tau: temperature.
+        axis: see ``standardise``.
+        overlapping: the K outputs are regions, each a Bernoulli distribution.
+    """
+    full, missing = standardise(teacher, axis) / tau, standardise(student, axis) / tau
+    divergence = bernoulli_kl if overlapping else categorical_kl
+    return tau**2 * divergence(full, missing)
+
+
+def standardise(logits: Tensor, axis: str) -> Tensor:
+    """Z-scores of logits (B, K, *spatial), Eq. 6 of [0].
+
+    Args:
+        logits: of every class or region.
+        axis: "class", or "last_spatial" as released. Two logits standardised against each other are always 1 and -1:
+            with so few, "class" takes the statistics of each over all voxels.
+    """
+    few = logits.shape[1] <= FEW_OUTPUTS
+    axes = [-1] if axis == "last_spatial" else list(range(2, logits.ndim)) if few else [1]
+    std, mean = torch.std_mean(logits, axes, correction=int(axis == "last_spatial"), keepdim=True)
+    return (logits - mean) / (std + STD_EPS)
+
+
+def categorical_kl(full: Tensor, missing: Tensor) -> Tensor:
+    """KL of softmaxes over K of (B, K, *spatial), mean over voxels: (B,)."""
+    divergence = F.kl_div(missing.log_softmax(1), full.log_softmax(1), reduction="none", log_target=True)
+    return divergence.flatten(2).sum(1).mean(1)
+
+
+def bernoulli_kl(full: Tensor, missing: Tensor) -> Tensor:
+    """KL of a sigmoid for each of K regions (B, K, *spatial), summed over them, mean over voxels: (B,)."""
+    inside = F.kl_div(F.logsigmoid(missing), F.logsigmoid(full), reduction="none", log_target=True)
+    outside = F.kl_div(F.logsigmoid(-missing), F.logsigmoid(-full), reduction="none", log_target=True)
+    return (inside + outside).flatten(2).sum(1).mean(1)
+
+
+# --- GSME: style ------------------------------------------------------------------------------------------------------
+
+
+def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
+    """Cross-Gram matching, Equations 9 and 10 of [0], of correlations: mean squared error, summed over the pairs.
+
+    As printed, without normalisation, its value is some 1e-16.
+
+    Args:
+        teacher, student: f_enc, f_t and f_dec, each (B, C, *spatial) float32; M1 to M3 are their three pairs.
+    """
+    full, missing = ([unit_channels(maps) for maps in network] for network in (teacher, student))
+    grams = [[cross_gram(a, b) for a, b in combinations(maps, 2)] for maps in (full, missing)]
+    return mst_loss(*grams)
+
+
+def cross_gram(first: Tensor, second: Tensor) -> Tensor:
+    """Products of every channel of one map with every channel of another, Eq. 9 of [0]: (B, C, C')."""
+    return first.flatten(2) @ second.flatten(2).mT
+
+
+def unit_channels(maps: Tensor) -> Tensor:
+    """Shift and scale each channel of (B, C, *spatial) to zero mean and unit norm over space."""
+    flat = maps.flatten(2)
+    variance, mean = torch.var_mean(flat, 2, correction=0, keepdim=True)
+    return (flat - mean) * torch.rsqrt((variance + NORM_EPS) * flat.shape[2])
+
+
+def adversarial_loss(missing: Tensor) -> Tensor:
+    """BCE(D(missing), 0), Eq. 11 of [0]: what the student pays for being told from the teacher.
+
+    Args:
+        missing: the discriminator's logits (B, 1).
+    """
+    return F.softplus(missing).mean()
+
+
+def discriminator_loss(full: Tensor, missing: Tensor) -> Tensor:
+    """BCE(D(full), 0) + BCE(D(missing), 1), of logits (B, 1), Eq. 11 of [0]."""
+    return F.softplus(full).mean() + F.softplus(-missing).mean()

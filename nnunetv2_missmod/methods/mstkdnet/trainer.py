@@ -1,0 +1,269 @@
+"""The training step of MST-KDNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Adam, Optimizer
+
+from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.methods.mstkdnet.discriminator import Discriminator
+from nnunetv2_missmod.methods.mstkdnet.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    evd_loss,
+    gram_loss,
+    logit_mse,
+    mst_loss,
+    ramp_up,
+    slkd_loss,
+)
+from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
+from nnunetv2_missmod.trainer import Batch, Learner, MissingModalityTrainer
+
+
+class MSTKDNetTrainer(MissingModalityTrainer):
+    """A teacher that sees all modalities, a student that matches it from some (MST-KDNet, Zhu et al. 2025).
+
+    Both learn from scratch, side by side. The student is ``self.network``; teacher and discriminator serve training
+    alone. The ablations of Table 4 are weights of zero: ``evd_weight`` and ``mst_weight`` (no MS-TKD), ``gram_weight``
+    and ``adversarial_weight`` (no GSME), ``slkd_weight`` (no SLKD).
+    """
+
+    teacher_weight = 0.4  # of the teacher's segmentation loss, Eq. 12 (released code)
+    student_weight = 0.6  # of the student's (released code)
+    evd_weight = 0.5  # of L_EVD, with A times the number of tokens (1e8 without, at the paper's 120 tokens)
+    evd_axis = "layer"  # "head": Eq. 2 read literally
+    mst_weight = 0.2  # of L_MST (released code)
+    mse_weight = 10.0  # of the logit MSE, Eq. 5, after the ramp-up (released code)
+    mse_of = "probabilities"  # released code; "logits": Eq. 5
+    ramp_up_fraction = 0.08  # of the epochs: 20 of 250 (released code)
+    slkd_weight = 1.0  # of L_SLKD, Eq. 8
+    slkd_axis = "class"  # Eq. 6; "last_spatial": released code
+    tau = 7.0  # temperature of Eq. 6 and 7
+    gram_weight = 1.0  # theta, of the cross-Gram loss, Eq. 10
+    adversarial_weight = 2e-3  # of the adversarial loss, Eq. 11 (released code: 2e-4)
+    detach_teacher = True  # whether the teacher learns from its labels alone (released code: it does not)
+
+    build_network = staticmethod(MSTKDNet.from_plans)
+
+    teacher: Learner
+    discriminator: Learner
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-4
+        self.weight_decay = 1e-5
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Set up the student as nnU-Net does, and teacher and discriminator beside it."""
+        super().initialize()
+        teacher = self.beside(self.build_teacher(), self._do_i_compile())
+        self.teacher = Learner(teacher, self.adam(teacher))
+        architecture = Architecture.from_configuration(self.configuration_manager)
+        channels = architecture.features[deepest_level(architecture)]
+        discriminator = self.beside(Discriminator(architecture, channels), False)
+        self.discriminator = Learner(discriminator, Adam(discriminator.parameters(), self.initial_lr, (0.9, 0.99)))
+
+    def build_teacher(self) -> nn.Module:
+        """Build a second network of the student's kind."""
+        outputs = self.label_manager.num_segmentation_heads
+        return self.build_network(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            outputs,
+            self.enable_deep_supervision,
+        )
+
+    def beside(self, network: nn.Module, compiles: bool) -> nn.Module:
+        """Treat a network as nnU-Net does its own: on the device, compiled, its gradients under DDP those of all."""
+        network = network.to(self.device)
+        if compiles:
+            network = cast(nn.Module, torch.compile(network))
+        if not self.is_ddp:
+            return network
+        devices = [self.local_rank] if self.device.type == "cuda" else None
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(network, device_ids=devices)
+
+    def adam(self, network: nn.Module) -> Adam:
+        """Adam, alike for student and teacher (released code: one for both)."""
+        return Adam(network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+
+    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+        """Adam and the poly schedule, exponent 0.9 (released code)."""
+        optimizer = self.adam(self.network)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def apply_plan_overrides(self) -> None:
+        """Apply the plan's overrides and check their values.
+
+        Raises:
+            ValueError: a word is unknown, or a number out of range.
+        """
+        super().apply_plan_overrides()
+        check_choice("evd_axis", self.evd_axis, ("layer", "head"))
+        check_choice("mse_of", self.mse_of, ("probabilities", "logits"))
+        check_choice("slkd_axis", self.slkd_axis, ("class", "last_spatial"))
+        if self.tau <= 0:
+            raise ValueError(f"Expected tau above zero, got {self.tau}. Correct it in the plan.")
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        """Scales of the decoder's outputs: it starts at the transformer's level, not at the plan's bottleneck."""
+        scales = super()._get_deep_supervision_scales()
+        return None if scales is None else scales[:DEEPEST_LEVEL]
+
+    # --- one training step --------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Give teacher and discriminator the student's learning rate."""
+        super().on_train_epoch_start()
+        for learner in self.companions().values():
+            for group in learner.optimizer.param_groups:
+                group["lr"] = self.optimizer.param_groups[0]["lr"]
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 12, and the discriminator's own loss: of each term, every network gets no gradient but its own."""
+        full, teacher_term = self.teach(batch)
+        missing: MSTKDNetOutput = self.network(batch.images, self.draw_subset(batch.available))
+        terms = {
+            "segmentation": self.student_weight * self.loss(missing.logits, batch.target),
+            "teacher": teacher_term,
+        }
+        with full_precision(self.device):
+            full, missing = in_float(full), in_float(missing)
+            distils = batch.available.sum(1) > 1  # a case of one modality has nothing more to show to a teacher
+            for name, per_sample in self.distillation(full, missing).items():
+                terms[name] = torch.where(distils, per_sample, 0).mean()
+            if self.adversarial_weight > 0:
+                terms |= self.adversarial_terms(full.style, missing.style)
+        return terms
+
+    def teach(self, batch: Batch) -> tuple[MSTKDNetOutput, Tensor]:
+        """Segment from all that is available.
+
+        A teacher that learns from its labels alone takes its step here: before the student needs memory.
+        """
+        full: MSTKDNetOutput = self.teacher.network(batch.images, batch.available)
+        term = self.teacher_weight * self.loss(full.logits, batch.target)
+        if not self.detach_teacher:
+            return full, term
+        if self.grad_scaler is None:
+            self.check_finite([{"teacher": term.detach()}])
+        with full_precision(self.device):
+            self.scaler.scale(term).backward()
+        self.step(self.teacher)
+        self.teacher.optimizer.zero_grad(set_to_none=True)
+        return detached(full), term.detach()
+
+    def distillation(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> dict[str, Tensor]:
+        """Compute the weighted terms by which the student matches the teacher, each (B,); without those of weight 0."""
+        losses = {
+            "evd": (self.evd_weight, self.evd),
+            "mst": (self.mst_weight, self.mst),
+            "mse": (self.mse_weight, self.mse),
+            "slkd": (self.slkd_weight, self.slkd),
+            "gram": (self.gram_weight, self.gram),
+        }
+        return {name: weight * loss(full, missing) for name, (weight, loss) in losses.items() if weight > 0}
+
+    def evd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
+        """L_EVD of attention times the number of tokens T (hence T^4): uniform attention is 1, whatever the patch."""
+        tokens = full.attention[0].shape[-1]
+        return tokens**4 * evd_loss(full.attention, missing.attention, self.evd_axis)
+
+    def mst(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
+        """L_MST."""
+        return mst_loss(full.hidden, missing.hidden)
+
+    def mse(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
+        """L_MSE, ramped up over the first epochs."""
+        teacher, student = finest(full), finest(missing)
+        if self.mse_of == "probabilities":
+            teacher, student = (self.label_manager.apply_inference_nonlin(logits) for logits in (teacher, student))
+        return ramp_up(self.current_epoch, self.ramp_up_fraction * self.num_epochs) * logit_mse(teacher, student)
+
+    def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
+        """L_SLKD."""
+        return slkd_loss(finest(full), finest(missing), self.tau, self.slkd_axis, self.label_manager.has_regions)
+
+    def gram(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
+        """L_GSM."""
+        teacher, student = ((out.encoded, out.transformed, out.decoded) for out in (full, missing))
+        return gram_loss(teacher, student)
+
+    def adversarial_terms(self, full: Tensor, missing: Tensor) -> dict[str, Tensor]:
+        """Play student against discriminator over the style f_enc&t: each term has gradients for one of them alone."""
+        both = torch.cat((full, missing)).detach()
+        verdicts = self.discriminator.network(both).chunk(2)
+        as_judged = unwrapped(self.discriminator.network).judge(missing)
+        return {
+            "adversarial": self.adversarial_weight * adversarial_loss(as_judged),
+            "discriminator": discriminator_loss(*verdicts),
+        }
+
+    def learners(self) -> list[Learner]:
+        """The student, the discriminator, and a teacher that learns from the student's terms."""
+        learners = super().learners()
+        if self.adversarial_weight > 0:
+            learners.append(self.discriminator)
+        if not self.detach_teacher:
+            learners.append(self.teacher)
+        return learners
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def method_state(self) -> dict[str, Any]:
+        """Teacher and discriminator with their optimizers, beside what nnU-Net keeps of the student."""
+        state = super().method_state()
+        for name, (network, optimizer) in self.companions().items():
+            state[name] = {"network": unwrapped(network).state_dict(), "optimizer": optimizer.state_dict()}
+        return state
+
+    def load_method_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``method_state`` gave."""
+        super().load_method_state(state)
+        for name, (network, optimizer) in self.companions().items():
+            unwrapped(network).load_state_dict(state[name]["network"])
+            optimizer.load_state_dict(state[name]["optimizer"])
+
+    def companions(self) -> dict[str, Learner]:
+        """What learns beside the student, by name."""
+        return {"teacher": self.teacher, "discriminator": self.discriminator}
+
+
+def finest(out: MSTKDNetOutput) -> Tensor:
+    """Take the logits of full resolution."""
+    return out.logits[0] if isinstance(out.logits, list) else out.logits
+
+
+def detached(out: MSTKDNetOutput) -> MSTKDNetOutput:
+    """Take an output out of the graph."""
+    return MSTKDNetOutput(*(apply(Tensor.detach, field) for field in out))
+
+
+def in_float(out: MSTKDNetOutput) -> MSTKDNetOutput:
+    """Convert an output to float32."""
+    return MSTKDNetOutput(*(apply(Tensor.float, field) for field in out))
+
+
+def apply(function: Callable[[Tensor], Tensor], field: Tensor | list[Tensor]) -> Any:
+    """Apply a function to a tensor, or to each of a list."""
+    return [function(tensor) for tensor in field] if isinstance(field, list) else function(field)

@@ -1,0 +1,148 @@
+"""The transformer of MST-KDNet and the UNETR-like way back from its tokens to maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunetv2_missmod.building_blocks.architecture import Architecture
+
+NUM_TAPS = 4  # tokens and attention are taken after each quarter of the depth
+INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+
+
+class Tapped(NamedTuple):
+    """What is taken from the transformer after each quarter of its depth. B samples, T tokens, K channels, H heads."""
+
+    hidden: list[Tensor]  # the tokens as maps, (B, K, *grid)
+    attention: list[Tensor]  # A, after softmax, (B, H, T, T); empty in eval mode
+
+
+class Transformer(nn.Module):
+    """Pre-norm transformer on the patches of a map.
+
+    Args:
+        architecture: of the plan.
+        channels: of the map.
+        patch: size of a token's patch of the map, P.
+        grid: tokens along each axis for images of the plan's patch size; the position embedding is resized to others.
+        embed_dim: channels of a token, K.
+        num_layers, num_heads, feedforward_dim: of the blocks.
+
+    Raises:
+        ValueError: fewer than four layers, or channels that the heads cannot share.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        channels: int,
+        patch: Sequence[int],
+        grid: Sequence[int],
+        embed_dim: int,
+        num_layers: int,
+        num_heads: int,
+        feedforward_dim: int,
+    ):
+        super().__init__()
+        if num_layers < NUM_TAPS or num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(
+                f"Expected num_layers of at least {NUM_TAPS} and embed_dim a multiple of num_heads, got {num_layers} "
+                f"layers, {embed_dim} channels and {num_heads} heads. Correct the plan's missmod block."
+            )
+        self.embedding: nn.Module = architecture.resolved["conv_op"](channels, embed_dim, list(patch), list(patch))
+        self.position = nn.Parameter(self.embedding.weight.new_zeros(1, embed_dim, *grid))
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, feedforward_dim) for _ in range(num_layers))
+        self.taps = [math.ceil(num_layers * quarter / NUM_TAPS) - 1 for quarter in range(1, NUM_TAPS + 1)]
+
+    def forward(self, maps: Tensor) -> Tapped:
+        """Relate the patches of a map (B, C, *spatial) to each other."""
+        embedded = self.embedding(maps)
+        grid = embedded.shape[2:]
+        tokens = (embedded + self.position_on(grid)).flatten(2).transpose(1, 2)
+        tapped = Tapped([], [])
+        for index, block in enumerate(self.blocks):
+            is_tapped = index in self.taps
+            tokens, attention = block(tokens, is_tapped and self.training)
+            if is_tapped:
+                tapped.hidden.append(tokens.transpose(1, 2).unflatten(2, grid))
+            if attention is not None:
+                tapped.attention.append(attention)
+        return tapped
+
+    def position_on(self, grid: Sequence[int]) -> Tensor:
+        """Resize the position embedding to a grid, (1, K, *grid)."""
+        if tuple(grid) == tuple(self.position.shape[2:]):
+            return self.position
+        return F.interpolate(self.position, tuple(grid), mode=INTERPOLATION[len(grid)])
+
+
+class Block(nn.Module):
+    """Self-attention, then a feed-forward network, each behind a norm and beside a shortcut."""
+
+    def __init__(self, embed_dim: int, num_heads: int, feedforward_dim: int):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+        self.feedforward_norm = nn.LayerNorm(embed_dim)
+        self.feedforward = nn.Sequential(
+            nn.Linear(embed_dim, feedforward_dim), nn.ReLU(), nn.Linear(feedforward_dim, embed_dim)
+        )
+
+    def forward(self, tokens: Tensor, with_attention: bool) -> tuple[Tensor, Tensor | None]:
+        """Give the next tokens (B, T, K), and A (B, H, T, T) where it is wanted: it costs the fused attention."""
+        normed = self.attention_norm(tokens)
+        attended, attention = self.attention(
+            normed, normed, normed, need_weights=with_attention, average_attn_weights=False
+        )
+        tokens = tokens + attended
+        return tokens + self.feedforward(self.feedforward_norm(tokens)), attention
+
+
+class TokenDecoder(nn.Module):
+    """From the tapped tokens back to a map, as UNETR: the deepest first, shallower ones joining on finer grids.
+
+    Args:
+        architecture: of the plan.
+        embed_dim: channels of a token, K.
+        channels: of the map.
+        strides: from the map down to the tokens' grid, finest first; their product is the tokens' patch.
+    """
+
+    def __init__(self, architecture: Architecture, embed_dim: int, channels: int, strides: Sequence[Sequence[int]]):
+        super().__init__()
+        ones = (1,) * architecture.dimensions
+        joins = NUM_TAPS - 1
+        coarse_first = [*reversed([tuple(stride) for stride in strides]), *[ones] * joins]
+        steps = [*coarse_first[: joins - 1], product([ones, *coarse_first[joins - 1 :]])]
+        reached = [product([ones, *steps[:step]]) for step in range(NUM_TAPS)]  # how much finer than the grid
+        self.taps = nn.ModuleList(enlarged_tap(architecture, embed_dim, channels, stride) for stride in reached)
+        self.upsamplings = nn.ModuleList(enlarge(architecture, channels, stride) for stride in steps)
+        self.joins = nn.ModuleList(architecture.conv(channels, channels) for _ in steps)
+
+    def forward(self, hidden: list[Tensor]) -> Tensor:
+        """Decode the tokens of each tap (B, K, *grid), shallowest first, to a map (B, C, *spatial)."""
+        deepest, *others = (tap(tokens) for tap, tokens in zip(self.taps, reversed(hidden), strict=True))
+        maps: Tensor = deepest
+        for upsampling, join, skip in zip(self.upsamplings, self.joins, others, strict=True):
+            maps = join(upsampling(maps) + skip)
+        return maps
+
+
+def enlarged_tap(architecture: Architecture, embed_dim: int, channels: int, stride: Sequence[int]) -> nn.Module:
+    """Build what brings a tap's tokens to the map's channels and to a finer grid."""
+    return nn.Sequential(architecture.conv(embed_dim, channels, 1), enlarge(architecture, channels, stride))
+
+
+def enlarge(architecture: Architecture, channels: int, stride: Sequence[int]) -> nn.Module:
+    """Build a transposed convolution, or nothing where no axis grows."""
+    return architecture.deconv(channels, channels, stride) if max(stride) > 1 else nn.Identity()
+
+
+def product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Multiply strides along each axis."""
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
