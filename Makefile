@@ -1,4 +1,7 @@
 # `make check` is what CI runs. `make fast` leaves out the end-to-end runs.
+# Two processes; tests that share a fixture of the whole session stay in one.
+PYTEST = pytest -n 2 --dist loadgroup
+
 .PHONY: check format lint types test fast slow
 
 check: format lint types test
@@ -13,10 +16,10 @@ types:
 	mypy
 
 test:
-	pytest
+	$(PYTEST)
 
 fast:
-	pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow:
-	pytest -m slow
+	$(PYTEST) -m slow

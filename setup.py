@@ -31,6 +31,6 @@ setup(
         "rich",
         "tqdm",
     ],
-    extras_require={"dev": ["pytest", "ruff", "mypy", "types-tqdm"]},
+    extras_require={"dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-tqdm"]},
     entry_points={"console_scripts": ["missmod = nnunetv2_missmod.commands:main"]},
 )

@@ -21,6 +21,14 @@ QUICK = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests on the trained model in one of pytest-xdist's processes: it is trained once."""
+    for item in items:
+        if "trained" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("trained"))
+
+
 def readme_blocks(language):
     """The README's code blocks of a language, in order."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from small_plans import SMALL_NETWORK
 
 pytestmark = pytest.mark.slow
 
@@ -158,6 +159,22 @@ def test_ccsd_trains_on_incomplete_cases_and_predicts_from_missing_files(trained
     predict = PREDICT.replace("DCSegTrainer", "CCSDTrainer")
     trained.run(f"{predict} -f 0 -i cases_lacking_channels -o ccsd\n{predict} -f 0 -i {blank} -o ccsd_blank")
     assert_same_masks(trained.folder / "ccsd", trained.folder / "ccsd_blank")
+
+
+def test_mstkdnet_trains_on_incomplete_cases_and_predicts_with_the_student_alone(trained, blank):
+    plans_file = trained.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["missmod"]["network"] = SMALL_NETWORK
+    (plans_file.parent / "smallPlans.json").write_text(json.dumps({**plans, "plans_name": "smallPlans"}))
+    trained.run("nnUNetv2_train 501 3d_fullres 0 -tr MSTKDNetTrainer -p smallPlans -device cpu")
+    model = trained.folder / "nnUNet_results/Dataset501_Phantom/MSTKDNetTrainer__smallPlans__3d_fullres"
+    rows = [row.split(",") for row in (model / "fold_0" / "metrics.csv").read_text().splitlines()]
+    terms = {name for _, name, _ in rows if name.startswith("loss/")}
+    names = "segmentation teacher evd mst mse slkd gram adversarial discriminator"
+    assert terms == {f"loss/{name}" for name in names.split()}
+    predict = PREDICT.replace("DCSegTrainer", "MSTKDNetTrainer -p smallPlans")
+    trained.run(f"{predict} -f 0 -i cases_lacking_channels -o mst\n{predict} -f 0 -i {blank} -o mst_blank")
+    assert_same_masks(trained.folder / "mst", trained.folder / "mst_blank")
 
 
 def test_a_pretraining_shows_what_it_learned_and_validates_no_masks(trained):

@@ -17,6 +17,7 @@ from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
+from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
 from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
@@ -285,18 +286,29 @@ def trainer_of(file, plans, folder, monkeypatch):
     return small_trainer(door, plans, small_dataset_json(), folder, monkeypatch)
 
 
+def table_of(file):
+    """The rows of a fragment's table in the README, by setting."""
+    text = (plans_folder() / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"(^\|.*\n)+", text[text.rindex(f"{file.name}:") :], flags=re.MULTILINE).group()
+    return {row.split("`")[1]: row for row in table.splitlines() if row.startswith("| `")}
+
+
 @pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
-def test_the_paper_s_settings_are_the_trainer_s_own(file, tmp_path, monkeypatch):
+def test_the_paper_s_settings_are_the_trainer_s_own_or_the_readme_gives_both(file, tmp_path, monkeypatch):
     settings = trainer_of(file, small_plans(), tmp_path, monkeypatch).settings()
     paper = settings_in(load_fragment(file), file.stem)
+    defaults = {name: re.search(r"\(default (\S+)\)", row) for name, row in table_of(file).items()}
+    other = {name: float(default[1]) for name, default in defaults.items() if default}
     assert {"initial_lr", "weight_decay", "num_epochs"} < set(paper)
-    assert paper == {name: settings[name] for name in paper}
+    assert {**paper, **other} == {name: settings[name] for name in paper}
 
 
-@pytest.mark.parametrize("network_class", [DCSegNet, CCSDNet])
-def test_the_paper_s_constants_are_the_network_s_own(network_class):
-    file = plans_folder() / f"{network_class.__name__.removesuffix('Net')}Trainer.json"
-    constants = load_fragment(file)["missmod"]["network"]
+@pytest.mark.parametrize(
+    ("trainer", "network_class"),
+    [("DCSegTrainer", DCSegNet), ("CCSDTrainer", CCSDNet), ("MSTKDNetTrainer", MSTKDNet)],
+)
+def test_the_paper_s_constants_are_the_network_s_own(trainer, network_class):
+    constants = load_fragment(plans_folder() / f"{trainer}.json")["missmod"]["network"]
     assert constants == {name: network_class.constants()[name] for name in constants}
 
 
@@ -333,13 +345,9 @@ def test_every_fragment_fits_a_plan_for_mri(file):
 
 @pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
 def test_the_readme_gives_the_source_of_every_number_of_a_paper(file):
-    text = (plans_folder() / "README.md").read_text(encoding="utf-8")
-    after = text[text.rindex(f"{file.name}:") :]
-    table = re.search(r"(^\|.*\n)+", after, flags=re.MULTILINE).group()
-    sources = {row.split("`")[1] for row in table.splitlines() if row.startswith("| `")}
     fragment = load_fragment(file)
     numbers = {**fragment, **settings_in(fragment, file.stem), **fragment["missmod"].get("network", {})}
-    assert sources == set(numbers) - {"missmod"}
+    assert set(table_of(file)) == set(numbers) - {"missmod"}
 
 
 @pytest.mark.parametrize("residual", [False, True])

@@ -101,8 +101,8 @@ class Architecture:
         stages = level + 1
         per_stage = {"features_per_stage": self.features, "strides": self.strides, "kernel_sizes": self.kernel_sizes}
         cut = {"n_stages": stages, **{name: values[:stages] for name, values in per_stage.items()}}
-        kept = {"n_conv_per_stage": slice(stages), "n_blocks_per_stage": slice(stages)}
-        kept["n_conv_per_stage_decoder"] = slice(-level, None)  # a decoder counts from the coarsest level
+        kept = dict.fromkeys(("n_conv_per_stage", "n_blocks_per_stage", "bottleneck_channels"), slice(stages))
+        kept["n_conv_per_stage_decoder"] = slice(len(self.features) - stages, None)  # counted from the coarsest level
         lists = {name: self.arch_kwargs[name][part] for name, part in kept.items() if self._is_list(name)}
         return replace(self, arch_kwargs={**self.arch_kwargs, **cut, **lists})
 

@@ -51,6 +51,10 @@ def test_one_number_may_stand_for_every_level():
     assert narrow.features == [8, 8, 8]
     maps = narrow.encoder(2)(torch.randn(1, 2, 16, 16, 16))
     assert [tuple(level.shape[1:]) for level in maps] == [(8, 8, 8, 8), (8, 4, 4, 4), (8, 2, 2, 2)]
+    counts = {"n_conv_per_stage": 2, "n_conv_per_stage_decoder": 1}
+    cut = small_architecture(features_per_stage=16, strides=2, kernel_sizes=3, **counts).down_to(1)
+    assert (cut.features, cut.strides, cut.kernel_sizes) == ([16] * 2, [2] * 2, [3] * 2)
+    assert {**cut.arch_kwargs, **counts} == cut.arch_kwargs
 
 
 def test_the_lists_of_an_architecture_are_copies():
@@ -92,6 +96,32 @@ def test_narrow_encoders_cost_about_what_one_of_the_plan_costs():
     wide = small_architecture(features=(64, 128, 256))
     together = 4 * count(wide.for_each_of(4).encoder(1))
     assert together == pytest.approx(count(wide.encoder(1)), rel=0.05)
+
+
+# --- down_to, stride_to, size_at --------------------------------------------------------------------------------------
+
+
+@KINDS
+def test_down_to_keeps_the_finest_levels_and_leaves_the_original(dims, residual):
+    name = "n_blocks_per_stage" if residual else "n_conv_per_stage"
+    per_stage = {name: [1, 2, 3, 4], "n_conv_per_stage_decoder": [3, 2, 1]}
+    whole = small_architecture(dims, residual, (8, 16, 24, 32), **per_stage)
+    cut = whole.down_to(2)
+    assert (cut.features, cut.strides, cut.kernel_sizes) == ([8, 16, 24], whole.strides[:3], whole.kernel_sizes[:3])
+    assert (cut.arch_kwargs[name], cut.arch_kwargs["n_conv_per_stage_decoder"]) == ([1, 2, 3], [2, 1])
+    assert shapes(cut.encoder(2)).items() < shapes(whole.encoder(2)).items()
+    assert [len(stage.convs) for stage in cut.decoder(3, False).stages] == [2, 1]
+    assert whole.down_to(3) == whole == small_architecture(dims, residual, (8, 16, 24, 32), **per_stage)
+
+
+@pytest.mark.parametrize("patch", [(16, 24), (17, 7), (5, 40), (9, 11, 6)])
+def test_size_at_is_the_size_of_the_encoders_maps(patch):
+    dims = len(patch)
+    architecture = small_architecture(dims, strides=[1, [*[2] * (dims - 1), 1], 2])
+    assert [architecture.stride_to(level) for level in range(3)] == [(1,) * dims, (*(2,) * (dims - 1), 1), (2,) * dims]
+    maps = architecture.encoder(1)(torch.randn(1, 1, *patch))
+    architecture = replace(architecture, patch_size=patch)
+    assert [architecture.size_at(level) for level in range(3)] == [tuple(level.shape[2:]) for level in maps]
 
 
 # --- encoder, decoder, whole network ----------------------------------------------------------------------------------
@@ -259,3 +289,11 @@ def test_convolutions_are_initialised_as_nnunet_does(build):
     he = math.sqrt(2 / (1 + 1e-4) / (64 * 27))
     assert convolution.weight.std().item() == pytest.approx(he, rel=0.02)
     assert convolution.bias.eq(0).all()
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 4), (2, 2, 2), (4, 1, 2)])
+@pytest.mark.parametrize("size", [1, 5, 8, 11])
+def test_deconv_enlarges_by_its_stride_and_max_pool_shrinks_as_a_convolution(stride, size):
+    architecture, maps = small_architecture(len(stride)), torch.randn(2, 5, *[size] * len(stride))
+    assert architecture.deconv(5, 7, stride)(maps).shape == (2, 7, *[size * s for s in stride])
+    assert architecture.max_pool(stride)(maps).shape == architecture.conv(5, 5, 3, stride, norm=False)(maps).shape

@@ -1,1 +1,60 @@
-"""MST-KDNet."""
+"""MST-KDNet: multi-scale transformer knowledge distillation (Zhu et al., MICCAI 2025).
+
+Idea: a teacher sees all modalities, a student what is there. At several depths of a transformer the student matches the
+teacher's attention maps (EVD) and tokens (MST), at the output its logits as they are and standardised (DMLD), and
+between encoder, transformer and decoder its style (GSME: cross-Gram matrices, and a discriminator to be fooled).
+Teacher, student and discriminator learn from scratch, side by side; the student alone predicts.
+
+Paper: Zhu et al., "Bridging the Gap in Missing Modalities: Leveraging Knowledge Distillation and Style Matching for
+Brain Tumor Segmentation", MICCAI 2025.
+
+Deviations (paper / released code / here)
+    * segmentation loss: Dice / squared Dice / the pipeline's own, deep supervision on the decoder's levels.
+    * backbone: a U-Net of 4 levels / the same / the plan's stages down to 1/8 (or its bottleneck, where that is finer)
+      and the plan's decoder from there.
+    * transformer: not described / K = 768, 12 layers and heads, dropout 0.1 / the same without dropout (exact resume);
+      the patch embedding makes the grid of tokens that of the plan's bottleneck.
+    * back from the tokens: UNETR / UNETR whose deconvolutions end where they began / one channel width, taps added, as
+      many deconvolutions as the plan has strides below 1/8. The encoder's map is added at the end: f_t.
+    * decoder input f_enc&t: the 1x1 convolution of f_enc and f_t / of those, the encoder's map once more, and f_dec /
+      of f_enc and f_t; f_dec is the output of one convolution on it.
+    * EVD: "axis = 1", which reads as heads / over layers / over layers; heads by ``evd_axis = "head"``. Weight 1e8 at
+      120 tokens, where the raw term falls with the tokens' fourth power / A times the number of tokens, weight 0.5.
+    * logit MSE, Eq. 5: logits / probabilities, weight 10 after a ramp-up / as released; ``mse_of = "logits"``.
+    * logit standardisation, Eq. 6: over classes / over the last spatial axis, with the arguments of KL swapped / over
+      classes; ``slkd_axis = "last_spatial"``. Overlapping regions: over the regions, then a Bernoulli distribution for
+      each. Two outputs standardised against each other are always 1 and -1 (and one is 0), so that nothing would be
+      taught: heads of one or two outputs are standardised over the voxels instead.
+    * cross-Grams, Eq. 9: products, some 1e-16 / the same, off in the released run / correlations, each channel with
+      zero mean and unit norm, so that the loss is of the size of the others.
+    * adversarial term: weight not given / 2e-4 / 2e-3, since 2e-4 starts at 1/5000 of the segmentation loss.
+    * discriminator: kernel 4, a head for one patch size, a new optimizer each step / kernel 3, pooled, 1x1, for any
+      size; one Adam, whose learning rate follows the student's.
+    * gradients of the distillation: not mentioned / into the teacher as well / into the student alone
+      (``detach_teacher``; measured below).
+    * subsets: all 15 alike / the same / for each sample, uniform over those of what the case has.
+    * an incomplete case: not treated / its teacher sees what is available; one of a single modality skips distillation
+      and keeps its share of the batch's mean.
+    * not taken over from the released code: the teacher's background Dice inside two terms of the student, a last epoch
+      at rate 0, networks that are never put into eval mode, HD95 = 0 for empty masks.
+
+Ablations of Table 4, by plan override
+    ====================== ======================================================
+    without MS-TKD         ``evd_weight = 0``, ``mst_weight = 0``
+    without GSME           ``gram_weight = 0``, ``adversarial_weight = 0``
+    without SLKD           ``slkd_weight = 0``
+    ====================== ======================================================
+
+Can I use?
+    =========================== ================================================================
+    2D, 3D                      yes, any patch that a plan gives
+    plain, residual encoder     yes
+    any number of modalities    yes; with one there is nothing to distil
+    labels, regions, ignore     yes
+    cascade                     yes (the previous stage is never dropped)
+    DDP, AMP, torch.compile     yes
+    incomplete training cases   yes
+    batch size 1                yes
+    stock nnU-Net weights       no; -pretrained_weights of another student: into the student
+    =========================== ================================================================
+"""
