@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.methods.ccsd.network import finest
+from nnunetv2_missmod.building_blocks.network import finest
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 
 FULL, PARTIAL = (True, True, True), (True, False, True)

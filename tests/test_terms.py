@@ -71,7 +71,7 @@ def test_a_rank_stops_when_another_one_must(monkeypatch):
         counts.copy_(torch.maximum(counts, elsewhere))
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    with pytest.raises(RuntimeError, match="{'style': 3}"):
+    with pytest.raises(RuntimeError, match=r"\{'style': 3\}"):
         require_finite(epoch(seg=[1.0] * 5, style=[1.0] * 5), 0, is_ddp=True)
     elsewhere[1] = 0
     assert require_finite(epoch(seg=[1.0] * 5, style=[1.0] * 5), 0, is_ddp=True) == ""

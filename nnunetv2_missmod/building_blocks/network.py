@@ -81,6 +81,11 @@ def unwrapped(network: nn.Module) -> Any:
     return inner._orig_mod if isinstance(inner, OptimizedModule) else inner
 
 
+def finest(logits: Tensor | list[Tensor]) -> Tensor:
+    """Take the logits of full resolution from what a decoder gives with or without deep supervision."""
+    return logits[0] if isinstance(logits, list) else logits
+
+
 def refuse_cascade(num_extra_channels: int, method: str) -> None:
     """Refuse the previous stage's channels, for a network whose encoders belong to a modality each.
 

@@ -13,10 +13,9 @@ from small_ccsd import every_availability, plain_divergence
 from small_plans import CONFIGURATION, small_plans
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.building_blocks.divergence import bernoulli_kl, categorical_kl
 from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
 from nnunetv2_missmod.methods.ccsd.losses import (
-    bernoulli_kl,
-    categorical_kl,
     cosine_criticality,
     cosine_similarity,
     dmcd_loss,
@@ -116,9 +115,12 @@ def test_hmsd_loss_matches_the_stored_values(file, dtype):
     teacher, students = (as_input(values[f"{role}_logits"], dtype) for role in ("teacher", "student"))
     tau, (subsets, batch) = float(values["tau"]), students.shape[:2]
     shares = torch.full((subsets, batch), 1 / subsets, dtype=dtype)
-    for divergence, expected in ((categorical_kl, "kl_per_subset"), (bernoulli_kl, "kl_sigmoid_per_subset")):
-        per_subset = divergence((teacher / tau).expand_as(students), students / tau)
-        assert_close(per_subset.mean(1), values[expected], dtype)
+    for divergence, expected, parts in (
+        (categorical_kl, "kl_per_subset", 1),
+        (bernoulli_kl, "kl_sigmoid_per_subset", students.shape[2]),
+    ):
+        per_voxel = divergence((teacher / tau).expand_as(students), students / tau, 2)
+        assert_close(per_voxel.flatten(1).mean(1) / parts, values[expected], dtype)
     assert_close(hmsd_loss(teacher, students, shares, tau, overlapping=True), values["hmsd_sigmoid"], dtype)
     loss = hmsd_loss(teacher, students, shares, tau)
     assert_close(loss, values["hmsd"], dtype)

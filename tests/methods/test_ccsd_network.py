@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_plans
 
-from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, finest
+from nnunetv2_missmod.building_blocks.network import finest
+from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput
 from nnunetv2_missmod.modalities import all_subsets
 
 K = 3

@@ -14,7 +14,7 @@ from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.trainer import Learner
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 NETWORKS = {"student", "teacher", "discriminator"}
 
@@ -87,7 +87,7 @@ def test_two_processes_learn_what_one_does(detach_teacher, of_two):
             for rank in (0, 1):
                 got, its_moment = results[detach_teacher, rank][name][key]
                 torch.testing.assert_close(its_moment, moment, rtol=1e-3, atol=1e-5 * scale)
-                torch.testing.assert_close(got[has_gradient], weight[has_gradient], rtol=1e-3, atol=1e-6)
+                torch.testing.assert_close(got[has_gradient], weight[has_gradient], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("detach_teacher", [True, False])

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_missmod.building_blocks.divergence import bernoulli_kl, categorical_kl
+
 CONTESTED = 2  # modalities left: their scores always tie
 
 
@@ -29,8 +31,11 @@ def hmsd_loss(teacher: Tensor, students: Tensor, shares: Tensor, tau: float, ove
         tau: temperature.
         overlapping: the K outputs are regions, each a Bernoulli distribution; the mean over them.
     """
-    divergence = bernoulli_kl if overlapping else categorical_kl
-    per_subset = divergence((teacher.detach() / tau).expand_as(students), students / tau)
+    targets, logits = (teacher.detach() / tau).expand_as(students), students / tau
+    per_voxel = (
+        bernoulli_kl(targets, logits, 2) / logits.shape[2] if overlapping else categorical_kl(targets, logits, 2)
+    )
+    per_subset = per_voxel.flatten(2).mean(2)
     return (per_subset * shares).sum() / len(teacher)
 
 
@@ -45,24 +50,9 @@ def dmcd_loss(states: Tensor, counted: Tensor, tau: float) -> Tensor:
         counted: (B, T - 1) bool, which steps count.
         tau: temperature.
     """
-    batch, count = states.shape[:2]
     teacher, student = states[:, :-1].detach() / tau, states[:, 1:] / tau
-    per_step = categorical_kl(teacher.flatten(0, 1)[None], student.flatten(0, 1)[None]).view(batch, count - 1)
-    return torch.where(counted, per_step, 0).sum() / batch
-
-
-def categorical_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(P_T || P_S) of softmaxes over K of logits (R, B, K, *spatial): mean over voxels, (R, B)."""
-    log_teacher, log_student = teacher.log_softmax(2), student.log_softmax(2)
-    per_voxel = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(2)
-    return per_voxel.flatten(2).mean(2)
-
-
-def bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(P_T || P_S) of a sigmoid per region of logits (R, B, K, *spatial): mean over voxels and regions, (R, B)."""
-    inside = F.kl_div(F.logsigmoid(student), F.logsigmoid(teacher), reduction="none", log_target=True)
-    outside = F.kl_div(F.logsigmoid(-student), F.logsigmoid(-teacher), reduction="none", log_target=True)
-    return (inside + outside).flatten(2).mean(2)
+    per_step = categorical_kl(teacher, student, 2).flatten(2).mean(2)
+    return torch.where(counted, per_step, 0).sum() / len(states)
 
 
 # --- the path ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, check_choice, refuse_cascade
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, check_choice, finest, refuse_cascade
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
 from nnunetv2_missmod.modalities import available_modalities
@@ -163,8 +163,3 @@ def substitute_for(shared: Tensor, zero: Tensor, present: Tensor, substitute: st
         substitute: "zero_input" or "mean_available".
     """
     return zero if substitute == "zero_input" else mean_of_present(shared, present)
-
-
-def finest(logits: Logits) -> Tensor:
-    """Take the logits of full resolution."""
-    return logits[0] if isinstance(logits, list) else logits

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.amp import GradScaler
 
-from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.network import check_choice, finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.methods.ccsd.composition import fill_slots
 from nnunetv2_missmod.methods.ccsd.losses import (
@@ -20,7 +20,7 @@ from nnunetv2_missmod.methods.ccsd.losses import (
     hmsd_loss,
     removal_path,
 )
-from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, Logits, finest, substitute_for
+from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, Logits, substitute_for
 from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
 from nnunetv2_missmod.trainer import Batch, MissingModalityTrainer
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_missmod.building_blocks.divergence import bernoulli_kl, categorical_kl
 from nnunetv2_missmod.building_blocks.recompute import recompute
 
 STD_EPS = 1e-7  # Eq. 6
@@ -97,7 +98,7 @@ def slkd_loss(teacher: Tensor, student: Tensor, tau: float, axis: str = "class",
     """
     full, missing = standardise(teacher, axis) / tau, standardise(student, axis) / tau
     divergence = bernoulli_kl if overlapping else categorical_kl
-    return tau**2 * divergence(full, missing)
+    return tau**2 * divergence(full, missing, 1).flatten(1).mean(1)
 
 
 def standardise(logits: Tensor, axis: str) -> Tensor:
@@ -112,19 +113,6 @@ def standardise(logits: Tensor, axis: str) -> Tensor:
     axes = [-1] if axis == "last_spatial" else list(range(2, logits.ndim)) if few else [1]
     std, mean = torch.std_mean(logits, axes, correction=int(axis == "last_spatial"), keepdim=True)
     return (logits - mean) / (std + STD_EPS)
-
-
-def categorical_kl(full: Tensor, missing: Tensor) -> Tensor:
-    """KL of softmaxes over K of (B, K, *spatial), mean over voxels: (B,)."""
-    divergence = F.kl_div(missing.log_softmax(1), full.log_softmax(1), reduction="none", log_target=True)
-    return divergence.flatten(2).sum(1).mean(1)
-
-
-def bernoulli_kl(full: Tensor, missing: Tensor) -> Tensor:
-    """KL of a sigmoid for each of K regions (B, K, *spatial), summed over them, mean over voxels: (B,)."""
-    inside = F.kl_div(F.logsigmoid(missing), F.logsigmoid(full), reduction="none", log_target=True)
-    outside = F.kl_div(F.logsigmoid(-missing), F.logsigmoid(-full), reduction="none", log_target=True)
-    return (inside + outside).flatten(2).sum(1).mean(1)
 
 
 # --- GSME: style ------------------------------------------------------------------------------------------------------

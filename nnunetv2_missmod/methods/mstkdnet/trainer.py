@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.network import check_choice, finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.methods.mstkdnet.discriminator import Discriminator
 from nnunetv2_missmod.methods.mstkdnet.losses import (
@@ -195,14 +195,16 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     def mse(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_MSE, ramped up over the first epochs."""
-        teacher, student = finest(full), finest(missing)
+        teacher, student = finest(full.logits), finest(missing.logits)
         if self.mse_of == "probabilities":
             teacher, student = (self.label_manager.apply_inference_nonlin(logits) for logits in (teacher, student))
         return ramp_up(self.current_epoch, self.ramp_up_fraction * self.num_epochs) * logit_mse(teacher, student)
 
     def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_SLKD."""
-        return slkd_loss(finest(full), finest(missing), self.tau, self.slkd_axis, self.label_manager.has_regions)
+        return slkd_loss(
+            finest(full.logits), finest(missing.logits), self.tau, self.slkd_axis, self.label_manager.has_regions
+        )
 
     def gram(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_GSM."""
@@ -247,11 +249,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     def companions(self) -> dict[str, Learner]:
         """What learns beside the student, by name."""
         return {"teacher": self.teacher, "discriminator": self.discriminator}
-
-
-def finest(out: MSTKDNetOutput) -> Tensor:
-    """Take the logits of full resolution."""
-    return out.logits[0] if isinstance(out.logits, list) else out.logits
 
 
 def detached(out: MSTKDNetOutput) -> MSTKDNetOutput:
