@@ -197,8 +197,12 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         """L_MSE, ramped up over the first epochs."""
         teacher, student = finest(full.logits), finest(missing.logits)
         if self.mse_of == "probabilities":
-            teacher, student = (self.label_manager.apply_inference_nonlin(logits) for logits in (teacher, student))
+            teacher, student = (self.probabilities(logits) for logits in (teacher, student))
         return ramp_up(self.current_epoch, self.ramp_up_fraction * self.num_epochs) * logit_mse(teacher, student)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Give those of classes or regions, (B, K, *spatial)."""
+        return logits.sigmoid() if self.label_manager.has_regions else logits.softmax(1)
 
     def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_SLKD."""
