@@ -34,7 +34,7 @@ Deviations (paper / released code / here)
       (``detach_teacher``; measured below).
     * subsets: all 15 alike / the same / for each sample, uniform over those of what the case has.
     * an incomplete case: not treated / its teacher sees what is available; one of a single modality skips distillation
-      and keeps its share of the batch's mean.
+      (not the adversarial term) and keeps its share of the batch's mean.
     * not taken over from the released code: the teacher's background Dice inside two terms of the student, a last epoch
       at rate 0, networks that are never put into eval mode, HD95 = 0 for empty masks.
 

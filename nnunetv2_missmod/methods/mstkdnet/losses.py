@@ -68,6 +68,11 @@ def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     Args:
         teacher, student: L x (B, ...) float32.
     """
+    return summed_errors(teacher, student)
+
+
+def summed_errors(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
+    """Mean squared error of each pair of tensors (B, ...), summed over the pairs: (B,)."""
     errors = [(t - s).square().flatten(1).mean(1) for t, s in zip(teacher, student, strict=True)]
     return torch.stack(errors).sum(0)
 
@@ -128,7 +133,7 @@ def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     """
     full, missing = ([unit_channels(maps) for maps in network] for network in (teacher, student))
     grams = [[cross_gram(a, b) for a, b in combinations(maps, 2)] for maps in (full, missing)]
-    return mst_loss(*grams)
+    return summed_errors(*grams)
 
 
 def cross_gram(first: Tensor, second: Tensor) -> Tensor:

@@ -83,12 +83,11 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     def build_teacher(self) -> nn.Module:
         """Build a second network of the student's kind."""
-        outputs = self.label_manager.num_segmentation_heads
         return self.build_network(
             self.plans_manager,
             self.configuration_manager,
             self.num_input_channels,
-            outputs,
+            self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
 
@@ -140,7 +139,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
                 group["lr"] = self.optimizer.param_groups[0]["lr"]
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 12, and the discriminator's own loss: of each term, every network gets no gradient but its own."""
+        """Eq. 12, and the discriminator's own loss, which changes the discriminator alone."""
         full, teacher_term = self.teach(batch)
         missing: MSTKDNetOutput = self.network(batch.images, self.draw_subset(batch.available))
         terms = {
