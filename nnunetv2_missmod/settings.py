@@ -27,7 +27,7 @@ def settings_of(trainer: object, base: type) -> dict[str, Any]:
 
 
 def overrides_for(trainer: str, block: Mapping[str, Any], trainers: Collection[str]) -> dict[str, Any]:
-    """Read what ``configuration["missmod"]["trainer"]`` sets for one trainer.
+    """Read what a part of ``configuration["missmod"]``, ``trainer`` or ``network``, sets for one trainer.
 
     What stands under a trainer's name is for it alone, and goes before what stands for all that share the plan:
     ``{"num_epochs": 250, "M3AEPretrainTrainer": {"num_epochs": 300}}``.

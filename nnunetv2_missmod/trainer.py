@@ -95,9 +95,9 @@ class MissingModalityTrainer(nnUNetTrainer):
     ) -> nn.Module:
         """Build the method's network; from here on, prediction with this configuration accepts missing files."""
         accept_missing_files(configuration_manager)
-        return cls.build_network(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+        constants = overrides_for(cls.__name__, plan_block(configuration_manager).get("network", {}), door_names())
+        channels = num_input_channels, num_output_channels
+        return cls.build_network(plans_manager, configuration_manager, *channels, enable_deep_supervision, constants)
 
     def initialize(self) -> None:
         """Apply the plan's overrides, then set up everything as nnU-Net does."""
@@ -218,11 +218,7 @@ class MissingModalityTrainer(nnUNetTrainer):
         self.print_to_log_file("train_loss terms", {name: round(value, 4) for name, value in values.items()})
 
     def check_finite(self, train_outputs: list[dict[str, Tensor]]) -> None:
-        """Stop a training whose loss is not finite in most of the given steps; log fewer.
-
-        Raises:
-            RuntimeError: names the terms and how often each was not finite.
-        """
+        """Stop a training whose loss is not finite in most of the given steps (RuntimeError); log fewer."""
         if warning := require_finite(train_outputs, self.current_epoch, self.is_ddp):
             self.print_to_log_file(warning)
 

@@ -164,7 +164,7 @@ def test_ccsd_trains_on_incomplete_cases_and_predicts_from_missing_files(trained
 def test_mstkdnet_trains_on_incomplete_cases_and_predicts_with_the_student_alone(trained, blank):
     plans_file = trained.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
     plans = json.loads(plans_file.read_text())
-    plans["configurations"]["3d_fullres"]["missmod"]["network"] = SMALL_NETWORK
+    plans["configurations"]["3d_fullres"]["missmod"]["network"] = {"MSTKDNetTrainer": SMALL_NETWORK}
     (plans_file.parent / "smallPlans.json").write_text(json.dumps({**plans, "plans_name": "smallPlans"}))
     trained.run("nnUNetv2_train 501 3d_fullres 0 -tr MSTKDNetTrainer -p smallPlans -device cpu")
     model = trained.folder / "nnUNet_results/Dataset501_Phantom/MSTKDNetTrainer__smallPlans__3d_fullres"

@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.doors import plans_folder
+from nnunetv2_missmod.doors import door_names, plans_folder
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
@@ -321,6 +321,18 @@ def test_a_trainer_accepts_every_fragment(file, tmp_path, monkeypatch):
     settings = settings_in(fragment, type(trainer).__name__)
     assert settings
     assert {name: getattr(trainer, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("name", door_names())
+def test_every_trainer_accepts_the_demo_with_constants_for_one_of_them(name, tmp_path, monkeypatch):
+    plans = merge_fragment(small_plans(), CONFIGURATION, load_fragment(DEMO), "newPlans")
+    door = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+    trainer = small_trainer(door, plans, small_dataset_json(), tmp_path, monkeypatch)
+    if name == "MSTKDNetTrainer":
+        networks = (trainer.network, trainer.teacher.network)
+        assert [len(network.transformer.blocks) for network in networks] == [8, 8]
+    else:
+        assert not hasattr(trainer.network, "transformer")
 
 
 def test_both_stages_of_m3ae_share_one_plan(tmp_path, monkeypatch):

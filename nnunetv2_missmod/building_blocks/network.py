@@ -38,14 +38,20 @@ class MissingModalityNetwork(nn.Module):
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
+        overrides: Mapping[str, Any] | None = None,
     ) -> MissingModalityNetwork:
         """Build the network from the plan alone, as nnU-Net does for training and for prediction.
 
+        Args:
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision: as
+                in nnU-Net.
+            overrides: constants; those of the plan's ``configuration["missmod"]["network"]`` if not given.
+
         Raises:
-            ValueError: the plan overrides a constant that this network does not have; the known ones are listed.
+            ValueError: a constant is none of this network; the known ones are listed.
         """
         num_modalities = len(configuration_manager.normalization_schemes)
-        overrides = plan_block(configuration_manager).get("network", {})
+        overrides = plan_block(configuration_manager).get("network", {}) if overrides is None else overrides
         check_overrides(overrides, cls.constants(), f"network constants of {cls.__name__}")
         return cls(
             Architecture.from_configuration(configuration_manager),

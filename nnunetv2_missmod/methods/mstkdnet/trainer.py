@@ -83,7 +83,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     def build_teacher(self) -> nn.Module:
         """Build a second network of the student's kind."""
-        return self.build_network(
+        return self.build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
             self.num_input_channels,
