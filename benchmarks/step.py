@@ -1,10 +1,10 @@
 """Cost of one training step of every door against a stock nnU-Net step: ``python -m benchmarks.step``.
 
-Patch 64^3, batch 2, four modalities, three overlapping regions, features 32 to 256, on the CPU. Each trainer runs in a
-process of its own, one after the other, in two rounds. CPU time is the mean over the steps (those of CCSD differ: each
-decodes as many subsets as there are of the size it drew), of the quicker round (a machine is never quicker than it is,
-only busier); peak memory is the largest resident set beyond that of the process before it built the network: weights,
-gradients, optimizer and activations.
+Patch 64^3, batch 2, four modalities, three overlapping regions, the five levels that nnU-Net plans for this patch,
+features 32 to 320, on the CPU. Each trainer runs in a process of its own, one after the other, in two rounds. CPU time
+is the mean over the steps (those of CCSD differ: each decodes as many subsets as there are of the size it drew), of the
+quicker round (a machine is never quicker than it is, only busier); peak memory is the largest resident set beyond that
+of the process before it built the network: weights, gradients, optimizer and activations.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 STOCK = "nnUNetTrainer"
-ROUNDS = 2
 TYPICAL_DRAWS = 0  # CCSD's seed: its eight steps after the first decode 5.0 subsets on average, in the long run 4.9
 PATCH, BATCH, FEATURES, MODALITIES = 64, 2, (32, 64, 128, 256, 320), 4
 
@@ -33,16 +33,19 @@ def main() -> None:
     """Measure every trainer and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--features", type=int, nargs="+", default=FEATURES, help="of the plan's levels")
     parser.add_argument("--only", help="measure this trainer alone, in this process, and print JSON")
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(measure(arguments.only, arguments.steps)))
+        print(json.dumps(measure(arguments.only, arguments.steps, arguments.features)))
         return
     from nnunetv2_missmod.doors import door_names  # noqa: PLC0415, the measuring processes start without it
 
-    command = [sys.executable, "-m", "benchmarks.step", "--steps", str(arguments.steps), "--only"]
+    command = [sys.executable, "-m", "benchmarks.step", "--steps", str(arguments.steps)]
+    command += ["--features", *map(str, arguments.features), "--only"]
     names = (STOCK, *door_names())
-    rounds = [{name: in_own_process([*command, name]) for name in names} for _ in range(ROUNDS)]
+    rounds = [{name: in_own_process([*command, name]) for name in names} for _ in range(arguments.rounds)]
     print_table({name: min((results[name] for results in rounds), key=lambda r: r["cpu"]) for name in names})
 
 
@@ -79,13 +82,13 @@ def trainer_class_of(name: str) -> Any:
     return getattr(importlib.import_module(f"{module}.{name}"), name)
 
 
-def build(trainer_class: Any) -> tuple[Any, dict[str, Any]]:
+def build(trainer_class: Any, features: Sequence[int] = FEATURES) -> tuple[Any, dict[str, Any]]:
     """Build a trainer whose every step is a whole one, and a random batch for it."""
     import pytest  # noqa: PLC0415
     from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
 
     overrides = whole_step(trainer_class)
-    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=FEATURES, **overrides)
+    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=features, **overrides)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         trainer = small_trainer(trainer_class, plans, small_dataset_json(MODALITIES, True), Path(folder), patch)
     if hasattr(trainer, "host_generator"):
@@ -93,13 +96,13 @@ def build(trainer_class: Any) -> tuple[Any, dict[str, Any]]:
     return trainer, random_batch(trainer)
 
 
-def measure(name: str, steps: int) -> dict[str, Any]:
+def measure(name: str, steps: int, features: Sequence[int]) -> dict[str, Any]:
     """Train a few steps of one trainer on random batches."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     trainer_class = trainer_class_of(name)
     before = resident("VmRSS")
-    trainer, batch = build(trainer_class)
+    trainer, batch = build(trainer_class, features)
     trainer.network.train()
     trainer.train_step(batch)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of building and of the first step
