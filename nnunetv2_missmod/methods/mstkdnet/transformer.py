@@ -118,7 +118,7 @@ class TokenDecoder(nn.Module):
         ones = (1,) * architecture.dimensions
         joins = NUM_TAPS - 1
         coarse_first = [*reversed([tuple(stride) for stride in strides]), *[ones] * joins]
-        steps = [*coarse_first[: joins - 1], product([ones, *coarse_first[joins - 1 :]])]
+        steps = [*coarse_first[: joins - 1], product([ones, *coarse_first[joins - 1 :]])]  # the last takes what is left
         reached = [product([ones, *steps[:step]]) for step in range(NUM_TAPS)]  # how much finer than the grid
         self.taps = nn.ModuleList(enlarged_tap(architecture, embed_dim, channels, stride) for stride in reached)
         self.upsamplings = nn.ModuleList(enlarge(architecture, channels, stride) for stride in steps)
