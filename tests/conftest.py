@@ -23,7 +23,8 @@ QUICK = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep the tests on the trained model in one of pytest-xdist's processes: it is trained once."""
+    """Give the tests on the trained model, which is trained once, to one of pytest-xdist's processes, and first."""
+    items.sort(key=lambda item: "trained" not in item.fixturenames)
     for item in items:
         if "trained" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("trained"))
