@@ -1,6 +1,6 @@
 # `make check` is what CI runs. `make fast` leaves out the end-to-end runs.
-# Two processes; tests that share a fixture of the whole session stay in one.
-PYTEST = pytest -n 2 --dist loadgroup
+# Two processes; the tests of a file share one, in the order in which they are collected.
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check format lint types test fast slow
 

@@ -21,13 +21,9 @@ QUICK = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Give the tests on the trained model, which is trained once, to one of pytest-xdist's processes, and first."""
+    """Start with the tests on the trained model: they take longest, and pytest-xdist keeps a file in one process."""
     items.sort(key=lambda item: "trained" not in item.fixturenames)
-    for item in items:
-        if "trained" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("trained"))
 
 
 def readme_blocks(language):

@@ -29,6 +29,26 @@ def assert_same_masks(folder, other):
         np.testing.assert_array_equal(mask, got[name])
 
 
+def test_the_commands_do_what_the_readme_says(trained):
+    setup = trained.outputs[0]
+    assert "All is well." in setup
+    results = trained.folder / "nnUNet_results" / "Dataset501_Phantom" / "DCSegTrainer__nnUNetPlans__3d_fullres"
+    assert (results / "fold_0" / "checkpoint_final.pth").is_file()
+    assert (results / "fold_0" / "validation" / "summary.json").is_file()
+    masks = {file.name for file in (trained.folder / "out").glob("*.nii.gz")}
+    assert masks == {"phantom_010.nii.gz", "phantom_011.nii.gz"}
+    stages = [results.with_name(results.name.replace("DCSeg", name)) for name in ("M3AEPretrain", "M3AE")]
+    assert [(stage / "fold_0" / "checkpoint_final.pth").is_file() for stage in stages] == [True, True]
+    assert [(stage / "fold_0" / "validation").is_dir() for stage in stages] == [False, True]
+
+
+def test_incomplete_training_cases_are_noticed(trained):
+    fold = trained.folder / "nnUNet_results/Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres/fold_0"
+    log = min(fold.glob("training_log*.txt")).read_text()
+    assert "cases lack modalities." in log
+    assert "Training: 0 of" not in log
+
+
 def assert_predicts(shell, trainer):
     """Cases that lack channels get masks of their own size."""
     out = trainer.split()[0]

@@ -1,9 +1,8 @@
-"""The README's blocks are run: those of Start by .ci/run, the others here."""
+"""The README's blocks are run: those of Start by .ci/run, the other commands by test_end_to_end.py, the rest here."""
 
 import json
 from pathlib import Path
 
-import pytest
 from conftest import readme_blocks
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
 
@@ -12,28 +11,6 @@ from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.planning import merge_fragment
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.mark.slow
-def test_the_commands_do_what_the_readme_says(trained):
-    setup = trained.outputs[0]
-    assert "All is well." in setup
-    results = trained.folder / "nnUNet_results" / "Dataset501_Phantom" / "DCSegTrainer__nnUNetPlans__3d_fullres"
-    assert (results / "fold_0" / "checkpoint_final.pth").is_file()
-    assert (results / "fold_0" / "validation" / "summary.json").is_file()
-    masks = {file.name for file in (trained.folder / "out").glob("*.nii.gz")}
-    assert masks == {"phantom_010.nii.gz", "phantom_011.nii.gz"}
-    stages = [results.with_name(results.name.replace("DCSeg", name)) for name in ("M3AEPretrain", "M3AE")]
-    assert [(stage / "fold_0" / "checkpoint_final.pth").is_file() for stage in stages] == [True, True]
-    assert [(stage / "fold_0" / "validation").is_dir() for stage in stages] == [False, True]
-
-
-@pytest.mark.slow
-def test_incomplete_training_cases_are_noticed(trained):
-    fold = trained.folder / "nnUNet_results/Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres/fold_0"
-    log = min(fold.glob("training_log*.txt")).read_text()
-    assert "cases lack modalities." in log
-    assert "Training: 0 of" not in log
 
 
 def test_the_start_section_is_what_ci_runs():
