@@ -48,7 +48,7 @@ def extremes_of(attention: Sequence[Tensor], axis: str) -> list[tuple[Tensor, Te
     """Maximum, minimum and mean, Eq. 2 of [0], that go with each layer's attention L x (B, H, T, T)."""
     if axis == "head":
         return [(a.amax(1, True), a.amin(1, True), a.mean(1, True)) for a in attention]
-    mean = torch.stack([a / len(attention) for a in attention]).sum(0)
+    mean = reduce(torch.add, attention) / len(attention)
     return [(reduce(torch.maximum, attention), reduce(torch.minimum, attention), mean)] * len(attention)
 
 

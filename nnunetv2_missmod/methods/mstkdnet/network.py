@@ -57,7 +57,7 @@ class MSTKDNet(MissingModalityNetwork):
         convolutional = architecture.down_to(level)
         above, channels = convolutional.features[-2:]
         strides = token_strides(architecture, level)
-        patch = product([(1,) * architecture.dimensions, *strides])
+        patch = product(strides, (1,) * architecture.dimensions)
         grid = [size // p for size, p in zip(architecture.size_at(level), patch, strict=True)]
         self.encoder = convolutional.encoder(num_modalities + num_extra_channels)
         self.transformer = Transformer(

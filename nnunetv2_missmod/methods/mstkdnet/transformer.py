@@ -118,8 +118,8 @@ class TokenDecoder(nn.Module):
         ones = (1,) * architecture.dimensions
         joins = NUM_TAPS - 1
         coarse_first = [*reversed([tuple(stride) for stride in strides]), *[ones] * joins]
-        steps = [*coarse_first[: joins - 1], product([ones, *coarse_first[joins - 1 :]])]  # the last takes what is left
-        reached = [product([ones, *steps[:step]]) for step in range(NUM_TAPS)]  # how much finer than the grid
+        steps = [*coarse_first[: joins - 1], product(coarse_first[joins - 1 :], ones)]  # the last takes what is left
+        reached = [product(steps[:step], ones) for step in range(NUM_TAPS)]  # how much finer than the grid
         self.taps = nn.ModuleList(enlarged_tap(architecture, embed_dim, channels, stride) for stride in reached)
         self.upsamplings = nn.ModuleList(enlarge(architecture, channels, stride) for stride in steps)
         self.joins = nn.ModuleList(architecture.conv(channels, channels) for _ in steps)
@@ -143,6 +143,6 @@ def enlarge(architecture: Architecture, channels: int, stride: Sequence[int]) ->
     return architecture.deconv(channels, channels, stride) if max(stride) > 1 else nn.Identity()
 
 
-def product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Multiply strides along each axis."""
-    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+def product(strides: Sequence[Sequence[int]], ones: Sequence[int]) -> tuple[int, ...]:
+    """Multiply strides along each axis; of no strides, ``ones``."""
+    return tuple(math.prod(axis) for axis in zip(ones, *strides, strict=True))
