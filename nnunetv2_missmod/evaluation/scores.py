@@ -1,0 +1,249 @@
+"""The long table of a model's scores, one row per case, subset and region, and the files of a folder that holds it.
+
+``scores.csv`` is what is read back; ``scores.parquet`` holds the same; ``provenance.json`` says whose scores they are.
+Every file is replaced as a whole, so that a killed run leaves the scores of its finished cases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+SCORES_CSV = "scores.csv"
+SCORES_PARQUET = "scores.parquet"
+PROVENANCE = "provenance.json"
+
+
+class RegionScores(NamedTuple):
+    """What one region of one segmentation scores; NaN where a score is undefined."""
+
+    region: str
+    dice: float
+    hd95: float  # mm
+    nsd: float
+    sensitivity: float
+    volume_error: float  # (predicted - reference) / reference
+    lesion_dice: float
+    num_reference: int  # voxels
+    num_predicted: int  # voxels
+    num_voxels: int  # of the image, without ignored ones
+
+
+DTYPES = {
+    "case": "str",
+    "subset": "str",
+    "num_present": "int64",
+    "region": "str",
+    "dice": "float64",
+    "hd95": "float64",
+    "nsd": "float64",
+    "sensitivity": "float64",
+    "volume_error": "float64",
+    "lesion_dice": "float64",
+    "num_reference": "int64",
+    "num_predicted": "int64",
+    "num_voxels": "int64",
+}
+KEY = ["case", "subset", "region"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Whose scores they are and how they came about; what is in ``provenance.json``."""
+
+    model: str  # such as DCSegTrainer__nnUNetPlans__3d_fullres
+    dataset: str
+    trainer: str
+    plans: str
+    configuration: str
+    folds: list[int | str]
+    checkpoint: str
+    modalities: list[str]
+    subsets: dict[str, list[str]]  # name -> modalities, in the order of modalities.all_subsets
+    sampled: bool  # the subsets are a sample of all that there are
+    regions: list[str]
+    region_labels: dict[str, list[int]]
+    empty_policy: str
+    nsd_tolerance_mm: float
+    min_voxels: dict[str, int]
+    images: str
+    labels: str
+    predictions: str | None  # folder of the masks, relative to that of the scores; None: not kept
+    file_ending: str
+    versions: dict[str, str]
+
+
+class Scores(NamedTuple):
+    """The long table of a model and its provenance."""
+
+    table: pd.DataFrame
+    provenance: Provenance
+
+
+def case_table(
+    case: str, scores: Mapping[str, Sequence[RegionScores]], subsets: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """Lay out the scores of one case as rows of the long table.
+
+    Args:
+        case: its name.
+        scores: subset -> its regions' scores.
+        subsets: subset -> its modalities.
+    """
+    rows = [
+        {"case": case, "subset": subset, "num_present": len(subsets[subset]), **region._asdict()}
+        for subset, regions in scores.items()
+        for region in regions
+    ]
+    table: pd.DataFrame = pd.DataFrame(rows, columns=list(DTYPES)).astype(DTYPES)
+    return table
+
+
+def open_scores(folder: Path, provenance: Provenance) -> pd.DataFrame:
+    """Start a folder of scores, or take up the one of a killed run.
+
+    Returns:
+        The long table of the cases that are finished.
+
+    Raises:
+        ValueError: the folder holds the scores of something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SCORES_CSV).exists():
+        write_scores(folder, case_table("", {}, {}))
+        write_provenance(folder, provenance)
+        return read_scores(folder).table
+    table, before = read_scores(folder)
+    _check_same(folder, before, provenance)
+    write_provenance(folder, provenance)
+    finished: pd.DataFrame = table[table["case"].isin(finished_cases(table, provenance))].reset_index(drop=True)
+    return finished
+
+
+def finished_cases(table: pd.DataFrame, provenance: Provenance) -> set[str]:
+    """Name the cases that have a row for every subset and region."""
+    per_case = table.groupby("case").size()
+    return set(per_case[per_case == len(provenance.subsets) * len(provenance.regions)].index)
+
+
+def append_case(folder: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Add a case's rows to the long table, in place of any that it has, and write it.
+
+    Returns:
+        The longer table.
+    """
+    table = pd.concat([table[~table["case"].isin(rows["case"])], rows], ignore_index=True)
+    write_scores(folder, table)
+    return table
+
+
+def write_scores(folder: Path, table: pd.DataFrame) -> None:
+    """Write the long table as CSV and Parquet, the CSV last: what it holds is finished."""
+    table = table[list(DTYPES)]
+    write_whole(folder / SCORES_PARQUET, lambda file: table.to_parquet(file, index=False))
+    write_whole(folder / SCORES_CSV, lambda file: table.to_csv(file, index=False))
+
+
+def write_provenance(folder: Path, provenance: Provenance) -> None:
+    """Write ``provenance.json``."""
+    text = json.dumps(asdict(provenance), indent=2) + "\n"
+    write_whole(folder / PROVENANCE, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Replace a file at once: whoever reads it finds the old one or the new one."""
+    partial = file.with_name(f".{file.name}.partial")
+    write(partial)
+    os.replace(partial, file)
+
+
+def read_scores(folder: Path) -> Scores:
+    """Read the scores of a model back.
+
+    Raises:
+        ValueError: names the file that is missing, cannot be read or does not fit the others, and the way out.
+    """
+    provenance = _read_provenance(folder / PROVENANCE)
+    file = folder / SCORES_CSV
+    table = _read_table(file)
+    for column, known in (("region", provenance.regions), ("subset", list(provenance.subsets))):
+        unknown = sorted(set(table[column]) - set(known))
+        if unknown:
+            raise ValueError(
+                f"{file}: expected the {column}s of {PROVENANCE} ({', '.join(known)}), got {', '.join(unknown)}. "
+                f"The two files are of different runs: run missmod evaluate again into an empty folder."
+            )
+    twice = table[table.duplicated(KEY)]
+    if len(twice):
+        raise ValueError(
+            f"{file}: expected one row per case, subset and region, got {' / '.join(twice[KEY].iloc[0])} more than "
+            f"once. Remove all but one of them."
+        )
+    return Scores(table, provenance)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    _check_exists(file)
+    try:
+        columns = pd.read_csv(file, nrows=0).columns
+        lacking = [column for column in DTYPES if column not in columns]
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        # Only an empty field is NaN: a case or a modality may well be called NA.
+        floats = {column: [""] for column, dtype in DTYPES.items() if dtype == "float64"}
+        table = pd.read_csv(
+            file,
+            usecols=list(DTYPES),
+            dtype={column: DTYPES[column] for column in DTYPES},
+            keep_default_na=False,
+            na_values=floats,
+            float_precision="round_trip",
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{file}: expected a table with the columns {', '.join(DTYPES)}, but {error}. Run missmod evaluate again "
+            f"into an empty folder."
+        ) from error
+    ordered: pd.DataFrame = table[list(DTYPES)]
+    return ordered
+
+
+def _read_provenance(file: Path) -> Provenance:
+    _check_exists(file)
+    names = [each.name for each in fields(Provenance)]
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file}: expected a JSON object with {', '.join(names)}, but {error}. Run missmod evaluate again into an "
+            f"empty folder."
+        ) from error
+    return Provenance(**{name: found[name] for name in names})
+
+
+def _check_exists(file: Path) -> None:
+    if not file.is_file():
+        raise ValueError(
+            f"Expected a folder of scores with {SCORES_CSV} and {PROVENANCE}, as missmod evaluate writes it; {file} "
+            f"is missing. Run missmod evaluate -o {file.parent}, or give another folder."
+        )
+
+
+def _check_same(folder: Path, before: Provenance, now: Provenance) -> None:
+    old, new = asdict(before), json.loads(json.dumps(asdict(now)))
+    differing = [name for name in new if name != "versions" and old[name] != new[name]]
+    if differing:
+        details = "; ".join(f"{name}: {old[name]} there, {new[name]} now" for name in differing)
+        raise ValueError(
+            f"{folder / PROVENANCE}: expected the scores of this same run to continue, got those of another "
+            f"({details}). Give another folder, or delete this one's {SCORES_CSV} to start over."
+        )
