@@ -17,7 +17,11 @@ setup(
     # they have a path on every kind of install.
     packages=[*find_packages(include=["nnunetv2_missmod*"]), "nnunetv2_missmod.trainers", "nnunetv2_missmod.plans"],
     package_dir={"nnunetv2_missmod.trainers": "trainers", "nnunetv2_missmod.plans": "plans"},
-    package_data={"nnunetv2_missmod": ["py.typed"], "nnunetv2_missmod.plans": ["*.json", "README.md"]},
+    package_data={
+        "nnunetv2_missmod": ["py.typed"],
+        "nnunetv2_missmod.plans": ["*.json", "README.md"],
+        "nnunetv2_missmod.evaluation.report": ["templates/*", "assets/*"],
+    },
     install_requires=[
         "nnunetv2>=2.8.0,<3",
         "torch>=2.3",
@@ -28,9 +32,15 @@ setup(
         "SimpleITK",
         "numpy",
         "scipy",
+        "monai",
+        "pandas",
+        "pyarrow",
+        "matplotlib>=3.8",
+        "seaborn",
+        "jinja2",
         "rich",
         "tqdm",
     ],
-    extras_require={"dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-tqdm"]},
+    extras_require={"dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-tqdm", "pandas-stubs", "markdown-it-py"]},
     entry_points={"console_scripts": ["missmod = nnunetv2_missmod.commands:main"]},
 )

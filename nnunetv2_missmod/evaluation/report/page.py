@@ -1,0 +1,135 @@
+"""The report: one HTML file that opens from disk without a network, and the same tables to paste elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nnunetv2_missmod.evaluation.report.figures import draw_all
+from nnunetv2_missmod.evaluation.report.inputs import Comparison, Model, load_comparison
+from nnunetv2_missmod.evaluation.report.metrics import Metric, measured
+from nnunetv2_missmod.evaluation.report.overlays import Overlay, draw_overlay, region_colours
+from nnunetv2_missmod.evaluation.report.tables import build_table, to_csv, to_latex, to_markdown
+from nnunetv2_missmod.evaluation.report.viewer import Viewer, viewer_of
+from nnunetv2_missmod.evaluation.report.volumes import Case, read_case, shown_cases, with_predictions
+
+HERE = Path(__file__).parent
+TEMPLATES, ASSETS = HERE / "templates", HERE / "assets"
+POLICIES = {
+    "nnunet": "nnU-Net's: where truth and prediction are both empty nothing is scored; where one is, Dice and surface "
+    "Dice are 0 and HD95 is undefined",
+    "brats": "BraTS's: where truth and prediction are both empty Dice and surface Dice are 1 and HD95 is 0 mm; where "
+    "one is, they are 0 and HD95 is 374 mm",
+}
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write ``out/index.html`` and ``out/table.md``, ``.tex`` and ``.csv`` for one or several models' scores.
+
+    Args:
+        folders: what `missmod evaluate` wrote, one folder per model.
+        out: the folder to write to; the report's own files in it are replaced.
+
+    Returns:
+        The HTML file. Overlays and viewer need the predictions and images; without them the page says so.
+
+    Raises:
+        ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
+    """
+    comparison = load_comparison(folders)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
+    metrics = measured(comparison.scores)
+    tables = [build_table(comparison, metric) for metric in metrics]
+    overlays, viewer, notes = _pictures(comparison)
+    page = render(
+        "report.html",
+        comparison=comparison,
+        tables=tables,
+        figures={metric.column: draw_all(comparison, metric) for metric in metrics},
+        undefined={metric.column: undefined_share(comparison, metric) for metric in metrics},
+        overlays=overlays,
+        viewer=viewer,
+        notes=[*comparison.notes, *notes],
+        colours=dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True)),
+        facts=facts(comparison),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    writers = {"table.md": to_markdown, "table.tex": to_latex, "table.csv": to_csv}
+    for name, writer in writers.items():
+        (out / name).write_text(writer(tables), encoding="utf-8")
+    (out / "index.html").write_text(page, encoding="utf-8")
+    return out / "index.html"
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template; everything but our own assets and figures is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["verbatim"] = Markup
+    environment.globals["asset"] = lambda name: Markup((ASSETS / name).read_text(encoding="utf-8"))
+    return environment.get_template(template).render(content)
+
+
+def undefined_share(comparison: Comparison, metric: Metric) -> float:
+    """Share of the scores, in percent, that a metric leaves undefined."""
+    return float(comparison.scores[metric.column].isna().mean() * 100)
+
+
+def facts(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What was measured on what: titles, each with a text per model."""
+    columns = [_facts_of(comparison, name, model) for name, model in comparison.models.items()]
+    return [(title, [column[title] for column in columns]) for title in columns[0]]
+
+
+def _facts_of(comparison: Comparison, name: str, model: Model) -> dict[str, str]:
+    known = model.provenance
+    scores = comparison.scores[comparison.scores["model"] == name]
+    regions = known["region_labels"]
+    sampled = " (a sample: all subsets would be too many)" if known.get("sampled") else ""
+    smallest = known.get("min_voxels") or {}
+    return {
+        "Model": str(known["model"]),
+        "Scores": model.folder.resolve().name,
+        "Dataset": str(known["dataset"]),
+        "Plan": _listed([known.get("plans"), known.get("configuration")]),
+        "Folds": _listed(known.get("folds") or []),
+        "Checkpoint": _listed([known.get("checkpoint")]),
+        "Cases": str(scores["case"].nunique()),
+        "Modalities": _listed(comparison.modalities),
+        "Subsets": f"{len(comparison.subsets)}{sampled}",
+        "Regions": "; ".join(f"{region}: labels {_listed(regions[region])}" for region in comparison.regions),
+        "Empty masks": POLICIES.get(str(known["empty_policy"]), str(known["empty_policy"])),
+        "Tolerance of NSD": f"{known['nsd_tolerance_mm']} mm",
+        "Post-processing": "; ".join(f"{r}: dropped below {n} voxels" for r, n in smallest.items()) or "none",
+        "Images": "/".join(Path(str(known.get("images") or "–")).parts[-2:]),
+        "Versions": _listed(f"{package} {version}" for package, version in (known.get("versions") or {}).items()),
+    }
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(str(value) for value in values if value is not None) or "–"
+
+
+def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, list[str]]:
+    """Overlays of the shown cases and the first one's viewer, as far as the files are there, and notes on the rest."""
+    models, notes = with_predictions(comparison)
+    if not models:
+        return [], None, [*notes, "Without predictions this report has no overlays and no viewer."]
+    read = [read_case(comparison, name, description) for name, description in shown_cases(comparison).items()]
+    cases = [case for case in read if isinstance(case, Case)]
+    notes += [note for note in read if isinstance(note, str)]
+    overlays = [draw_overlay(comparison, case, models) for case in cases]
+    viewer = viewer_of(comparison, cases[0], models) if cases else None
+    if isinstance(viewer, str):
+        return overlays, None, [*notes, viewer]
+    return overlays, viewer, notes

@@ -1,0 +1,266 @@
+"""From the long table of scores to what papers print: means, robustness curves, contributions and intervals.
+
+A long table has one row per case x subset x region. ``subset_means`` makes it the table of a paper, one row per subset
+and one column per region, from which the other means follow. A score that is NaN is undefined and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.integrate import trapezoid
+
+BETTER: dict[str, Literal["higher", "lower", "zero"]] = {
+    "dice": "higher",
+    "hd95": "lower",
+    "nsd": "higher",
+    "sensitivity": "higher",
+    "volume_error": "zero",
+    "lesion_dice": "higher",
+}
+ROW = ("case", "subset", "region")  # what a row of the long table is about
+KEYS = (*ROW, "num_present")
+MAX_UNDEFINED = 0.2  # of the resamples; a score defined in one case alone is missing from a quarter of them or more
+
+Summary = Callable[[pd.DataFrame], "pd.DataFrame | pd.Series[float]"]
+
+
+# --- means ------------------------------------------------------------------------------------------------------------
+
+
+def subset_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean over the cases, one row per subset (smallest first) and one column per region.
+
+    NaN where the metric is undefined in every case.
+
+    Raises:
+        ValueError: the table is empty, lacks columns, has a row twice, or names subsets that do not fit their size.
+    """
+    wide = wide_table(table, metric)
+    return _as_means(wide.mean().to_numpy(), wide.columns)
+
+
+def mean_over_subsets(means: pd.DataFrame) -> pd.Series[float]:
+    """Mean of the subsets' means by region: a paper's column "average".
+
+    Args:
+        means: one row per subset, one column per region, as ``subset_means`` gives them.
+    """
+    return means.mean()
+
+
+def robustness_curve(means: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the subsets' means by number of modalities present, D_1 .. D_N: one column per region.
+
+    A number of which the table has no subset has no row.
+
+    Args:
+        means: one row per subset, one column per region, as ``subset_means`` gives them.
+    """
+    sizes = pd.Index([len(members(subset)) for subset in means.index], name="num_present")
+    return means.groupby(sizes).mean()
+
+
+def robustness_area(means: pd.DataFrame, normalised: bool = False) -> pd.Series[float]:
+    """Area under the robustness curve by region, as CCSD sums it: D_1/2 + D_2 + ... + D_{N-1} + D_N/2.
+
+    It is the trapezoid rule; where subsets are a sample that lacks a size, the chord spans the gap. NaN where a size's
+    mean is undefined, or where the table lacks the single modalities or the full set. With one modality it is D_1.
+
+    Args:
+        means: one row per subset, one column per region, as ``subset_means`` gives them.
+        normalised: divide by N - 1, so that the area is the mean height of the curve, in the metric's unit.
+    """
+    curve = robustness_curve(means)
+    num_modalities = len(modality_names(means.index))
+    if num_modalities == 1:
+        return curve.mean()
+    area: pd.Series[float] = pd.Series(trapezoid(curve.to_numpy(), x=curve.index, axis=0), index=curve.columns)
+    if (curve.index[0], curve.index[-1]) != (1, num_modalities):
+        area[:] = np.nan
+    if normalised:
+        area /= num_modalities - 1
+    return area
+
+
+# --- contribution -----------------------------------------------------------------------------------------------------
+
+
+def contribution(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean gain from adding a modality, one row per modality and one column per region.
+
+    The gain of m over a subset S without it is mean(S + m) - mean(S), where the means are over cases. It is averaged
+    over all S for which both S and S + m are in the table; S is never empty, and m alone is no gain. Its sign says
+    better or worse: positive is a higher Dice, a smaller distance (mm), a smaller absolute volume error. NaN where the
+    table has no such pair.
+
+    Raises:
+        ValueError: as ``subset_means``, or the metric is not in ``BETTER``.
+    """
+    scores = checked(table, metric)
+    means = subset_means(scores.assign(**{metric: _goodness(scores[metric], metric)}), metric)
+    gains = {
+        modality: means.loc[[after for _, after in pairs]].to_numpy() - means.loc[[before for before, _ in pairs]]
+        for modality, pairs in modality_pairs(means.index).items()
+    }
+    by_modality = pd.DataFrame({modality: gain.mean() for modality, gain in gains.items()}).T
+    rows: pd.DataFrame = by_modality.rename_axis(index="modality", columns="region")
+    return rows
+
+
+def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Pair, for each modality, the subsets without it with the same subsets with it, where both are there."""
+    name_of = {frozenset(members(subset)): subset for subset in subsets}
+    return {
+        modality: [
+            (subset, name_of[without | {modality}])
+            for without, subset in name_of.items()
+            if modality not in without and without | {modality} in name_of
+        ]
+        for modality in modality_names(name_of.values())
+    }
+
+
+def members(subset: str) -> list[str]:
+    """Modalities of a subset's name."""
+    return subset.split("+")
+
+
+def modality_names(subsets: Iterable[str]) -> list[str]:
+    """List the modalities that occur in the subsets, in the order of the full set, which is that of the channels."""
+    largest_first = sorted(subsets, key=lambda subset: (-len(members(subset)), subset))
+    return list(dict.fromkeys(modality for subset in largest_first for modality in members(subset)))
+
+
+def _goodness(values: pd.Series[float], metric: str) -> pd.Series[float]:
+    """Turn a metric so that more is better."""
+    check_direction(metric)
+    goodness: pd.Series[float] = {"higher": values, "lower": -values, "zero": -values.abs()}[BETTER[metric]]
+    return goodness
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def bootstrap_intervals(
+    table: pd.DataFrame,
+    metric: str,
+    summary: Summary = pd.DataFrame.copy,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Percentile bootstrap interval over the cases of the subsets' means, or of a summary of them.
+
+    Cases are drawn with replacement, each with all its rows. Bounds are NaN for a single case, and where more than a
+    fifth of the resamples leave the summary undefined, as when one case alone has a score.
+
+    Args:
+        table: the long table of one model.
+        metric: any metric column.
+        summary: a function of the subsets' means, such as ``mean_over_subsets`` or ``robustness_area``.
+        resamples: how many times the cases are drawn.
+        confidence: of the interval, between 0 and 1.
+        seed: the same seed gives the same bounds, whatever the order of the rows.
+
+    Returns:
+        Columns ``estimate``, ``low``, ``high``; indexed by region, and by region and row where the summary has rows.
+    """
+    if not (resamples >= 1 and 0 < confidence < 1):
+        raise ValueError(
+            f"Expected at least one resample and a confidence between 0 and 1, got {resamples} and {confidence}. "
+            f"The usual values are 1000 and 0.95."
+        )
+    wide = wide_table(table, metric)
+    estimate = _flat(summary(subset_means(table, metric)))
+    resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
+    draws = pd.DataFrame([_flat(summary(_as_means(means, wide.columns))).to_numpy() for means in resampled])
+    known = (len(wide) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
+    bounds = np.where(known, draws.quantile([(1 - confidence) / 2, (1 + confidence) / 2]), np.nan)
+    intervals: pd.DataFrame = estimate.to_frame("estimate").assign(low=bounds[0], high=bounds[1])
+    return intervals
+
+
+def _resampled_means(
+    values: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Mean over drawn cases of values (cases, K) -> (resamples, K); NaN where no drawn case has one."""
+    cases = len(values)
+    times_drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+    defined = ~np.isnan(values)
+    count = times_drawn @ defined
+    total = times_drawn @ np.where(defined, values, 0)
+    means: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means
+
+
+def _flat(summary: pd.DataFrame | pd.Series[float]) -> pd.Series[float]:
+    by_region: Any = summary if isinstance(summary, pd.Series) else summary.unstack()
+    flat: pd.Series[float] = by_region
+    return flat
+
+
+# --- the long table ---------------------------------------------------------------------------------------------------
+
+
+def wide_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Spread a long table: one row per case, sorted; one column per region and subset, in the order of a paper."""
+    scores = checked(table, metric)
+    channel = {modality: i for i, modality in enumerate(modality_names(scores["subset"].unique()))}
+    subsets = sorted(
+        scores["subset"].unique(), key=lambda subset: (len(members(subset)), [channel[m] for m in members(subset)])
+    )
+    columns = pd.MultiIndex.from_product([list(scores["region"].unique()), subsets], names=["region", "subset"])
+    by_case = scores.pivot(index="case", columns=["region", "subset"], values=metric)
+    wide: pd.DataFrame = by_case.reindex(columns=columns).astype(float)
+    return wide
+
+
+def _as_means(values: NDArray[np.float64], columns: pd.Index[Any]) -> pd.DataFrame:
+    """Fold the means (K,) of the columns of ``wide_table`` into one row per subset and one column per region."""
+    regions, subsets = columns.unique("region"), columns.unique("subset")
+    means: pd.DataFrame = pd.DataFrame(values.reshape(len(regions), len(subsets)).T, index=subsets, columns=regions)
+    return means
+
+
+def checked(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Give the columns of a long table that a summary of ``metric`` needs."""
+    metrics = [name for name in table.select_dtypes("number").columns if name not in KEYS]
+    if metric not in metrics:
+        raise ValueError(f"Expected one of the metric columns {', '.join(metrics) or '(none)'}, got {metric!r}.")
+    missing = [key for key in KEYS if key not in table.columns]
+    if missing or table.empty:
+        raise ValueError(
+            f"Expected a long table with rows and the columns {', '.join(KEYS)}, got {len(table)} rows without "
+            f"{missing}. Write one with `missmod evaluate`."
+        )
+    if np.isinf(table[metric].astype(float)).any():
+        raise ValueError(f"Expected {metric} finite, or NaN where undefined, got infinity. Replace it by NaN.")
+    twice = table[table.duplicated(list(ROW))]
+    if len(twice):
+        raise ValueError(
+            f"Expected one row per case, subset and region, got a second one for {twice[list(ROW)].iloc[0].to_list()}. "
+            f"Give the tables of several models one by one."
+        )
+    sizes = table["subset"].map(lambda subset: len(members(subset)))
+    wrong = table[sizes != table["num_present"]]
+    if len(wrong):
+        raise ValueError(
+            f"Expected subsets named by their modalities, joined by '+', got {wrong['subset'].iloc[0]!r} with "
+            f"num_present {wrong['num_present'].iloc[0]}. Rename modalities that have a '+' in their name."
+        )
+    scores: pd.DataFrame = table[[*KEYS, metric]]
+    return scores
+
+
+def check_direction(metric: str) -> None:
+    """Make sure that it is known whether more of a metric is better."""
+    if metric not in BETTER:
+        raise ValueError(
+            f"Expected a metric of which it is known what is better, {', '.join(BETTER)}, got {metric!r}. Add it to "
+            f"BETTER in {__name__}."
+        )

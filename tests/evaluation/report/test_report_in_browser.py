@@ -1,0 +1,195 @@
+"""The report in a real browser: headless Chromium with WebGL in software, from disk and without a network.
+
+A probe is appended to a copy of the page; it works the switches as a reader does and writes what it finds into the
+page, which Chromium then dumps. Where no browser is installed these tests are skipped.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_page import Page
+from small_folders import write_data, write_model
+
+from nnunetv2_missmod.evaluation.report.page import write_report
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
+         "--enable-unsafe-swiftshader", "--hide-scrollbars", "--no-first-run", "--disable-extensions",
+         "--disable-background-networking", "--enable-logging=stderr", "--virtual-time-budget=60000"]  # fmt: skip
+PROBE = """
+<script>
+(async () => {
+  const found = {};
+  const get = (id) => document.getElementById(id);
+  const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+  const choose = (id, value) => {
+    get(id)[get(id).type === "checkbox" ? "checked" : "value"] = value;
+    for (const kind of ["input", "change"]) get(id).dispatchEvent(new Event(kind, { bubbles: true }));
+  };
+  const cells = () => [...document.querySelectorAll("table.scores td.score")]
+    .filter((cell) => cell.checkVisibility()).map((cell) => cell.innerText);
+  const frame = async () => {
+    const before = get("niivue").dataset.shown;
+    for (let i = 0; i < 100 && !get("niivue").dataset.shown; i++) await wait(100);
+    await wait(1000);
+    const gl = get("niivue").niivue.gl;
+    get("niivue").niivue.drawScene();
+    const pixels = new Uint8Array(gl.drawingBufferWidth * gl.drawingBufferHeight * 4);
+    gl.readPixels(0, 0, gl.drawingBufferWidth, gl.drawingBufferHeight, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+    const counts = { width: gl.drawingBufferWidth, height: gl.drawingBufferHeight, bright: 0, coloured: 0 };
+    for (let i = 0; i < pixels.length; i += 4) {
+      const [low, high] = [Math.min(...pixels.slice(i, i + 3)), Math.max(...pixels.slice(i, i + 3))];
+      counts.bright += high > 40;
+      counts.coloured += high - low > 60;
+    }
+    return { ...counts, volumes: JSON.parse(get("niivue").dataset.shown), status: get("viewer-status").innerText };
+  };
+  try {
+    found.dice = cells();
+    found.wide = document.documentElement.scrollWidth - window.innerWidth;
+    choose("metric", "hd95");
+    found.hd95 = cells();
+    const overlays = () => [...document.querySelectorAll(".overlays")].filter((part) => part.checkVisibility());
+    found.overlays = [overlays().length, overlays()[0].dataset.case, overlays()[0].dataset.model];
+    choose("overlay-case", "1");
+    choose("overlay-model", "1");
+    found.chosen = [overlays().length, overlays()[0].dataset.case, overlays()[0].dataset.model];
+    choose("overlay-channel", "1");
+    found.pictures = [...overlays()[0].querySelectorAll("use.picture")]
+      .map((use) => [use.closest("figure").querySelector("b").innerText, use.getAttribute("href")]);
+    found.sizes = [...overlays()[0].querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width);
+    found.all = await frame();
+    choose("viewer-subset", "FLAIR");
+    choose("viewer-image", "1");
+    found.other = await frame();
+    choose("viewer-truth", false);
+    choose("viewer-prediction", false);
+    found.bare = await frame();
+    choose("viewer-truth", true);
+    choose("viewer-prediction", true);
+    await frame();
+  } catch (error) {
+    found.error = String(error.stack);
+  }
+  for (const part of document.querySelectorAll("header, main > section:not(#viewer)")) part.hidden = true;
+  const box = get("niivue").getBoundingClientRect();
+  found.box = [box.left, box.top, box.right, box.bottom];
+  const note = document.createElement("script");
+  note.type = "application/json";
+  note.id = "found";
+  note.textContent = JSON.stringify(found).replaceAll("<", "\\\\u003c");
+  document.body.append(note);
+})();
+</script>
+"""
+
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium (Debian: apt-get install chromium)"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+def open_page(html, folder, width, height):
+    """Open a page with the probe: what the probe found, the console's lines, and a screenshot."""
+    folder.mkdir(exist_ok=True)
+    file, picture = folder / "probed.html", folder / "page.png"
+    file.write_text(html.removesuffix("</body>\n</html>") + PROBE, encoding="utf-8")
+    command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"]
+    command += [f"--screenshot={picture}", "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env={"HOME": str(folder)})
+    found = re.search(r'<script type="application/json" id="found">(.*?)</script>', done.stdout, flags=re.DOTALL)
+    assert found, done.stderr[-3000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(found.group(1)), console, picture
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A report on two models, as files and as it appears at two widths."""
+    root = tmp_path_factory.mktemp("browser")
+    truths = write_data(root)
+    for seed, trainer in enumerate(("DCSegTrainer", "M3AETrainer")):
+        write_model(root / trainer, root, truths, trainer=trainer, seed=seed)
+    html = write_report([root / "DCSegTrainer", root / "M3AETrainer"], root / "report").read_text(encoding="utf-8")
+    return html, root
+
+
+@pytest.fixture(scope="module")
+def desktop(page):
+    html, root = page
+    return html, *open_page(html, root / "desktop", 1280, 900)
+
+
+def scores_in(html, metric):
+    return [c["text"] for row in Page(html).tables[metric] for c in row if c.get("class", "").startswith("score")]
+
+
+def test_the_probe_ran_to_its_end_and_the_console_is_empty(desktop):
+    _, found, console, _ = desktop
+    assert "error" not in found
+    assert console == []
+
+
+def test_the_table_that_shows_is_dice_and_after_the_switch_hd95(desktop):
+    html, found, *_ = desktop
+    assert found["dice"] == scores_in(html, "dice")
+    assert found["hd95"] == scores_in(html, "hd95")
+    assert found["hd95"] != found["dice"]
+
+
+def test_overlays_of_one_case_and_model_show_at_a_time(desktop):
+    _, found, *_ = desktop
+    assert found["overlays"] == [1, "0", "0"]
+    assert found["chosen"] == [1, "1", "1"]
+    assert min(found["sizes"]) > 60
+
+
+def test_the_chosen_channel_is_shown_only_where_it_is_present(desktop):
+    _, found, *_ = desktop
+    modalities = ["FLAIR", "T1", "T1c", "T2"]
+    assert len(found["pictures"]) == 15 * 3
+    for subset, link in found["pictures"]:
+        shown = modalities[int(link.rsplit("-", 1)[1])]
+        assert shown == ("T1" if "T1" in subset.split("+") else subset.split("+")[0])
+
+
+def test_the_viewer_plots_image_truth_and_prediction(desktop):
+    _, found, *_ = desktop
+    everything = found["all"]
+    assert everything["volumes"] == ["image0.nii.gz", "mask14.nii.gz", "truth.nii.gz"]
+    assert everything["status"] == ""
+    pixels = everything["width"] * everything["height"]
+    assert everything["bright"] > 0.1 * pixels
+    assert everything["coloured"] > 0.01 * pixels
+
+
+def test_the_viewer_switches_image_subset_and_layers(desktop):
+    _, found, *_ = desktop
+    assert found["other"]["volumes"] == ["image1.nii.gz", "mask0.nii.gz", "truth.nii.gz"]
+    assert found["other"]["coloured"] > 0
+    assert found["bare"]["coloured"] == 0
+    assert found["bare"]["bright"] > 0.1 * found["bare"]["width"] * found["bare"]["height"]
+
+
+def test_the_canvas_is_on_the_screen(desktop):
+    _, found, _, picture = desktop
+    left, top, right, bottom = map(round, found["box"])
+    with Image.open(picture) as screenshot:
+        pixels = np.asarray(screenshot.convert("RGB")).astype(int)[max(top, 0) : bottom, left:right]
+    assert pixels.std() > 10
+    assert ((pixels.max(2) - pixels.min(2)) > 60).mean() > 0.01
+
+
+def test_at_a_phones_width_nothing_but_the_tables_scrolls_sideways(page):
+    html, root = page
+    found, console, _ = open_page(html, root / "phone", 390, 800)
+    assert "error" not in found
+    assert console == []
+    assert found["wide"] <= 0
+    assert found["dice"] == scores_in(html, "dice")
+    assert found["all"]["coloured"] > 0

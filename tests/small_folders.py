@@ -1,0 +1,115 @@
+"""Model folders as `missmod evaluate` writes them: the phantom's images, masks by disturbing the truth."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+from scipy import ndimage
+
+from nnunetv2_missmod.datasets.phantom import modality_names, phantom_case
+
+SHAPE = (32, 36, 40)
+SPACING = (1.0, 1.0, 1.5)  # x, y, z
+REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+
+
+def write_volume(file, array, spacing=SPACING):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(file), useCompression=True)
+
+
+def write_data(folder, *, num_modalities=4, cases=("case_001", "case_002", "case_003"), shape=SHAPE):
+    """Images and labels of some phantom cases; returns the truth of each."""
+    truths = {}
+    for number, case in enumerate(cases):
+        images, truth = phantom_case(np.random.default_rng(number), modality_names(num_modalities), shape)
+        for channel, image in enumerate(images):
+            write_volume(folder / "imagesTs" / f"{case}_{channel:04d}.nii.gz", image)
+        write_volume(folder / "labelsTs" / f"{case}.nii.gz", truth)
+        truths[case] = truth
+    return truths
+
+
+def disturbed(truth, strength, rng):
+    """The truth, redrawn after smooth noise: the stronger, the worse."""
+    noise = ndimage.gaussian_filter(rng.normal(size=(4, *truth.shape)), (0, 2, 2, 2)) * 15 * strength
+    chances = ndimage.gaussian_filter((truth == np.arange(4)[:, None, None, None]).astype(float), (0, 1, 1, 1))
+    return (chances + noise * (ndimage.maximum_filter(truth, 5) > 0)).argmax(0).astype(np.uint8)
+
+
+def scores_of(truth, prediction):
+    """A row of metrics for each region; those but Dice and the volumes are only plausible."""
+    for region, labels in REGIONS.items():
+        one, two = np.isin(truth, labels), np.isin(prediction, labels)
+        total = one.sum() + two.sum()
+        dice = 2 * (one & two).sum() / total if total else np.nan
+        found = (one & two).sum() / one.sum() if one.any() else np.nan
+        yield {
+            "region": region,
+            "dice": dice,
+            "hd95": 1 + 30 * (1 - dice) if one.any() and two.any() else np.nan,
+            "nsd": dice**1.5,
+            "sensitivity": found,
+            "volume_error": (two.sum() - one.sum()) / one.sum() if one.any() else np.nan,
+            "lesion_dice": 0.9 * dice,
+            "num_reference": int(one.sum()),
+            "num_predicted": int(two.sum()),
+        }
+
+
+def write_model(folder, data, truths, *, trainer="DCSegTrainer", strength=0.3, modalities=None, save=True, seed=0):
+    """Write scores, provenance and predictions of a model; returns the long table."""
+    modalities = list(modalities or modality_names(4))
+    rng = np.random.default_rng(seed)
+    sizes = range(1, len(modalities) + 1)
+    subsets = {"+".join(m): list(m) for size in sizes for m in itertools.combinations(modalities, size)}
+    rows = []
+    for case, truth in truths.items():
+        for subset, present in subsets.items():
+            mask = disturbed(truth, strength * (1.3 - len(present) / len(modalities)), rng)
+            rows += [
+                {"case": case, "subset": subset, "num_present": len(present), **row} for row in scores_of(truth, mask)
+            ]
+            if save:
+                write_volume(folder / "predictions" / subset / f"{case}.nii.gz", mask)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "scores.csv", index=False)
+    write_provenance(folder, data, trainer, modalities, subsets)
+    return table
+
+
+def write_provenance(folder, data, trainer, modalities, subsets):
+    provenance = {
+        "model": f"{trainer}__nnUNetPlans__3d_fullres",
+        "dataset": "Dataset501_Phantom",
+        "trainer": trainer,
+        "plans": "nnUNetPlans",
+        "configuration": "3d_fullres",
+        "folds": [0],
+        "checkpoint": "checkpoint_final.pth",
+        "modalities": modalities,
+        "subsets": subsets,
+        "sampled": False,
+        "regions": list(REGIONS),
+        "region_labels": REGIONS,
+        "empty_policy": "nnunet",
+        "nsd_tolerance_mm": 1.0,
+        "min_voxels": {},
+        "images": str(data / "imagesTs"),
+        "labels": str(data / "labelsTs"),
+        "predictions": "predictions",
+        "file_ending": ".nii.gz",
+        "versions": {"nnunetv2_missmod": "0.1.0", "nnunetv2": "2.8.1", "torch": "2.9.0", "monai": "1.5.1"},
+    }
+    (folder / "provenance.json").write_text(json.dumps(provenance, indent=1))
+
+
+def change_provenance(folder, **changes):
+    """Overwrite entries of a model's provenance."""
+    file = folder / "provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
