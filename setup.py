@@ -24,7 +24,7 @@ setup(
     },
     install_requires=[
         "nnunetv2>=2.8.0,<3",
-        "torch>=2.3",
+        "torch>=2.6",
         "torchvision",
         "batchgenerators",
         "batchgeneratorsv2",
@@ -38,6 +38,7 @@ setup(
         "matplotlib>=3.8",
         "seaborn",
         "jinja2",
+        "filelock",
         "rich",
         "tqdm",
     ],

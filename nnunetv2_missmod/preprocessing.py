@@ -38,20 +38,11 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         """Read the files of one case, whichever of its channels they are, and preprocess it.
 
         Raises:
-            ValueError: names the case and the file when a file fits no channel, two files fit one, a file cannot be
-                read or holds NaN, the images differ in shape or spacing, or no file holds an image.
+            ValueError: as ``read_case``.
         """
         dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         reader = plans_manager.image_reader_writer_class()
-        modalities = modality_names(dataset_json)
-        channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
-        found, properties = read_images(reader, image_files, case)
-        images = _in_channel_order(found, channels, len(modalities), case)
-        if not varying(images).any():
-            raise ValueError(
-                f"Case {case}: expected at least one modality, got none: every file is constant ({image_files}). "
-                f"Give at least one of {', '.join(modalities)}."
-            )
+        images, properties = read_case(image_files, reader, dataset_json)
         seg = reader.read_seg(seg_file)[0] if seg_file is not None else None
         return self.run_case_npy(images, seg, properties, plans_manager, configuration_manager, dataset_json)
 
@@ -135,6 +126,33 @@ def assign_channels(image_files: list[str], modalities: list[str], file_ending: 
             )
         file_of[channel] = file
     return list(file_of), case
+
+
+def read_case(image_files: list[str], reader: Any, dataset_json: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the files of one case, whichever of its channels they are.
+
+    Args:
+        image_files: of the case.
+        reader: nnU-Net's, for these files.
+        dataset_json: has the channels' names and the file ending.
+
+    Returns:
+        Images (M, x, y, z), zero where there is no file, and the reader's properties.
+
+    Raises:
+        ValueError: names the case and the file when a file fits no channel, two files fit one, a file cannot be read
+            or holds NaN, the images differ in shape or spacing, or no file holds an image.
+    """
+    modalities = modality_names(dataset_json)
+    channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
+    found, properties = read_images(reader, image_files, case)
+    images = _in_channel_order(found, channels, len(modalities), case)
+    if not varying(images).any():
+        raise ValueError(
+            f"Case {case}: expected at least one modality, got none: every file is constant ({image_files}). "
+            f"Give at least one of {', '.join(modalities)}."
+        )
+    return images, properties
 
 
 def read_images(reader: Any, image_files: list[str], case: str) -> tuple[np.ndarray, dict[str, Any]]:

@@ -17,6 +17,7 @@ def provenance(**changes):
         configuration="3d_fullres",
         folds=[0, "all"],
         checkpoint="checkpoint_final.pth",
+        weights=["0" * 64, "1" * 64],
         modalities=["FLAIR", "T1c"],
         subsets=SUBSETS,
         sampled=False,

@@ -1,9 +1,9 @@
-"""One segmentation against its truth: the scores of each region, the policy for empty masks, post-processing."""
+"""One segmentation against its truth: the scores of each region, the policy for empty masks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import inf, nan
 from typing import Any, NamedTuple
@@ -52,17 +52,15 @@ EMPTY_POLICIES = {
 
 @dataclass(frozen=True)
 class ScoringRules:
-    """How to score: the policy for empty masks, the tolerance of NSD and the post-processing.
+    """How to score: the policy for empty masks and the tolerance of NSD.
 
     Attributes:
         empty_policy: one of ``EMPTY_POLICIES``.
         nsd_tolerance_mm: how far apart surfaces may be and still agree.
-        min_voxels: region -> voxels; a predicted region with fewer is removed (``remove_small_regions``).
     """
 
     empty_policy: str = "nnunet"
     nsd_tolerance_mm: float = 1.0
-    min_voxels: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.empty_policy not in EMPTY_POLICIES:
@@ -151,9 +149,9 @@ def score(prediction: LabelMap, truth: Truth, rules: ScoringRules) -> list[Regio
         rules: how to score.
 
     Raises:
-        ValueError: the shapes differ, or ``rules`` name a region that the truth does not have.
+        ValueError: the shapes differ.
     """
-    prediction = remove_small_regions(truth.comparable(prediction), truth.labels, rules.min_voxels)
+    prediction = truth.comparable(prediction)
     return [_score_region(name, region_mask(prediction, labels), truth, rules) for name, labels in truth.labels.items()]
 
 
@@ -189,51 +187,6 @@ def region_mask(segmentation: LabelMap, labels: Sequence[int]) -> Mask:
     for label in labels:
         mask |= segmentation == label
     return mask
-
-
-def remove_small_regions(segmentation: LabelMap, regions: Regions, min_voxels: Mapping[str, int]) -> LabelMap:
-    """Remove the regions of a prediction that have fewer voxels than they must.
-
-    A voxel of a removed region keeps the labels of the regions that it still belongs to: those that do not lie
-    within the removed one. So a small enhancing tumour becomes tumour core, as BraTS papers have it (Isensee et al.
-    2020, arXiv:2011.00848), and a small core is removed with the enhancing tumour in it.
-
-    Args:
-        segmentation: label map (*shape); it is not changed.
-        regions: name -> labels.
-        min_voxels: name -> voxels, applied in this order.
-
-    Raises:
-        ValueError: a region is unknown, or no label stands for what would remain of it.
-    """
-    for name, fewest in min_voxels.items():
-        if name not in regions:
-            raise ValueError(
-                f"Expected a minimum of voxels for regions out of {', '.join(regions)}, got one for {name!r}."
-            )
-        if np.count_nonzero(region_mask(segmentation, regions[name])) < fewest:
-            before, segmentation = segmentation, segmentation.copy()
-            for label, remaining in _labels_without(name, regions).items():
-                segmentation[before == label] = remaining
-    return segmentation
-
-
-def _labels_without(removed: str, regions: Regions) -> dict[int, int]:
-    """Find for each label of a removed region the label of the regions that remain; 0 is the background."""
-    inside = {name for name, labels in regions.items() if set(labels) <= set(regions[removed])}
-    regions_of = {0: set[str]()}
-    for name, labels in regions.items():
-        for label in labels:
-            regions_of.setdefault(label, set()).add(name)
-    standing_for = {frozenset(names): label for label, names in reversed(regions_of.items())}
-    try:
-        return {label: standing_for[frozenset(regions_of[label] - inside)] for label in regions[removed]}
-    except KeyError as error:
-        (remaining,) = error.args
-        raise ValueError(
-            f"Expected a label for what lies in {' and '.join(sorted(remaining))} but not in {removed}, got none in "
-            f"{dict(regions)}. Give no minimum of voxels for {removed}."
-        ) from None
 
 
 def _kept_axes(shape: tuple[int, ...]) -> list[bool]:

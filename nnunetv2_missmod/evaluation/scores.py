@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from filelock import FileLock
 
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
 PROVENANCE = "provenance.json"
+LOCK = ".lock"  # held while a file is replaced: parts of a run share the folder
 
 
 class RegionScores(NamedTuple):
@@ -64,6 +66,7 @@ class Provenance:
     configuration: str
     folds: list[int | str]
     checkpoint: str
+    weights: list[str]  # SHA-256 of each fold's checkpoint
     modalities: list[str]
     subsets: dict[str, list[str]]  # name -> modalities, in the order of modalities.all_subsets
     sampled: bool  # the subsets are a sample of all that there are
@@ -106,41 +109,36 @@ def case_table(
 
 
 def open_scores(folder: Path, provenance: Provenance) -> pd.DataFrame:
-    """Start a folder of scores, or take up the one of a killed run.
+    """Start a folder of scores, or take up the one of a killed run or of another part of this run.
 
     Returns:
-        The long table of the cases that are finished.
+        The long table of the cases that are finished: a case's rows are written at once.
 
     Raises:
         ValueError: the folder holds the scores of something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / SCORES_CSV).exists():
-        write_scores(folder, case_table("", {}, {}))
+    with FileLock(folder / LOCK):
+        if (folder / SCORES_CSV).exists():
+            _check_same(folder, read_scores(folder).provenance, provenance)
+        else:
+            write_scores(folder, case_table("", {}, {}))
         write_provenance(folder, provenance)
         return read_scores(folder).table
-    table, before = read_scores(folder)
-    _check_same(folder, before, provenance)
-    write_provenance(folder, provenance)
-    finished: pd.DataFrame = table[table["case"].isin(finished_cases(table, provenance))].reset_index(drop=True)
-    return finished
 
 
-def finished_cases(table: pd.DataFrame, provenance: Provenance) -> set[str]:
-    """Name the cases that have a row for every subset and region."""
-    per_case = table.groupby("case").size()
-    return set(per_case[per_case == len(provenance.subsets) * len(provenance.regions)].index)
-
-
-def append_case(folder: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Add a case's rows to the long table, in place of any that it has, and write it.
+def append_case(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Add a case's rows to the long table, in place of any that it has; several processes may do so at a time.
 
     Returns:
         The longer table.
     """
-    table = pd.concat([table[~table["case"].isin(rows["case"])], rows], ignore_index=True)
-    write_scores(folder, table)
-    return table
+    with FileLock(folder / LOCK):
+        before = read_scores(folder).table
+        kept = before[~before["case"].isin(rows["case"])]
+        longer: pd.DataFrame = pd.concat([kept, rows], ignore_index=True)
+        write_scores(folder, longer)
+    return longer
 
 
 def write_scores(folder: Path, table: pd.DataFrame) -> None:

@@ -51,7 +51,7 @@ def scored_folder(tmp_path, policy, predicted=(0, 1, 2, 3), true=(0, 1, 2, 3)):
             np.save(scores / "predictions" / subset / f"{case}.npy", prediction)
             rules = ScoringRules(empty_policy=policy)
             found[subset] = score(prediction, Truth(truth, (1.0, 1.0, 1.0), REGIONS), rules)
-        table = append_case(scores, table, case_table(case, found, SUBSETS))
+        table = append_case(scores, case_table(case, found, SUBSETS))
     return scores, Scores(table, known)
 
 

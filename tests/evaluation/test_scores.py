@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from math import nan
 
@@ -15,7 +16,6 @@ from nnunetv2_missmod.evaluation.scores import (
     RegionScores,
     append_case,
     case_table,
-    finished_cases,
     open_scores,
     read_scores,
     write_provenance,
@@ -34,7 +34,7 @@ def rows(case, subsets=SUBSETS, dice=0.1 + 0.2):
 def folder_of_scores(folder, *cases):
     table = open_scores(folder, provenance())
     for case in cases:
-        table = append_case(folder, table, rows(case))
+        table = append_case(folder, rows(case))
     return table
 
 
@@ -119,7 +119,12 @@ def test_columns_that_a_user_adds_are_left_out(tmp_path):
 
 def test_writing_leaves_nothing_else_behind(tmp_path):
     folder_of_scores(tmp_path, "a", "b")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["provenance.json", "scores.csv", "scores.parquet"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".lock",
+        "provenance.json",
+        "scores.csv",
+        "scores.parquet",
+    ]
 
 
 # --- a killed run -----------------------------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ def test_writing_leaves_nothing_else_behind(tmp_path):
 
 def test_a_new_folder_has_no_finished_case(tmp_path):
     table = open_scores(tmp_path / "scores" / "dcseg", provenance())
-    assert finished_cases(table, provenance()) == set()
+    assert table.empty
     assert_frame_equal(read_scores(tmp_path / "scores" / "dcseg").table, table)
 
 
@@ -135,15 +140,14 @@ def test_a_killed_run_takes_up_its_finished_cases(tmp_path):
     table = folder_of_scores(tmp_path, "a", "b")
     again = open_scores(tmp_path, provenance(versions={"nnunetv2": "2.8.1"}))
     assert_frame_equal(again, table, check_exact=True)
-    assert finished_cases(again, provenance()) == {"a", "b"}
-    longer = append_case(tmp_path, again, rows("c"))
-    assert finished_cases(longer, provenance()) == {"a", "b", "c"}
+    longer = append_case(tmp_path, rows("c"))
+    assert set(longer["case"]) == {"a", "b", "c"}
     assert read_scores(tmp_path).table["case"].unique().tolist() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("file", ["scores.parquet", "scores.csv", "provenance.json"])
 def test_a_write_that_is_killed_midway_leaves_the_file_before(tmp_path, file, monkeypatch):
-    table = folder_of_scores(tmp_path, "a")
+    folder_of_scores(tmp_path, "a")
     before = (tmp_path / file).read_bytes()
 
     replace_file = os.replace
@@ -155,11 +159,11 @@ def test_a_write_that_is_killed_midway_leaves_the_file_before(tmp_path, file, mo
 
     monkeypatch.setattr("nnunetv2_missmod.evaluation.scores.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        append_case(tmp_path, table, rows("b"))
+        append_case(tmp_path, rows("b"))
         write_provenance(tmp_path, provenance())
     monkeypatch.undo()
     assert (tmp_path / file).read_bytes() == before
-    finished = finished_cases(open_scores(tmp_path, provenance()), provenance())
+    finished = set(open_scores(tmp_path, provenance())["case"])
     assert finished == ({"a", "b"} if file == "provenance.json" else {"a"})
 
 
@@ -169,16 +173,24 @@ def test_a_run_killed_before_its_first_file_starts_anew(tmp_path):
     assert read_scores(tmp_path).provenance == provenance()
 
 
-def test_a_case_that_lacks_subsets_is_not_finished(tmp_path):
-    table = folder_of_scores(tmp_path, "a")
-    append_case(tmp_path, table, rows("b", ["FLAIR"]))
+def test_a_case_that_lacks_modalities_has_the_rows_of_the_subsets_that_it_has(tmp_path):
+    folder_of_scores(tmp_path, "a")
+    append_case(tmp_path, rows("b", ["FLAIR"]))
     again = open_scores(tmp_path, provenance())
-    assert set(again["case"]) == {"a"}
-    assert again.index.tolist() == list(range(6))
+    assert again.groupby("case").size().to_dict() == {"a": 6, "b": 2}
+
+
+def test_processes_that_share_a_folder_lose_no_case(tmp_path):
+    folder_of_scores(tmp_path)
+    cases = [f"case_{number}" for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda case: append_case(tmp_path, rows(case)), cases))
+    assert set(read_scores(tmp_path).table["case"]) == set(cases)
 
 
 def test_a_case_that_is_scored_again_replaces_its_rows(tmp_path):
-    table = append_case(tmp_path, folder_of_scores(tmp_path, "a", "b"), rows("a", dice=0.9))
+    folder_of_scores(tmp_path, "a", "b")
+    table = append_case(tmp_path, rows("a", dice=0.9))
     assert len(table) == 12
     assert (read_scores(tmp_path).table.query("case == 'a'")["dice"] == 0.9).all()
 

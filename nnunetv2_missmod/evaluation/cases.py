@@ -1,0 +1,160 @@
+"""The cases to predict and their truths: in folders that a user names, or those that a fold held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+
+from nnunetv2_missmod.evaluation.metrics import Regions, Truth
+from nnunetv2_missmod.preprocessing import SUFFIX_LENGTH
+
+GEOMETRY_TOLERANCE = 1e-3  # mm, and parts of a direction
+
+
+class CaseFiles(NamedTuple):
+    """The files of one case."""
+
+    name: str
+    images: list[str]  # those that are there, of whichever channels
+    label: str | None = None
+
+
+def cases_in(images: Path, file_ending: str, labels: Path | None = None) -> list[CaseFiles]:
+    """List the cases of a folder by the names before ``_XXXX``.
+
+    Args:
+        images: holds ``<case>_XXXX<file_ending>``.
+        file_ending: such as ``.nii.gz``.
+        labels: holds ``<case><file_ending>``; whether a case's label is there is seen when it is its turn.
+
+    Raises:
+        ValueError: a folder is missing, or there is no such file in the first.
+    """
+    for folder in filter(None, (images, labels)):
+        if not folder.is_dir():
+            raise ValueError(f"Expected a folder of {file_ending} files, got {folder}, which is none. Check the path.")
+    files_of: dict[str, list[str]] = {}
+    for file in sorted(images.iterdir()):
+        if file.name.endswith(file_ending) and not file.name.startswith("."):
+            case = file.name[: -len(file_ending)][:-SUFFIX_LENGTH]
+            files_of.setdefault(case, []).append(str(file))
+    if not files_of:
+        raise ValueError(
+            f"Expected images such as case_0000{file_ending} in {images}, found no file that ends in {file_ending}. "
+            f"Give their folder with -i; the ending is that of the training data."
+        )
+    return [
+        CaseFiles(case, files, str(labels / f"{case}{file_ending}") if labels else None)
+        for case, files in files_of.items()
+    ]
+
+
+class HeldOut(NamedTuple):
+    """The cases that one fold did not train on, and the folders that they are in."""
+
+    images: Path
+    labels: Path
+    cases: list[CaseFiles]
+
+
+def held_out_cases(dataset_name: str, fold: str, file_ending: str) -> HeldOut:
+    """Find the validation cases of a fold in the raw dataset.
+
+    Raises:
+        ValueError: there is no such fold, or the raw images of one of its cases are missing.
+    """
+    if not (nnUNet_raw.is_set() and nnUNet_preprocessed.is_set()):
+        raise ValueError(
+            "Expected the variables nnUNet_raw and nnUNet_preprocessed, which say where held-out cases are. Set them, "
+            "or give cases with -i and -gt."
+        )
+    splits_file = Path(nnUNet_preprocessed) / dataset_name / "splits_final.json"
+    raw = Path(nnUNet_raw) / dataset_name
+    splits = load_json(str(splits_file)) if splits_file.is_file() else []
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        raise ValueError(
+            f"Expected one of the {len(splits)} folds of {splits_file}, got {fold}, which holds nothing out. Give "
+            "cases with -i and -gt."
+        )
+    known = {case.name: case for case in cases_in(raw / "imagesTr", file_ending, raw / "labelsTr")}
+    missing = [name for name in splits[int(fold)]["val"] if name not in known]
+    if missing:
+        raise ValueError(
+            f"Expected the validation cases of fold {fold} in {raw / 'imagesTr'}, found no images of "
+            f"{', '.join(missing[:5])}. Give cases with -i and -gt."
+        )
+    return HeldOut(raw / "imagesTr", raw / "labelsTr", [known[name] for name in splits[int(fold)]["val"]])
+
+
+def check_label(
+    case: CaseFiles, reader: Any, properties: dict[str, Any], shape: Sequence[int], known: set[int]
+) -> None:
+    """Check that a case's label is there, on the grid of its images, and holds no unknown value.
+
+    Args:
+        case: with the name of the label's file.
+        reader: nnU-Net's, for this file.
+        properties: of the images.
+        shape: of the images.
+        known: values that the label may hold.
+
+    Raises:
+        ValueError: names the case, the file and what is wrong.
+    """
+    assert case.label is not None
+    if not Path(case.label).is_file():
+        raise ValueError(
+            f"Case {case.name}: expected its label at {case.label}, found none. Add it or remove the images."
+        )
+    try:
+        label, of_label = reader.read_seg(case.label)
+    except Exception as error:
+        raise ValueError(f"Case {case.name}: cannot read the label {case.label} ({error}). Replace it.") from error
+    geometries = [_geometry(label.shape[1:], of_label), _geometry(shape, properties)]
+    for name, of_this in geometries[0].items():
+        of_images = geometries[1].get(name, of_this)
+        if len(of_this) != len(of_images) or not np.allclose(of_this, of_images, rtol=0, atol=GEOMETRY_TOLERANCE):
+            raise ValueError(
+                f"Case {case.name}: expected a label with the images' geometry, got the {name} {list(of_this)} in "
+                f"{case.label} and {list(of_images)} in its images. Resample one onto the other, or correct its header."
+            )
+    unknown = sorted(set(np.unique(label).tolist()) - known)
+    if unknown:
+        raise ValueError(
+            f"Case {case.name}: expected the values {sorted(known)} of dataset.json in {case.label}, got {unknown}. "
+            "Convert the labels as those of the training cases."
+        )
+
+
+def _geometry(shape: Sequence[int], properties: dict[str, Any]) -> dict[str, Any]:
+    """Collect what nnU-Net's readers know of an image's grid; how they say its place depends on their library."""
+    of_library = {**properties.get("sitk_stuff", {}), **properties.get("nibabel_stuff", {})}
+    placed = {key: np.ravel(of_library[key]) for key in ("origin", "direction", "original_affine") if key in of_library}
+    return {"shape": tuple(shape), "spacing": [float(mm) for mm in properties["spacing"]], **placed}
+
+
+@lru_cache(maxsize=1)
+def read_truth(
+    label: str, reader_class: Any, regions: tuple[tuple[str, tuple[int, ...]], ...], ignored: int | None
+) -> Truth:
+    """Read the truth of a case; the last one is kept, since its subsets come one after the other."""
+    segmentation, properties = reader_class().read_seg(label)
+    return Truth(segmentation[0], properties["spacing"], dict(regions), ignored)
+
+
+def regions_of(dataset_json: dict[str, Any]) -> Regions:
+    """List the regions that are scored: those of dataset.json without the background and what is ignored."""
+    labels = dataset_json["labels"]
+    as_lists = {name: [int(x) for x in np.atleast_1d(labels[name])] for name in labels if name != "ignore"}
+    return {name: values for name, values in as_lists.items() if values != [0]}
+
+
+def known_values(dataset_json: dict[str, Any]) -> set[int]:
+    """Collect the values that a label may hold, the background and what is ignored among them."""
+    return {0} | {int(value) for values in dataset_json["labels"].values() for value in np.atleast_1d(values)}

@@ -1,0 +1,211 @@
+"""`missmod evaluate`: masks and scores of every subset of the modalities, for any trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_missmod.evaluation.cases import (
+    CaseFiles,
+    cases_in,
+    check_label,
+    held_out_cases,
+    known_values,
+    read_truth,
+    regions_of,
+)
+from nnunetv2_missmod.evaluation.cohort import Export, export_of, walk
+from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
+from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings, fingerprints, open_predictor, read_json
+from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
+from nnunetv2_missmod.evaluation.postprocessing import check_min_voxels
+from nnunetv2_missmod.evaluation.predict import Images, Segmented, predict_subsets
+from nnunetv2_missmod.evaluation.scores import (
+    Provenance,
+    RegionScores,
+    append_case,
+    case_table,
+    open_scores,
+    read_scores,
+)
+from nnunetv2_missmod.evaluation.subsets import ALL, Subsets, choose_subsets, distinct_names
+from nnunetv2_missmod.evaluation.summary import mean_over_subsets, members, subset_means
+from nnunetv2_missmod.preprocessing import read_case
+
+PREDICTIONS = "predictions"
+PACKAGES = ("nnunetv2_missmod", "nnunetv2", "torch", "monai")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What to score and how.
+
+    Attributes:
+        subsets: "all", "singles", or names such as ``FLAIR+T1c,T2``.
+        rules: of the scores.
+        min_voxels: region -> voxels; a predicted region with fewer is removed.
+        save: whether masks are kept.
+    """
+
+    subsets: str = ALL
+    rules: ScoringRules = field(default_factory=ScoringRules)
+    min_voxels: Mapping[str, int] = field(default_factory=dict)
+    save: bool = True
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cases that the same folds predict, and where they are."""
+
+    folds: tuple[str, ...]
+    images: Path
+    labels: Path
+    cases: Sequence[CaseFiles]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What one mask needs to be exported and scored, in whichever process."""
+
+    export: Export
+    names: Sequence[str]  # of the subsets
+    rules: ScoringRules
+    masks: Path | None
+
+    def __call__(self, case: CaseFiles, segmented: Segmented) -> list[RegionScores]:
+        """Export a mask and score it."""
+        assert case.label is not None
+        mask = self.export.mask_of(segmented)
+        if self.masks is not None:
+            file = self.masks / self.names[segmented.position] / f"{case.name}{self.export.file_ending}"
+            self.export.write(mask, file, segmented.properties)
+        dataset_json = self.export.dataset_json
+        regions = tuple((name, tuple(labels)) for name, labels in regions_of(dataset_json).items())
+        reader = self.export.plans_manager.image_reader_writer_class
+        return score(mask, read_truth(case.label, reader, regions, dataset_json["labels"].get("ignore")), self.rules)
+
+
+def evaluate_model(
+    choice: ModelChoice,
+    prediction: PredictionSettings,
+    evaluation: EvaluationSettings,
+    out: Path,
+    images: Path | None = None,
+    labels: Path | None = None,
+) -> int:
+    """Predict and score every case from every subset, into a folder that `missmod report` reads.
+
+    Without ``images`` and ``labels`` the validation cases of each fold are predicted by that fold's model. A case that
+    lacks modalities is scored on the subsets of those that it has. Cases that the folder has of the same run are kept.
+
+    Returns:
+        How many cases could not be scored; each is named on the console.
+
+    Raises:
+        ValueError: says what is wrong with the model, the folders or the settings, before anything is predicted.
+    """
+    dataset_json = read_json(choice.folder / "dataset.json")
+    check_min_voxels(evaluation.min_voxels, regions_of(dataset_json))
+    subsets = choose_subsets(evaluation.subsets, distinct_names(dataset_json))
+    cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
+    provenance = provenance_of(choice, subsets, cohorts[0], evaluation)
+    finished = set(open_scores(out, provenance)["case"])
+    failed = 0
+    for cohort in cohorts:
+        cases = [case for case in cohort.cases[prediction.part_id :: prediction.num_parts] if case.name not in finished]
+        if cases:
+            predictor = open_predictor(replace(choice, folds=cohort.folds), prediction)
+            masks = out / PREDICTIONS if evaluation.save else None
+            scoring = Scoring(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
+            segment = partial(segment_labelled, predictor, subsets)
+            for done in walk("Evaluate", cases, segment, scoring, len(subsets.names), prediction.num_processes):
+                failed += done.error is not None
+                if done.error is None:
+                    of_subset = {subsets.names[position]: rows for position, rows in sorted(done.of_subset.items())}
+                    append_case(out, case_table(done.case.name, of_subset, provenance.subsets))
+    conclude(out)
+    return failed
+
+
+def find_cohorts(choice: ModelChoice, images: Path | None, labels: Path | None, file_ending: str) -> list[Cohort]:
+    """List the cases, and the folds that predict them."""
+    if images is not None and labels is not None:
+        return [Cohort(choice.folds, images, labels, cases_in(images, file_ending, labels))]
+    if images is not None or labels is not None:
+        raise ValueError("Expected both -i and -gt, or neither for the validation cases of the folds, got one of them.")
+    held_out = {fold: held_out_cases(choice.dataset_name, fold, file_ending) for fold in choice.folds}
+    return [Cohort((fold,), found.images, found.labels, found.cases) for fold, found in held_out.items()]
+
+
+def segment_labelled(
+    predictor: nnUNetPredictor, subsets: Subsets, case: CaseFiles, on_patch: Callable[[float], None]
+) -> Iterator[Segmented]:
+    """Segment a case from every subset, once its images and its label are known to be right."""
+    reader, dataset_json = predictor.plans_manager.image_reader_writer_class(), predictor.dataset_json
+    images = Images(*read_case(case.images, reader, dataset_json))
+    check_label(case, reader, images.properties, images.voxels.shape[1:], known_values(dataset_json))
+    yield from predict_subsets(predictor, images, subsets.present, on_patch)
+
+
+def provenance_of(choice: ModelChoice, subsets: Subsets, cohort: Cohort, evaluation: EvaluationSettings) -> Provenance:
+    """Say whose scores these will be and how they come about."""
+    dataset_json = read_json(choice.folder / "dataset.json")
+    regions = {name: list(labels) for name, labels in regions_of(dataset_json).items()}
+    return Provenance(
+        model=choice.folder.name,
+        dataset=choice.dataset_name,
+        trainer=choice.trainer,
+        plans=choice.plans,
+        configuration=choice.configuration,
+        folds=[int(fold) if fold.isdecimal() else fold for fold in choice.folds],
+        checkpoint=choice.checkpoint,
+        weights=fingerprints(choice.checkpoint_files()),
+        modalities=subsets.modalities,
+        subsets={name: subsets.members(position) for position, name in enumerate(subsets.names)},
+        sampled=subsets.sampled,
+        regions=list(regions),
+        region_labels=regions,
+        empty_policy=evaluation.rules.empty_policy,
+        nsd_tolerance_mm=evaluation.rules.nsd_tolerance_mm,
+        min_voxels=dict(evaluation.min_voxels),
+        images=str(cohort.images.resolve()),
+        labels=str(cohort.labels.resolve()),
+        predictions=PREDICTIONS if evaluation.save else None,
+        file_ending=dataset_json["file_ending"],
+        versions={package: version(package) for package in PACKAGES},
+    )
+
+
+def conclude(out: Path) -> None:
+    """Write nnU-Net's summary of every subset whose masks are kept, and print the table of the means."""
+    scores = read_scores(out)
+    if scores.table.empty:
+        return
+    if scores.provenance.predictions is not None:
+        for subset in scores.table["subset"].unique():
+            write_summary(out, subset, scores)
+    print_means(scores.table, scores.provenance)
+
+
+def print_means(table: pd.DataFrame, provenance: Provenance) -> None:
+    """Print the table that papers print: dots for the modalities that are there, mean Dice by region."""
+    means = subset_means(table, "dice")
+    cases = table["case"].nunique()
+    printed = Table(title=f"{provenance.trainer}: Dice by modalities present, mean over the cases ({cases})")
+    for name in (*provenance.modalities, *means.columns):
+        printed.add_column(name, justify="center")
+    for subset, dice in means.iterrows():
+        dots = ("●" if name in members(str(subset)) else "○" for name in provenance.modalities)
+        printed.add_row(*dots, *(f"{value:.3f}" for value in dice))
+    printed.add_section()
+    overall = (f"{value:.3f}" for value in mean_over_subsets(means))
+    printed.add_row("mean", *[""] * (len(provenance.modalities) - 1), *overall)
+    Console().print(printed)

@@ -1,0 +1,268 @@
+"""A trained model as nnU-Net's predictor, opened without executing what is pickled in its checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy._core import multiarray
+from torch.serialization import safe_globals
+
+from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
+
+# What nnU-Net's log in a checkpoint is made of, beside tensors and plain Python; the second names are NumPy 1's.
+HARMLESS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+    *(
+        (function, f"{module}.multiarray.{function.__name__}")
+        for function in (multiarray._reconstruct, multiarray.scalar)
+        for module in ("numpy._core", "numpy.core")
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which trained model: the flags by which nnU-Net names one.
+
+    Attributes:
+        dataset: id or name, ``-d``.
+        configuration: ``-c``.
+        trainer: ``-tr``.
+        plans: ``-p``.
+        folds: ``-f``, numbers or "all"; their predictions are averaged.
+        checkpoint: ``-chk``, a file in every fold's folder.
+    """
+
+    dataset: str
+    configuration: str
+    trainer: str = "nnUNetTrainer"
+    plans: str = "nnUNetPlans"
+    folds: tuple[str, ...] = ("0", "1", "2", "3", "4")
+    checkpoint: str = "checkpoint_final.pth"
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the dataset's folder.
+
+        Raises:
+            ValueError: there is no such dataset.
+        """
+        try:
+            return str(maybe_convert_to_dataset_name(self.dataset))
+        except RuntimeError as error:
+            raise ValueError(f"Expected a dataset's id or name, got -d {self.dataset}: {error}") from error
+
+    @property
+    def folder(self) -> Path:
+        """Where nnU-Net keeps the model.
+
+        Raises:
+            ValueError: there is no such model.
+        """
+        if not nnUNet_results.is_set():
+            raise ValueError("Expected the variable nnUNet_results, which says where the models are. Set it.")
+        if self.trainer in door_names() and self.trainer.endswith(PRETRAINING):
+            raise ValueError(f"Expected a trainer that segments, got {self.trainer}, which pretrains. Give its next.")
+        folder = Path(get_output_folder(self.dataset_name, self.trainer, self.plans, self.configuration))
+        if not folder.is_dir():
+            trained = sorted(other.name for other in folder.parent.glob("*__*__*"))
+            raise ValueError(
+                f"Expected a trained model in {folder}, found no such folder. Trained on this dataset are: "
+                f"{', '.join(trained) or 'none'}. Give its -tr, -p and -c, or train it."
+            )
+        return folder
+
+    def checkpoint_files(self) -> list[Path]:
+        """Find the checkpoint of every fold.
+
+        Raises:
+            ValueError: a fold has none.
+        """
+        files = [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
+        for file in files:
+            if not file.is_file():
+                trained = sorted(other.parent.name for other in self.folder.glob(f"fold_*/{self.checkpoint}"))
+                raise ValueError(
+                    f"Expected a checkpoint at {file}, found none. Folds with a {self.checkpoint} are: "
+                    f"{', '.join(trained) or 'none'}. Train this fold, or name others with -f or -chk."
+                )
+        return files
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How to predict.
+
+    Attributes:
+        device: cuda, cpu or mps.
+        step_size: of the sliding window, as a fraction of the patch.
+        mirroring: test-time augmentation.
+        num_processes: for the export and the scores beside the prediction; 0 does them in the same process.
+        num_parts: how many commands share the cases.
+        part_id: which of them this is, from 0.
+    """
+
+    device: str = "cuda"
+    step_size: float = 0.5
+    mirroring: bool = True
+    num_processes: int = 3
+    num_parts: int = 1
+    part_id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cuda", "cpu", "mps"):
+            raise ValueError(f"Expected -device cuda, cpu or mps, got {self.device}.")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("Expected a CUDA device, found none. Predict with -device cpu.")
+        if not 0 < self.step_size <= 1:
+            raise ValueError(f"Expected -step_size above 0 and up to 1, got {self.step_size}. 0.5 is usual.")
+        if not 0 <= self.part_id < self.num_parts:
+            raise ValueError(
+                f"Expected -part_id from 0 to -num_parts - 1, got {self.part_id} of {self.num_parts}. The first is 0."
+            )
+        if self.num_processes < 0:
+            raise ValueError(f"Expected -nps 0 or more, got {self.num_processes}.")
+
+
+def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetPredictor:
+    """Open a trained model of any trainer as nnU-Net's predictor.
+
+    Raises:
+        ValueError: a file is missing or does not fit, a checkpoint holds more than data, the trainer is unknown, or the
+            configuration needs the segmentation of a previous stage.
+    """
+    files = choice.checkpoint_files()
+    checkpoints = [read_checkpoint(file) for file in files]
+    dataset_json = read_json(choice.folder / "dataset.json")
+    plans_manager = PlansManager(read_json(choice.folder / "plans.json"))
+    configuration_manager = plans_manager.get_configuration(choice.configuration)
+    if configuration_manager.previous_stage_name is not None:
+        raise ValueError(
+            f"Expected a configuration without a previous stage, got {choice.configuration}: its input is a "
+            "segmentation for every subset. Predict subset by subset with nnUNetv2_predict -prev_stage_predictions."
+        )
+    accept_missing_files(configuration_manager)
+    network = find_trainer(checkpoints[0]["trainer_name"]).build_network_architecture(
+        plans_manager,
+        configuration_manager,
+        len(modality_names(dataset_json)),
+        plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+    for file, checkpoint in zip(files, checkpoints, strict=True):
+        load_weights(network, checkpoint["network_weights"], file)
+    on_gpu = settings.device == "cuda"
+    predictor = nnUNetPredictor(
+        settings.step_size, True, settings.mirroring, on_gpu, torch.device(settings.device), allow_tqdm=False
+    )
+    predictor.manual_initialization(
+        network,
+        plans_manager,
+        configuration_manager,
+        [checkpoint["network_weights"] for checkpoint in checkpoints],
+        dataset_json,
+        checkpoints[0]["trainer_name"],
+        checkpoints[0].get("inference_allowed_mirroring_axes"),
+    )
+    return predictor
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a checkpoint's data; of its tensors, those that are used.
+
+    Raises:
+        ValueError: it is damaged, is no checkpoint of nnU-Net, or would execute code.
+    """
+    try:
+        with safe_globals(HARMLESS):
+            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        missing = {"network_weights", "trainer_name"} - checkpoint.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except Exception as error:
+        raise ValueError(
+            f"Expected a checkpoint of nnU-Net that holds data alone, got {file}: {error}. Nothing in it was executed. "
+            "Copy or train it again, or name another with -chk."
+        ) from error
+    return checkpoint
+
+
+def find_trainer(name: str) -> Any:
+    """Find a trainer's class as nnU-Net does.
+
+    Raises:
+        ValueError: nnU-Net does not find it, or it builds its network as nnU-Net did before 2.8.
+    """
+    try:
+        trainer = recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a trainer that nnU-Net finds, got {name}. If it is not of nnU-Net or this package, add its "
+            f"folder to nnUNet_extTrainer."
+        ) from error
+    if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
+        raise ValueError(
+            f"Expected a trainer whose build_network_architecture takes plans_manager, as of nnU-Net 2.8, got {name} "
+            "with the signature before. Bring it up to date."
+        )
+    return trainer
+
+
+def load_weights(network: torch.nn.Module, weights: dict[str, Any], file: Path) -> None:
+    """Load a fold's weights, strictly.
+
+    Raises:
+        ValueError: they are another network's.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected the weights of the network that {file.parent.parent / 'plans.json'} describes, got others in "
+            f"{file}: {error}"
+        ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a model.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = load_json(str(file))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected {file.name} of nnU-Net at {file}, but it cannot be read: {error}.") from error
+    return content
+
+
+def fingerprints(files: Sequence[Path]) -> list[str]:
+    """Hash each file (SHA-256): retrained weights are other weights, whatever their file is called."""
+    return [_fingerprint(file) for file in files]
+
+
+def _fingerprint(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
