@@ -21,7 +21,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy._core import multiarray
 from torch.serialization import safe_globals
 
-from nnunetv2_missmod.doors import PRETRAINING, door_names
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
 
 # What nnU-Net's log in a checkpoint is made of, beside tensors and plain Python; the second names are NumPy 1's.
@@ -80,8 +79,6 @@ class ModelChoice:
         """
         if not nnUNet_results.is_set():
             raise ValueError("Expected the variable nnUNet_results, which says where the models are. Set it.")
-        if self.trainer in door_names() and self.trainer.endswith(PRETRAINING):
-            raise ValueError(f"Expected a trainer that segments, got {self.trainer}, which pretrains. Give its next.")
         folder = Path(get_output_folder(self.dataset_name, self.trainer, self.plans, self.configuration))
         if not folder.is_dir():
             trained = sorted(other.name for other in folder.parent.glob("*__*__*"))
