@@ -188,8 +188,10 @@ class SubsetStack(nn.Module):
     def zero_filled(self, images: Tensor, subsets: Tensor) -> Tensor:
         """Give logits (S, 1, K, *patch); subsets that differ in channels that are zero here are computed once."""
         nonzero = (images[0] != 0).flatten(1).any(1)
-        distinct, source = torch.unique(subsets & nonzero, dim=0, return_inverse=True)
-        return torch.stack([self.network(drop_absent(images, subset[None])) for subset in distinct])[source]
+        return once_each(
+            subsets & nonzero,
+            lambda distinct: torch.stack([self.network(drop_absent(images, subset[None])) for subset in distinct]),
+        )
 
     def encoded_once(self, images: Tensor, subsets: Tensor) -> Tensor:
         """Give logits (S, 1, K, *patch), from what of each subset varies within the patch.
@@ -201,9 +203,16 @@ class SubsetStack(nn.Module):
         some = seen.any(1)
         parts = []
         if some.any():
-            distinct, source = torch.unique(seen[some], dim=0, return_inverse=True)
-            parts.append(self.network.forward_subsets(images, distinct)[source])
+            parts.append(once_each(seen[some], lambda distinct: self.network.forward_subsets(images, distinct)))
         if not some.all():
             parts.append(self.zero_filled(images, subsets[~some]))
+        if len(parts) == 1:
+            return parts[0]
         order = torch.cat([some.nonzero(), (~some).nonzero()]).flatten()
         return torch.cat(parts)[order.argsort()]
+
+
+def once_each(subsets: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
+    """Predict from subsets (S, M), equal ones once; the logits are large and are copied only where some are equal."""
+    distinct, source = torch.unique(subsets, dim=0, return_inverse=True)
+    return predict(subsets) if len(distinct) == len(subsets) else predict(distinct)[source]
