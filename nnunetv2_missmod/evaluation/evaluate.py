@@ -8,10 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from rich.console import Console
-from rich.table import Table
 
 from nnunetv2_missmod.evaluation.cases import (
     CaseFiles,
@@ -23,6 +20,7 @@ from nnunetv2_missmod.evaluation.cases import (
     regions_of,
 )
 from nnunetv2_missmod.evaluation.cohort import Export, export_of, walk
+from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings, fingerprints, open_predictor, read_json
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
@@ -37,7 +35,6 @@ from nnunetv2_missmod.evaluation.scores import (
     read_scores,
 )
 from nnunetv2_missmod.evaluation.subsets import ALL, Subsets, choose_subsets, distinct_names
-from nnunetv2_missmod.evaluation.summary import mean_over_subsets, members, subset_means
 from nnunetv2_missmod.preprocessing import read_case
 
 PREDICTIONS = "predictions"
@@ -192,20 +189,4 @@ def conclude(out: Path) -> None:
     if scores.provenance.predictions is not None:
         for subset in scores.table["subset"].unique():
             write_summary(out, subset, scores)
-    print_means(scores.table, scores.provenance)
-
-
-def print_means(table: pd.DataFrame, provenance: Provenance) -> None:
-    """Print the table that papers print: dots for the modalities that are there, mean Dice by region."""
-    means = subset_means(table, "dice")
-    cases = table["case"].nunique()
-    printed = Table(title=f"{provenance.trainer}: Dice by modalities present, mean over the cases ({cases})")
-    for name in (*provenance.modalities, *means.columns):
-        printed.add_column(name, justify="center")
-    for subset, dice in means.iterrows():
-        dots = ("●" if name in members(str(subset)) else "○" for name in provenance.modalities)
-        printed.add_row(*dots, *(f"{value:.3f}" for value in dice))
-    printed.add_section()
-    overall = (f"{value:.3f}" for value in mean_over_subsets(means))
-    printed.add_row("mean", *[""] * (len(provenance.modalities) - 1), *overall)
-    Console().print(printed)
+    print_means(scores)

@@ -137,9 +137,8 @@ def append_masks(out: Path, rows: list[dict[str, str]]) -> None:
 def read_masks(out: Path) -> pd.DataFrame:
     """Read the table: case, subset asked for, mask (empty where the case lacks it), channels that it was made from."""
     file = out / MASKS_CSV
-    if not file.exists():
-        return pd.DataFrame(columns=COLUMNS, dtype=str)
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+    empty: pd.DataFrame = pd.DataFrame(columns=COLUMNS, dtype=str)
+    return pd.read_csv(file, dtype=str, keep_default_na=False) if file.exists() else empty
 
 
 def finished_cases(out: Path, subsets: Sequence[str]) -> set[str]:
