@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
-from small_tables import REGIONS, constant_table, long_table, subset_names
+from small_scores import REGIONS, constant_table, long_table, subset_names
 
 from nnunetv2_missmod.evaluation.comparison import (
     ALL_REGIONS,
