@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from report_page import read_page
 from small_folders import phantom_provenance, write_data, write_model
 from small_scores import MODALITIES, NASTY, REGIONS, long_table, provenance
 
@@ -27,6 +28,11 @@ def cohort(tmp_path_factory):
 def report(cohort):
     root, _ = cohort
     return write_report([root / "dcseg", root / "m3ae"], root / "report")
+
+
+@pytest.fixture(scope="session")
+def page(report):
+    return read_page(report)
 
 
 @pytest.fixture(scope="session")

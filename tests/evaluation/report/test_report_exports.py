@@ -26,9 +26,8 @@ def rows_with_numbers(tabular):
 
 
 @pytest.fixture(scope="module")
-def page_numbers(report):
+def page_numbers(page):
     """What the page shows of HD95: the subsets and their mean, mean and areas with bounds, contributions."""
-    page = read_page(report)
     subsets = [numbers(row) for row in page.texts("hd95")[2:-2]]
     bounded = [
         [(cell["text"], *re.findall(r"-?\d+\.\d+", cell["interval"])) for cell in page.row(name, "hd95")]

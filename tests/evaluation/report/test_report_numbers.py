@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from nnunetv2_missmod.evaluation.report.page import write_report
 COLUMNS = list(itertools.product(REGIONS, ["DCSeg", "M3AE"]))
 
 
-def expected_cell(table, metric, subset, region):
-    """Mean over the cases by a plain loop; None where no case has a value."""
-    rows = table.to_dict("records")
-    return mean_of(row[metric] for row in rows if row["subset"] == subset and row["region"] == region)
+def looped_means(table, metric):
+    """Mean over the cases by (subset, region), a plain loop; None where no case has a value."""
+    values = defaultdict(list)
+    for row in table.to_dict("records"):
+        values[row["subset"], row["region"]].append(row[metric])
+    return {key: mean_of(scores) for key, scores in values.items()}
 
 
 def mean_of(values):
@@ -30,29 +33,30 @@ def mean_of(values):
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("nsd", 100), ("volume_error", 100)])
-def test_the_cells_of_the_page_are_the_means_of_the_long_tables(cohort, report, metric, scale):
+def test_the_cells_of_the_page_are_the_means_of_the_long_tables(cohort, page, metric, scale):
     _, tables = cohort
-    rows = read_page(report).tables["scores"][metric][2:-3]
+    rows = page.tables["scores"][metric][2:-3]
     assert [row[0]["title"] for row in rows] == subset_names()
+    means = {model: looped_means(table, metric) for model, table in tables.items()}
     for subset, row in zip(subset_names(), rows, strict=True):
         for (region, model), cell in zip(COLUMNS, row[4:], strict=True):
-            value = expected_cell(tables[model], metric, subset, region)
+            value = means[model][subset, region]
             assert cell["text"] == ("–" if value is None else f"{value * scale:.2f}"), (subset, region, model)
 
 
-def test_the_dots_are_filled_for_the_modalities_present(report):
-    rows = read_page(report).texts("dice")
+def test_the_dots_are_filled_for_the_modalities_present(page):
+    rows = page.texts("dice")
     assert rows[0][:4] == ["FLAIR", "T1", "T1c", "T2"]
     assert rows[2][:4] == ["●", "○", "○", "○"]
     assert rows[-4][:4] == ["●"] * 4
-    for row in read_page(report).tables["scores"]["dice"][2:-3]:
+    for row in page.tables["scores"]["dice"][2:-3]:
         present = [name for name, cell in zip(rows[0], row, strict=False) if cell["text"] == "●"]
         assert "+".join(present) == row[0]["title"]
 
 
-def test_the_best_of_a_row_and_region_is_bold_and_the_other_underlined(report):
+def test_the_best_of_a_row_and_region_is_bold_and_the_other_underlined(page):
     for metric, best in (("dice", max), ("hd95", min), ("volume_error", lambda pair: min(pair, key=abs))):
-        for row in read_page(report).tables["scores"][metric][2:]:
+        for row in page.tables["scores"][metric][2:]:
             cells = [cell for cell in row if cell.get("class", "").startswith("score")]
             for pair in zip(cells[::2], cells[1::2], strict=True):
                 values = [float(cell["text"]) for cell in pair]
@@ -64,7 +68,7 @@ def test_the_best_of_a_row_and_region_is_bold_and_the_other_underlined(report):
 
 def looped_summaries(table, metric, region):
     """Mean over the subsets, area under the curve and its mean height, by plain loops; NaN where one is undefined."""
-    means = {subset: expected_cell(table, metric, subset, region) for subset in subset_names()}
+    means = {subset: mean for (subset, where), mean in looped_means(table, metric).items() if where == region}
     curve = {}
     for size in range(1, 5):
         values = [m for subset, m in means.items() if len(subset.split("+")) == size and m is not None]
@@ -87,24 +91,22 @@ def looped_bounds(table, metric, region, resamples=1000):
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("volume_error", 100)])
-def test_below_the_subsets_are_their_mean_and_the_areas(cohort, report, metric, scale):
+def test_below_the_subsets_are_their_mean_and_the_areas(cohort, page, metric, scale):
     _, tables = cohort
-    page = read_page(report)
     for name in ("mean", "area", "area / 3"):
         for (region, model), cell in zip(COLUMNS, page.row(name, metric), strict=True):
             expected = looped_summaries(tables[model], metric, region)[name]
             assert float(cell["text"]) == pytest.approx(expected * scale, abs=0.0051), (name, region, model)
 
 
-def test_the_small_print_under_the_mean_is_its_bootstrap_interval(cohort, report):
+def test_the_small_print_under_the_mean_is_its_bootstrap_interval(cohort, page):
     _, tables = cohort
-    for (region, model), cell in zip(COLUMNS, read_page(report).row("mean", "dice"), strict=True):
+    for (region, model), cell in zip(COLUMNS, page.row("mean", "dice"), strict=True):
         low, high = looped_bounds(tables[model], "dice", region)
         assert cell["interval"] == f"[{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def test_the_interval_of_the_area_is_three_times_that_of_its_mean_height(report):
-    page = read_page(report)
+def test_the_interval_of_the_area_is_three_times_that_of_its_mean_height(page):
     for area, height in zip(page.row("area", "dice"), page.row("area / 3", "dice"), strict=True):
         (low, high), thirds = (json.loads(cell["interval"]) for cell in (area, height))
         assert low < float(area["text"]) < high
@@ -119,17 +121,17 @@ def test_a_single_case_has_no_intervals(small):
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", -1)])
-def test_the_contribution_of_a_modality_is_the_mean_gain_from_adding_it(cohort, report, metric, scale):
+def test_the_contribution_of_a_modality_is_the_mean_gain_from_adding_it(cohort, page, metric, scale):
     _, tables = cohort
-    page = read_page(report)
     assert [row[0] for row in page.texts(metric, "contribution")[2:]] == list(MODALITIES)
+    means = {model: looped_means(table, metric) for model, table in tables.items()}
     for modality in MODALITIES:
         for (region, model), cell in zip(COLUMNS, page.row(modality, metric, "contribution"), strict=True):
             gains = []
             for without in subset_names():
                 if modality not in without.split("+"):
                     added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
-                    pair = [expected_cell(tables[model], metric, subset, region) for subset in (without, added)]
+                    pair = [means[model][subset, region] for subset in (without, added)]
                     gains += [] if None in pair else [pair[1] - pair[0]]
             assert float(cell["text"]) == pytest.approx(scale * sum(gains) / len(gains), abs=0.0051)
 
@@ -169,11 +171,11 @@ def test_the_tests_are_wilcoxons_corrected_by_holm(many, metric, scale):
         assert row == ["DCSeg − M3AE", region, "8", f"{median:.2f}", favoured, *p_values]
 
 
-def test_too_few_cases_are_explained_where_there_are_any(many, report):
+def test_too_few_cases_are_explained_where_there_are_any(many, page):
     parts = read_page(many[1]).text
     assert sum("differ in fewer than 6 of them" in part for part in parts) == 1  # the Dice of the core is all alike
-    assert sum("differ in fewer than 6 of them" in part for part in read_page(report).text) == 6
-    cells = [row[5:] for row in read_page(report).texts("dice", "tests")[1:]]
+    assert sum("differ in fewer than 6 of them" in part for part in page.text) == 6
+    cells = [row[5:] for row in page.texts("dice", "tests")[1:]]
     assert cells == [["too few cases"] * 2] * 4
 
 

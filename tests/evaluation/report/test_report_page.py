@@ -14,8 +14,7 @@ from nnunetv2_missmod.evaluation.report.page import render, write_report
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_needs_no_network(report):
-    page = read_page(report)
+def test_the_page_needs_no_network(report, page):
     for tag, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
             value = attributes.get(name) or ""
@@ -25,39 +24,38 @@ def test_the_page_needs_no_network(report):
     assert not any(re.search(r"@import|url\((?!#)", style) for style in styles)
 
 
-def test_the_page_forbids_itself_the_network(report):
-    (policy,) = [m["content"] for m in read_page(report).attributes("meta") if "Security" in m.get("http-equiv", "")]
+def test_the_page_forbids_itself_the_network(page):
+    (policy,) = [m["content"] for m in page.attributes("meta") if "Security" in m.get("http-equiv", "")]
     assert "default-src 'none'" in policy
     assert "http" not in policy
 
 
-def test_no_id_stands_twice(report):
-    ids = [attributes["id"] for _, attributes in read_page(report).tags if "id" in attributes]
+def test_no_id_stands_twice(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert sorted({i for i in ids if ids.count(i) > 1}) == []
 
 
-def test_every_reference_within_the_page_is_met(report):
-    page = read_page(report)
+def test_every_reference_within_the_page_is_met(page):
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = {a.get("href") or a.get("xlink:href") or "" for _, a in page.tags}
     assert {link[1:] for link in links if link.startswith("#")} <= ids
 
 
-def test_every_picture_has_a_text(report):
-    for attributes in read_page(report).attributes("svg"):
+def test_every_picture_has_a_text(page):
+    for attributes in page.attributes("svg"):
         assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
 
 
-def test_figures_of_every_metric_model_and_region(report):
-    labels = [a["aria-label"] for a in read_page(report).attributes("svg") if "aria-label" in a]
+def test_figures_of_every_metric_model_and_region(page):
+    labels = [a["aria-label"] for a in page.attributes("svg") if "aria-label" in a]
     assert sum("(rows)" in label for label in labels) == 6 * 2
     assert sum("by number of modalities present" in label for label in labels) == 6 * 3
     assert sum("a dot for each case" in label for label in labels) == 6 * 3
     assert sum("from adding a modality" in label for label in labels) == 6 * 3
 
 
-def test_the_page_says_what_was_measured_on_what(report):
-    text = " ".join(read_page(report).text)
+def test_the_page_says_what_was_measured_on_what(page):
+    text = " ".join(page.text)
     for fact in ("DCSegTrainer__nnUNetPlans__3d_fullres", "Dataset501_Phantom", "checkpoint_final.pth", "nnUNetPlans",
                  "nnunetv2 2.8.0", "whole: labels 1, 2, 3", "1.0 mm", "nnU-Net's: where", "cropped to"):  # fmt: skip
         assert fact in text, fact
