@@ -60,8 +60,9 @@ class Page(HTMLParser):
 
     def row(self, name, metric, kind="scores"):
         """The cells right of the name of a row; that of a subset is the title of its dots."""
-        (row,) = [row for row in self.tables[kind][metric] if name in (row[0]["text"].strip(), row[0].get("title"))]
-        return [cell for cell in row if cell.get("class", "").startswith("score")]
+        rows = [row for row in self.tables[kind][metric] if name in (row[0]["text"].strip(), row[0].get("title"))]
+        (cells,) = filter(None, ([c for c in row if c.get("class", "").startswith("score")] for row in rows))
+        return cells
 
 
 def read_page(file):

@@ -21,6 +21,7 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    **{letter: f"{{{letter}}}" for letter in "[*"},  # after the end of a row they would be taken for its options
     UNDEFINED: "--",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",

@@ -15,7 +15,7 @@ from nnunetv2_missmod.evaluation.report.figures import draw_all
 from nnunetv2_missmod.evaluation.report.inputs import Comparison, Model, load_comparison
 from nnunetv2_missmod.evaluation.report.metrics import Metric, measured
 from nnunetv2_missmod.evaluation.report.overlays import Overlay, draw_overlay, region_colours
-from nnunetv2_missmod.evaluation.report.tables import TOO_FEW, build_table, print_p
+from nnunetv2_missmod.evaluation.report.tables import TOO_FEW, Table, build_table, print_p
 from nnunetv2_missmod.evaluation.report.viewer import Viewer, viewer_of
 from nnunetv2_missmod.evaluation.report.volumes import Case, read_case, shown_cases, with_predictions
 
@@ -47,10 +47,21 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     comparison = load_comparison(folders)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
-    metrics = measured(comparison.scores)
-    tables = [build_table(comparison, metric) for metric in metrics]
+    tables = [build_table(comparison, metric) for metric in measured(comparison.scores)]
+    texts = {"index.html": _page(comparison, tables), "table.md": to_markdown(tables), "table.tex": to_latex(tables)}
+    texts["table.csv"] = to_csv(tables)
+    if len(comparison.models) > 1:
+        texts["comparison.csv"] = comparison_csv(tables)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return out / "index.html"
+
+
+def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
+    metrics = [table.metric for table in tables]
     overlays, viewer, notes = _pictures(comparison)
-    page = render(
+    return render(
         "report.html",
         comparison=comparison,
         tables=tables,
@@ -64,14 +75,6 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         too_few=TOO_FEW,
         fewest_pairs=MIN_DIFFERING_PAIRS,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    texts = {"table.md": to_markdown(tables), "table.tex": to_latex(tables), "table.csv": to_csv(tables)}
-    if len(comparison.models) > 1:
-        texts["comparison.csv"] = comparison_csv(tables)
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
-    (out / "index.html").write_text(page, encoding="utf-8")
-    return out / "index.html"
 
 
 def render(template: str, **content: Any) -> str:

@@ -44,6 +44,17 @@ def test_the_cells_of_the_page_are_the_means_of_the_long_tables(cohort, page, me
             assert cell["text"] == ("–" if value is None else f"{value * scale:.2f}"), (subset, region, model)
 
 
+def test_a_cell_says_over_how_many_cases_its_mean_is(cohort, page):
+    _, tables = cohort
+    for subset in subset_names():
+        for (region, model), cell in zip(COLUMNS, page.row(subset, "hd95"), strict=True):
+            rows = [
+                row for row in tables[model].to_dict("records") if (row["subset"], row["region"]) == (subset, region)
+            ]
+            count = sum(not math.isnan(row["hd95"]) for row in rows)
+            assert cell["title"] == ("1 case" if count == 1 else f"{count} cases")
+
+
 def test_the_dots_are_filled_for_the_modalities_present(page):
     rows = page.texts("dice")
     assert rows[0][:4] == ["FLAIR", "T1", "T1c", "T2"]

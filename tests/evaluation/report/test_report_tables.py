@@ -71,5 +71,9 @@ def test_latex_knows_every_special_character():
     )
 
 
+def test_a_name_that_starts_a_row_of_latex_is_no_option_of_the_row_before():
+    assert escape_latex("[T1]*") == "{[}T1]{*}"
+
+
 def test_markdown_keeps_a_name_in_one_cell():
     assert escape_markdown("a|b\n*c* <d>") == r"a\|b \*c\* &lt;d&gt;"
