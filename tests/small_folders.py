@@ -1,18 +1,18 @@
 """Model folders as `missmod evaluate` writes them: the phantom's images, masks by disturbing the truth."""
 
-import itertools
 import json
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from scipy import ndimage
+from small_scores import REGIONS, provenance, subsets_of
 
 from nnunetv2_missmod.datasets.phantom import modality_names, phantom_case
+from nnunetv2_missmod.evaluation.scores import RegionScores, case_table, write_provenance, write_scores
 
 SHAPE = (32, 36, 40)
 SPACING = (1.0, 1.0, 1.5)  # x, y, z
-REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
 
 def write_volume(file, array, spacing=SPACING):
@@ -42,71 +42,57 @@ def disturbed(truth, strength, rng):
 
 
 def scores_of(truth, prediction):
-    """A row of metrics for each region; those but Dice and the volumes are only plausible."""
+    """Scores of each region; those but Dice and the volumes are only plausible."""
     for region, labels in REGIONS.items():
         one, two = np.isin(truth, labels), np.isin(prediction, labels)
         total = one.sum() + two.sum()
         dice = 2 * (one & two).sum() / total if total else np.nan
         found = (one & two).sum() / one.sum() if one.any() else np.nan
-        yield {
-            "region": region,
-            "dice": dice,
-            "hd95": 1 + 30 * (1 - dice) if one.any() and two.any() else np.nan,
-            "nsd": dice**1.5,
-            "sensitivity": found,
-            "volume_error": (two.sum() - one.sum()) / one.sum() if one.any() else np.nan,
-            "lesion_dice": 0.9 * dice,
-            "num_reference": int(one.sum()),
-            "num_predicted": int(two.sum()),
-        }
+        yield RegionScores(
+            region,
+            dice,
+            hd95=1 + 30 * (1 - dice) if one.any() and two.any() else np.nan,
+            nsd=dice**1.5,
+            sensitivity=found,
+            volume_error=(two.sum() - one.sum()) / one.sum() if one.any() else np.nan,
+            lesion_dice=0.9 * dice,
+            num_reference=int(one.sum()),
+            num_predicted=int(two.sum()),
+            num_voxels=truth.size,
+        )
 
 
 def write_model(folder, data, truths, *, trainer="DCSegTrainer", strength=0.3, modalities=None, save=True, seed=0):
     """Write scores, provenance and predictions of a model; returns the long table."""
     modalities = list(modalities or modality_names(4))
     rng = np.random.default_rng(seed)
-    sizes = range(1, len(modalities) + 1)
-    subsets = {"+".join(m): list(m) for size in sizes for m in itertools.combinations(modalities, size)}
-    rows = []
+    subsets = subsets_of(modalities)
+    tables = []
     for case, truth in truths.items():
+        scores = {}
         for subset, present in subsets.items():
             mask = disturbed(truth, strength * (1.3 - len(present) / len(modalities)), rng)
-            rows += [
-                {"case": case, "subset": subset, "num_present": len(present), **row} for row in scores_of(truth, mask)
-            ]
+            scores[subset] = list(scores_of(truth, mask))
             if save:
                 write_volume(folder / "predictions" / subset / f"{case}.nii.gz", mask)
+        tables.append(case_table(case, scores, subsets))
     folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(rows)
-    table.to_csv(folder / "scores.csv", index=False)
-    write_provenance(folder, data, trainer, modalities, subsets)
+    table = pd.concat(tables, ignore_index=True)
+    write_scores(folder, table)
+    write_provenance(folder, phantom_provenance(data, modalities, trainer=trainer))
     return table
 
 
-def write_provenance(folder, data, trainer, modalities, subsets):
-    provenance = {
-        "model": f"{trainer}__nnUNetPlans__3d_fullres",
-        "dataset": "Dataset501_Phantom",
-        "trainer": trainer,
-        "plans": "nnUNetPlans",
-        "configuration": "3d_fullres",
-        "folds": [0],
-        "checkpoint": "checkpoint_final.pth",
-        "modalities": modalities,
-        "subsets": subsets,
-        "sampled": False,
-        "regions": list(REGIONS),
-        "region_labels": REGIONS,
-        "empty_policy": "nnunet",
-        "nsd_tolerance_mm": 1.0,
-        "min_voxels": {},
-        "images": str(data / "imagesTs"),
-        "labels": str(data / "labelsTs"),
-        "predictions": "predictions",
-        "file_ending": ".nii.gz",
-        "versions": {"nnunetv2_missmod": "0.1.0", "nnunetv2": "2.8.1", "torch": "2.9.0", "monai": "1.5.1"},
-    }
-    (folder / "provenance.json").write_text(json.dumps(provenance, indent=1))
+def phantom_provenance(data, modalities, regions=tuple(REGIONS), **changes):
+    """Provenance of scores on what ``write_data`` wrote to the folder ``data``."""
+    return provenance(
+        modalities,
+        regions,
+        dataset="Dataset501_Phantom",
+        images=str(data / "imagesTs"),
+        labels=str(data / "labelsTs"),
+        **changes,
+    )
 
 
 def change_provenance(folder, **changes):

@@ -1,28 +1,42 @@
-"""A provenance of two modalities and two regions."""
+"""Small scores of a model, as `missmod evaluate` writes them: its provenance and its long table."""
 
 from dataclasses import replace
+from itertools import combinations
 
-from nnunetv2_missmod.evaluation.scores import Provenance
+import numpy as np
+import pandas as pd
 
-SUBSETS = {"FLAIR": ["FLAIR"], "T1c": ["T1c"], "FLAIR+T1c": ["FLAIR", "T1c"]}
-REGIONS = {"whole": [1, 2, 3], "enhancing": [3]}
+from nnunetv2_missmod.evaluation.scores import DTYPES, Provenance
+
+MODALITIES = ("FLAIR", "T1", "T1c", "T2")
+NASTY = ["<script>alert(1)</script>", "a_b&c%", "$x^2$ \\\"'|#{}~`*"]  # mean something in HTML, LaTeX or Markdown
+REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
 
-def provenance(**changes):
+def subsets_of(modalities):
+    """Every subset by its name, in the order of modalities.all_subsets."""
+    return {"+".join(s): list(s) for k in range(1, len(modalities) + 1) for s in combinations(modalities, k)}
+
+
+def subset_names(modalities=MODALITIES):
+    return list(subsets_of(modalities))
+
+
+def provenance(modalities=("FLAIR", "T1c"), regions=("whole", "enhancing"), trainer="DCSegTrainer", **changes):
     given = Provenance(
-        model="DCSegTrainer__nnUNetPlans__3d_fullres",
+        model=f"{trainer}__nnUNetPlans__3d_fullres",
         dataset="Dataset137_BraTS2021",
-        trainer="DCSegTrainer",
+        trainer=trainer,
         plans="nnUNetPlans",
         configuration="3d_fullres",
         folds=[0, "all"],
         checkpoint="checkpoint_final.pth",
         weights=["0" * 64, "1" * 64],
-        modalities=["FLAIR", "T1c"],
-        subsets=SUBSETS,
+        modalities=list(modalities),
+        subsets=subsets_of(modalities),
         sampled=False,
-        regions=list(REGIONS),
-        region_labels=REGIONS,
+        regions=list(regions),
+        region_labels={region: REGIONS.get(region, [1]) for region in regions},
         empty_policy="nnunet",
         nsd_tolerance_mm=1.0,
         min_voxels={},
@@ -33,3 +47,38 @@ def provenance(**changes):
         versions={"nnunetv2": "2.8.0"},
     )
     return replace(given, **changes)
+
+
+def long_table(cases=5, modalities=MODALITIES, regions=tuple(REGIONS), undefined=0.0, seed=0, subsets=None):
+    """Random scores; a share of them is undefined."""
+    rng = np.random.default_rng(seed)
+    names = subset_names(modalities) if subsets is None else subsets
+    table = pd.DataFrame(
+        [
+            {"case": f"case_{c:03d}", "subset": name, "num_present": name.count("+") + 1, "region": region}
+            for c in range(cases)
+            for name in names
+            for region in regions
+        ]
+    )
+    scores = pd.DataFrame(
+        {
+            "dice": rng.uniform(0, 1, len(table)),
+            "hd95": rng.uniform(0, 50, len(table)),
+            "nsd": rng.uniform(0, 1, len(table)),
+            "sensitivity": rng.uniform(0, 1, len(table)),
+            "volume_error": rng.normal(0, 0.5, len(table)),
+            "lesion_dice": rng.uniform(0, 1, len(table)),
+        }
+    )
+    scores = scores.mask(rng.uniform(size=scores.shape) < undefined)
+    counts = pd.DataFrame(rng.integers(0, 1000, (len(table), 2)), columns=["num_reference", "num_predicted"])
+    return pd.concat([table, scores, counts], axis=1).assign(num_voxels=2000)[list(DTYPES)]
+
+
+def constant_table(score, **kwargs):
+    """A long table whose Dice is a function of case, subset and region."""
+    table = long_table(**kwargs)
+    return table.assign(
+        dice=[score(*row) for row in table[["case", "subset", "region"]].itertuples(index=False, name=None)]
+    )

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
+from nnunetv2_missmod.evaluation.scores import Provenance
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
     ROW,
@@ -34,6 +35,13 @@ COMPARISON = (
     "p",
     "p_holm",
 )
+
+MEASURED_ALIKE = {  # what the tables do not say, and two models' numbers must have in common
+    "dataset": "dataset",
+    "region_labels": "labels of the regions",
+    "empty_policy": "policy for empty masks",
+    "nsd_tolerance_mm": "tolerance of NSD in mm",
+}
 
 MIN_DIFFERING_PAIRS = 6  # with fewer no two-sided p can be below 0.05: 2 / 2^5 = 0.0625
 EQUAL_DECIMALS = 12  # differences alike up to rounding are ties
@@ -105,11 +113,22 @@ def check_comparable(models: Mapping[str, pd.DataFrame], metric: str) -> None:
                 )
 
 
-def _check_same(what: str, a: str, of_a: list[str], b: str, of_b: list[str]) -> None:
+def check_measured_alike(models: Mapping[str, Provenance]) -> None:
+    """Make sure that every two models were scored on the same dataset by the same rules.
+
+    Raises:
+        ValueError: names the two models, what differs, and the way out.
+    """
+    for (a, of_a), (b, of_b) in combinations(models.items(), 2):
+        for field, what in MEASURED_ALIKE.items():
+            _check_same(what, a, getattr(of_a, field), b, getattr(of_b, field))
+
+
+def _check_same(what: str, a: str, of_a: object, b: str, of_b: object) -> None:
     if of_a != of_b:
         raise ValueError(
-            f"Expected models with the same {what}, got {of_a} in {a} and {of_b} in {b}. Evaluate "
-            f"both on the same dataset, or report them one by one."
+            f"Expected models with the same {what}, got {of_a} in {a} and {of_b} in {b}. Evaluate both alike, or "
+            f"report them one by one."
         )
 
 

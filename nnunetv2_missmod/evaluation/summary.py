@@ -44,6 +44,13 @@ def subset_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return _as_means(wide.mean().to_numpy(), wide.columns)
 
 
+def case_counts(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Number of cases in each mean of ``subset_means``: those where the metric is defined."""
+    wide = wide_table(table, metric)
+    counts: pd.DataFrame = _as_means(wide.count().to_numpy(), wide.columns)
+    return counts
+
+
 def mean_over_subsets(means: pd.DataFrame) -> pd.Series[float]:
     """Mean of the subsets' means by region: a paper's column "average".
 
@@ -162,7 +169,8 @@ def bootstrap_intervals(
     Args:
         table: the long table of one model.
         metric: any metric column.
-        summary: a function of the subsets' means, such as ``mean_over_subsets`` or ``robustness_area``.
+        summary: a function of the subsets' means, such as ``mean_over_subsets`` or ``robustness_area``, that gives for
+            a column what it gives for that column alone. It is called once on all resamples, side by side as columns.
         resamples: how many times the cases are drawn.
         confidence: of the interval, between 0 and 1.
         seed: the same seed gives the same bounds, whatever the order of the rows.
@@ -178,7 +186,7 @@ def bootstrap_intervals(
     wide = wide_table(table, metric)
     estimate = _flat(summary(subset_means(table, metric)))
     resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
-    draws = pd.DataFrame([_flat(summary(_as_means(means, wide.columns))).to_numpy() for means in resampled])
+    draws = _summarised(resampled, wide.columns, summary)
     known = (len(wide) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
     bounds = np.where(known, draws.quantile([(1 - confidence) / 2, (1 + confidence) / 2]), np.nan)
     intervals: pd.DataFrame = estimate.to_frame("estimate").assign(low=bounds[0], high=bounds[1])
@@ -196,6 +204,16 @@ def _resampled_means(
     total = times_drawn @ np.where(defined, values, 0)
     means: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return means
+
+
+def _summarised(resampled: NDArray[np.float64], columns: pd.Index[Any], summary: Summary) -> pd.DataFrame:
+    """Summarise resampled means (resamples, K) all at once: a row per resample, columns in the order of ``_flat``."""
+    regions, subsets = columns.unique("region"), columns.unique("subset")
+    by_subset = resampled.reshape(-1, len(subsets)).T  # (subsets, resamples * regions)
+    found = np.atleast_2d(summary(pd.DataFrame(by_subset, index=subsets)).to_numpy())
+    draws = found.reshape(len(found), -1, len(regions)).transpose(1, 2, 0)
+    rows: pd.DataFrame = pd.DataFrame(draws.reshape(len(draws), -1))
+    return rows
 
 
 def _flat(summary: pd.DataFrame | pd.Series[float]) -> pd.Series[float]:
@@ -220,8 +238,8 @@ def wide_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return wide
 
 
-def _as_means(values: NDArray[np.float64], columns: pd.Index[Any]) -> pd.DataFrame:
-    """Fold the means (K,) of the columns of ``wide_table`` into one row per subset and one column per region."""
+def _as_means(values: NDArray[Any], columns: pd.Index[Any]) -> pd.DataFrame:
+    """Fold the values (K,) of the columns of ``wide_table`` into one row per subset and one column per region."""
     regions, subsets = columns.unique("region"), columns.unique("subset")
     means: pd.DataFrame = pd.DataFrame(values.reshape(len(regions), len(subsets)).T, index=subsets, columns=regions)
     return means

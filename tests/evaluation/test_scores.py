@@ -9,7 +9,7 @@ from math import nan
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
-from small_scores import REGIONS, SUBSETS, provenance
+from small_scores import provenance
 
 from nnunetv2_missmod.evaluation.scores import (
     DTYPES,
@@ -21,6 +21,8 @@ from nnunetv2_missmod.evaluation.scores import (
     write_provenance,
     write_scores,
 )
+
+SUBSETS, REGIONS = provenance().subsets, provenance().regions
 
 
 def region(name, dice=0.1 + 0.2, hd95=nan):

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_tables import MODALITIES, REGIONS, constant_table, long_table, subset_names
+from small_scores import MODALITIES, REGIONS, constant_table, long_table, subset_names
 
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
     bootstrap_intervals,
+    case_counts,
     contribution,
     mean_over_subsets,
     modality_names,
@@ -72,8 +73,21 @@ def test_subset_means_are_the_mean_over_cases(metric):
         assert means.loc[subset, region] == pytest.approx(expected, nan_ok=True)
 
 
+def test_the_counts_are_of_the_cases_with_a_score():
+    table = undefined_somewhere()
+    counts = case_counts(table, "dice")
+    assert counts.shape == (15, 3)
+    assert counts.loc["FLAIR+T2", "core"] == 0
+    for subset in subset_names():
+        for region in REGIONS:
+            rows = table[(table["subset"] == subset) & (table["region"] == region)]
+            assert counts.loc[subset, region] == sum(not math.isnan(value) for value in rows["dice"])
+
+
 def test_subset_means_are_in_the_order_of_a_paper():
-    means = subset_means(long_table().sort_values("region", kind="stable", key=lambda r: r.map(REGIONS.index)), "dice")
+    means = subset_means(
+        long_table().sort_values("region", kind="stable", key=lambda r: r.map(list(REGIONS).index)), "dice"
+    )
     assert list(means.index) == subset_names()
     assert list(means.columns) == list(REGIONS)
     unsorted = ("T2", "DWI", "ADC")

@@ -1,4 +1,4 @@
-"""The figures, each an inline SVG in the page's own ink: heat maps, robustness curves, dots per case."""
+"""The figures, each an inline SVG in the page's own ink: heat maps, curves, dots per case, bars of contributions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
+from numpy.typing import ArrayLike, NDArray
 
 from nnunetv2_missmod.evaluation.report.inputs import Comparison
-from nnunetv2_missmod.evaluation.report.means import means_by_number, subset_means
 from nnunetv2_missmod.evaluation.report.metrics import Metric
+from nnunetv2_missmod.evaluation.summary import contribution, robustness_curve, subset_means
 
 INK = "#010203"  # replaced by the page's text colour
 MARKERS = "osD^vPX*<>"
@@ -38,13 +39,14 @@ class Drawing(NamedTuple):
 
 def draw_all(comparison: Comparison, metric: Metric) -> dict[str, list[Drawing]]:
     """All figures of a metric by their kind."""
-    columns = [(region, model) for region in comparison.regions for model in comparison.models]
-    means = subset_means(comparison.scores, metric.column).reindex(index=list(comparison.subsets), columns=columns)
-    means = means * metric.scale
+    means = comparison.side_by_side(lambda table: subset_means(table, metric.column)) * metric.scale
+    means = means.reindex(list(comparison.subsets))
+    gains = comparison.side_by_side(lambda table: contribution(table, metric.column)) * metric.scale
     return {
         "heat": [heat_map(comparison, metric, means, model) for model in comparison.models],
-        "curves": [robustness_curve(comparison, metric, means, region) for region in comparison.regions],
+        "curves": [curves(comparison, metric, means, region) for region in comparison.regions],
         "dots": [dots_per_case(comparison, metric, region) for region in comparison.regions],
+        "gains": [gain_bars(comparison, metric, gains, region) for region in comparison.regions],
     }
 
 
@@ -65,22 +67,22 @@ def heat_map(comparison: Comparison, metric: Metric, means: pd.DataFrame, model:
         return _drawing(figure, f"{metric.heading} of {model} by subset (rows) and region (columns).", model)
 
 
-def robustness_curve(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: str) -> Drawing:
+def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: str) -> Drawing:
     """Mean by the number of modalities present, a line per model; small dots are the single subsets."""
-    numbers = pd.Series({name: len(present) for name, present in comparison.subsets.items()})
-    values = means[region]
-    curves = means_by_number(values, numbers)
+    numbers = [len(present) for present in comparison.subsets.values()]
+    curve = robustness_curve(means)[region]
     with _figure((3.1, 2.3)) as (figure, ax):
         for number, (model, colour) in enumerate(_colours(comparison.models).items()):
             shift = (number - (len(comparison.models) - 1) / 2) * 0.08
-            ax.scatter(numbers[values.index] + shift, values[model], s=7, color=colour, alpha=0.4, linewidths=0)
+            ax.scatter(np.add(numbers, shift), means[region, model], s=7, color=colour, alpha=0.4, linewidths=0)
             marker = MARKERS[number % len(MARKERS)]
-            ax.plot(curves.index, curves[model], marker + "-", color=colour, label=_plain(model), markersize=4.5)
+            ax.plot(curve.index, curve[model], marker + "-", color=colour, label=_plain(model), markersize=4.5)
         ax.set(xlabel="modalities present", ylabel=metric.heading, xticks=sorted(set(numbers)))
         ax.set_ylim(*_limits(metric, means, margin=0.04))
         ax.grid(axis="y", color="#88888844")
-        _title_and_legend(ax, region, len(comparison.models))
-        said = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curves[m].items()) for m in curves)
+        ax.set_title(_plain(region))
+        _legend(ax, len(comparison.models), -0.22)
+        said = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curve[m].items()) for m in curve)
         return _drawing(figure, f"{metric.heading} of {region} by number of modalities present. {said}.", region)
 
 
@@ -105,10 +107,30 @@ def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawin
         ax.grid(axis="x", color="#88888833")
         _dot_labels(ax, comparison, np.arange(len(rows)))
         ax.set_title(_plain(region), pad=_head_room(comparison.modalities))
-        if count > 1:
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / height), ncols=2, frameon=False)
+        _legend(ax, count, -0.5 / height)
         text = f"{metric.heading} of {region}: a dot for each case and subset, a stroke for their mean."
         return _drawing(figure, text, region)
+
+
+def gain_bars(comparison: Comparison, metric: Metric, gains: pd.DataFrame, region: str) -> Drawing:
+    """Mean gain from adding each modality (rows), a bar per model."""
+    values, count = gains.xs(region, axis=1, level="region"), len(comparison.models)
+    rows = np.arange(len(values))
+    height = len(rows) * max(ROW, 0.1 + 0.11 * count)
+    with _figure((2.7, height)) as (figure, ax):
+        for number, (model, colour) in enumerate(_colours(comparison.models).items()):
+            y = rows + ((number + 0.5) / count - 0.5) * 0.8
+            ax.barh(y, values[model], height=0.72 / count, color=colour, label=_plain(model))
+        ax.axvline(0, color=INK, linewidth=0.6)
+        ax.set_yticks(rows, [_plain(str(modality)) for modality in values.index])
+        ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"gain in {metric.title} [{metric.unit}]")
+        ax.set_xlim(*_limits(metric, np.append(gains, 0.0), margin=0.04))
+        ax.grid(axis="x", color="#88888833")
+        ax.set_axisbelow(True)
+        ax.set_title(_plain(region))
+        _legend(ax, count, -0.5 / height)
+        said = "; ".join(f"{m}: " + ", ".join(f"{k} {v:.1f}" for k, v in values[m].items()) for m in values)
+        return _drawing(figure, f"Mean gain in {metric.title} of {region} from adding a modality. {said}.", region)
 
 
 @contextmanager
@@ -137,7 +159,7 @@ def _drawing(figure: Figure, text: str, title: str) -> Drawing:
     return Drawing(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1), title)
 
 
-def _dot_labels(ax: Axes, comparison: Comparison, y: np.ndarray) -> None:
+def _dot_labels(ax: Axes, comparison: Comparison, y: NDArray[Any]) -> None:
     """Label the rows with dots, filled for the modalities present, under the modalities' names."""
     count, figure = len(comparison.modalities), ax.figure
     ax.set_yticks([])
@@ -155,15 +177,14 @@ def _head_room(modalities: Sequence[str]) -> float:
     return 4.6 * max(map(len, modalities)) + 6
 
 
-def _title_and_legend(ax: Axes, title: str, num_models: int) -> None:
-    ax.set_title(_plain(title))
+def _legend(ax: Axes, num_models: int, below: float) -> None:
     if num_models > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=2, frameon=False)
 
 
-def _limits(metric: Metric, values: pd.DataFrame, margin: float = 0.0) -> tuple[float, float]:
+def _limits(metric: Metric, values: ArrayLike, margin: float = 0.0) -> tuple[float, float]:
     """Range of an axis or of colours: from the lowest value to the highest, as far on both sides of 0 for errors."""
-    found = values.to_numpy(float)
+    found = np.asarray(values, dtype=float)
     found = found[np.isfinite(found)]
     low, high = (float(found.min()), float(found.max())) if found.size else (0.0, metric.scale)
     if metric.better == "zero":

@@ -1,30 +1,18 @@
-"""What the report is made of: the folders of one or several models, checked against each other."""
+"""What the report is made of: the folders of one or several models, and what all of them have in common."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-SCORES_CSV, SCORES_PARQUET, PROVENANCE = "scores.csv", "scores.parquet", "provenance.json"
-KEYS = ["case", "subset", "region"]
-COLUMNS = [*KEYS, "num_present", "dice", "hd95", "nsd", "sensitivity", "volume_error", "lesion_dice"]
-SHARED = {  # what the numbers of two models must have in common to stand in one table
-    "dataset": "the dataset",
-    "modalities": "the modalities, in channel order",
-    "regions": "the regions",
-    "region_labels": "the labels of the regions",
-    "empty_policy": "the policy for empty masks",
-    "nsd_tolerance_mm": "the tolerance of the surface Dice in mm",
-}
-NEEDED = [*SHARED, "model", "trainer", "subsets"]
-AGAIN = "Write the folder anew with `missmod evaluate`"
+from nnunetv2_missmod.evaluation.comparison import check_comparable, check_measured_alike
+from nnunetv2_missmod.evaluation.scores import PROVENANCE, SCORES_CSV, Provenance, read_scores
+from nnunetv2_missmod.evaluation.summary import BETTER, checked
 
 
 @dataclass(frozen=True)
@@ -32,7 +20,7 @@ class Model:
     """One model's folder: its long table and where that came from."""
 
     folder: Path
-    provenance: dict[str, Any]
+    provenance: Provenance
     scores: pd.DataFrame
 
 
@@ -56,6 +44,32 @@ class Comparison:
         """The model whose provenance stands for what all share."""
         return next(iter(self.models.values()))
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the subsets are a sample of all that there are."""
+        return any(model.provenance.sampled for model in self.models.values())
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(region, model) of every column of a table, region by region."""
+        return [(region, model) for region in self.regions for model in self.models]
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The long table of each model."""
+        return {name: self.scores[self.scores["model"] == name] for name in self.models}
+
+    def side_by_side(self, summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+        """Summarise each model's long table (one column per region) and set the results beside each other.
+
+        Returns:
+            The rows of the summaries; columns (region, model).
+        """
+        found = pd.concat({name: summarise(table) for name, table in self.tables.items()}, axis=1)
+        columns = pd.MultiIndex.from_tuples(self.columns, names=["region", "model"])
+        beside: pd.DataFrame = found.swaplevel(axis=1).reindex(columns=columns)
+        return beside
+
 
 def load_comparison(folders: Sequence[Path]) -> Comparison:
     """Read the models' folders and keep the subsets and cases that all of them have.
@@ -70,38 +84,31 @@ def load_comparison(folders: Sequence[Path]) -> Comparison:
         if count > 1:
             raise ValueError(f"Expected folders of different models, got {folder} {count} times: name it once.")
     models = [load_model(Path(folder)) for folder in folders]
-    for other in models[1:]:
-        _check_alike(models[0], other)
+    check_measured_alike({str(model.folder / PROVENANCE): model.provenance for model in models})
+    check_comparable({str(model.folder / SCORES_CSV): model.scores for model in models}, "dice")
     named = dict(zip(model_names(models), models, strict=True))
     subsets, notes = _common_subsets(models)
     scores, left_out = _common_cases(named, list(subsets))
     first = models[0].provenance
-    return Comparison(named, first["modalities"], first["regions"], subsets, scores, [*notes, *left_out])
+    return Comparison(named, first.modalities, first.regions, subsets, scores, [*notes, *left_out])
 
 
 def load_model(folder: Path) -> Model:
     """Read one folder that `missmod evaluate` wrote; ValueError names the file that is missing or damaged."""
-    if not folder.is_dir():
-        raise ValueError(f"Expected a folder that `missmod evaluate` wrote, got {folder}, which is no folder.")
-    provenance, scores = _read_provenance(folder / PROVENANCE), _read_scores(folder)
-    for column, known in (("subset", provenance["subsets"]), ("region", provenance["regions"])):
-        unknown = sorted(set(scores[column]) - set(known))
-        if unknown:
-            raise ValueError(
-                f"{folder}: expected the {column}s of {PROVENANCE} in the scores, got {unknown[:5]}. {AGAIN}."
-            )
-    twice = scores[scores.duplicated(KEYS)]
-    if len(twice):
-        row = dict(twice.iloc[0][KEYS])
-        raise ValueError(f"{folder}: expected one row per case, subset and region, got several of {row}. {AGAIN}.")
-    return Model(folder, provenance, scores)
+    table, provenance = read_scores(folder)
+    try:
+        for metric in BETTER:
+            checked(table, metric)
+    except ValueError as error:
+        raise ValueError(f"{folder / SCORES_CSV}: {error}") from error
+    return Model(folder, provenance, table)
 
 
 def model_names(models: Sequence[Model]) -> list[str]:
     """Short names that tell the models apart: the trainer's, else nnU-Net's name of the model, else the folder's."""
     kinds: list[Callable[[Model], str]] = [
-        lambda model: str(model.provenance["trainer"]).removesuffix("Trainer"),
-        lambda model: str(model.provenance["model"]),
+        lambda model: model.provenance.trainer.removesuffix("Trainer"),
+        lambda model: model.provenance.model,
         lambda model: model.folder.resolve().name,
     ]
     for kind in kinds:
@@ -111,60 +118,11 @@ def model_names(models: Sequence[Model]) -> list[str]:
     return [str(model.folder.resolve()) for model in models]
 
 
-def _read_provenance(file: Path) -> dict[str, Any]:
-    try:
-        provenance = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected {file} beside the scores, but it cannot be read ({error}). {AGAIN}.") from error
-    missing = [key for key in NEEDED if not isinstance(provenance, dict) or key not in provenance]
-    if missing:
-        raise ValueError(f"Expected {', '.join(missing)} in {file}, got none. {AGAIN}.")
-    return dict(provenance)
-
-
-def _read_scores(folder: Path) -> pd.DataFrame:
-    """The long table: text as it stands (a case may be called 001 or NA), numbers finite or NaN."""
-    csv, parquet = folder / SCORES_CSV, folder / SCORES_PARQUET
-    file = csv if csv.is_file() or not parquet.is_file() else parquet
-    if not file.is_file():
-        raise ValueError(f"Expected {SCORES_CSV} or {SCORES_PARQUET} in {folder}, found neither. {AGAIN}.")
-    try:
-        text = dict.fromkeys(KEYS, str)
-        scores = pd.read_csv(file, dtype=str, keep_default_na=False) if file == csv else pd.read_parquet(file)
-        missing = [column for column in COLUMNS if column not in scores]
-        if missing:
-            raise ValueError(f"it lacks the columns {', '.join(missing)}")
-        numbers = [column for column in COLUMNS if column not in KEYS]
-        scores = scores[COLUMNS].astype(text)
-        scores[numbers] = scores[numbers].replace({"": "nan"}).astype(float).replace([np.inf, -np.inf], np.nan)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected the long table of scores in {file}, but {error}. {AGAIN}.") from error
-    if scores.empty:
-        raise ValueError(f"Expected scores in {file}, got a table without rows. {AGAIN}.")
-    return scores
-
-
-def _check_alike(one: Model, other: Model) -> None:
-    for key, meaning in SHARED.items():
-        if one.provenance[key] != other.provenance[key]:
-            raise ValueError(
-                f"Expected models that share {meaning}, got {one.provenance[key]} in {one.folder / PROVENANCE} but "
-                f"{other.provenance[key]} in {other.folder / PROVENANCE}. Evaluate both alike or report them apart."
-            )
-
-
 def _common_subsets(models: Sequence[Model]) -> tuple[dict[str, list[str]], list[str]]:
     of_model = [set(model.scores["subset"]) for model in models]
     common = set.intersection(*of_model)
-    if not common:
-        folders = ", ".join(str(model.folder) for model in models)
-        raise ValueError(
-            f"Expected models with subsets of modalities in common, got none in {folders}. Evaluate the same subsets."
-        )
-    left_out = len(set.union(*of_model) - common)
-    notes = [f"{left_out} subsets that not every model was evaluated on are left out."] if left_out else []
-    subsets: dict[str, list[str]] = models[0].provenance["subsets"]
-    return {name: subsets[name] for name in subsets if name in common}, notes
+    subsets = {name: members for name, members in models[0].provenance.subsets.items() if name in common}
+    return subsets, _note(set.union(*of_model) - common, "subset")
 
 
 def _common_cases(models: dict[str, Model], subsets: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -172,9 +130,16 @@ def _common_cases(models: dict[str, Model], subsets: list[str]) -> tuple[pd.Data
     scores = pd.concat([model.scores.assign(model=name) for name, model in models.items()], ignore_index=True)
     scores = scores[scores["subset"].isin(subsets)]
     common = scores.groupby(["case", "subset"])["model"].transform("nunique") == len(models)
-    if not common.any():
-        folders = ", ".join(str(model.folder) for model in models.values())
-        raise ValueError(f"Expected models evaluated on cases in common, got none in {folders}. Use the same cases.")
-    left_out = sorted(set(scores["case"]) - set(scores[common]["case"]))
-    notes = [f"{len(left_out)} cases that not every model was evaluated on are left out."] if left_out else []
-    return scores[common].reset_index(drop=True), notes
+    kept = scores[common].reset_index(drop=True)
+    return kept, _note(set(scores["case"]) - set(kept["case"]), "case")
+
+
+def _note(left_out: set[str], what: str) -> list[str]:
+    if not left_out:
+        return []
+    count = (
+        f"1 {what} that not every model was evaluated on is"
+        if len(left_out) == 1
+        else (f"{len(left_out)} {what}s that not every model was evaluated on are")
+    )
+    return [f"{count} left out."]

@@ -61,7 +61,7 @@ def region_colours(count: int) -> list[str]:
 
 def draw_overlay(comparison: Comparison, case: Case, models: list[str]) -> Overlay:
     """Pictures of a case and the contours of every subset's prediction by each of the models."""
-    labels = list(comparison.first.provenance["region_labels"][region] for region in comparison.regions)
+    labels = list(comparison.first.provenance.region_labels[region] for region in comparison.regions)
     truth = sitk.GetArrayFromImage(case.truth)
     indices = widest_slices(np.isin(truth, np.concatenate(labels)))
     axes = [axis for axis in range(3) if min(np.delete(truth.shape, axis)) > 1]

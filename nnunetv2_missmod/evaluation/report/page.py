@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from nnunetv2_missmod.evaluation.comparison import MIN_DIFFERING_PAIRS
+from nnunetv2_missmod.evaluation.report.exports import comparison_csv, to_csv, to_latex, to_markdown
 from nnunetv2_missmod.evaluation.report.figures import draw_all
 from nnunetv2_missmod.evaluation.report.inputs import Comparison, Model, load_comparison
 from nnunetv2_missmod.evaluation.report.metrics import Metric, measured
 from nnunetv2_missmod.evaluation.report.overlays import Overlay, draw_overlay, region_colours
-from nnunetv2_missmod.evaluation.report.tables import build_table, to_csv, to_latex, to_markdown
+from nnunetv2_missmod.evaluation.report.tables import TOO_FEW, Table, build_table, print_p
 from nnunetv2_missmod.evaluation.report.viewer import Viewer, viewer_of
 from nnunetv2_missmod.evaluation.report.volumes import Case, read_case, shown_cases, with_predictions
 
@@ -30,6 +32,8 @@ POLICIES = {
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write ``out/index.html`` and ``out/table.md``, ``.tex`` and ``.csv`` for one or several models' scores.
 
+    Of several models the paired tests are also in ``out/comparison.csv``.
+
     Args:
         folders: what `missmod evaluate` wrote, one folder per model.
         out: the folder to write to; the report's own files in it are replaced.
@@ -43,10 +47,21 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     comparison = load_comparison(folders)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
-    metrics = measured(comparison.scores)
-    tables = [build_table(comparison, metric) for metric in metrics]
+    tables = [build_table(comparison, metric) for metric in measured(comparison.scores)]
+    texts = {"index.html": _page(comparison, tables), "table.md": to_markdown(tables), "table.tex": to_latex(tables)}
+    texts["table.csv"] = to_csv(tables)
+    if len(comparison.models) > 1:
+        texts["comparison.csv"] = comparison_csv(tables)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return out / "index.html"
+
+
+def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
+    metrics = [table.metric for table in tables]
     overlays, viewer, notes = _pictures(comparison)
-    page = render(
+    return render(
         "report.html",
         comparison=comparison,
         tables=tables,
@@ -57,13 +72,9 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         notes=[*comparison.notes, *notes],
         colours=dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True)),
         facts=facts(comparison),
+        too_few=TOO_FEW,
+        fewest_pairs=MIN_DIFFERING_PAIRS,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    writers = {"table.md": to_markdown, "table.tex": to_latex, "table.csv": to_csv}
-    for name, writer in writers.items():
-        (out / name).write_text(writer(tables), encoding="utf-8")
-    (out / "index.html").write_text(page, encoding="utf-8")
-    return out / "index.html"
 
 
 def render(template: str, **content: Any) -> str:
@@ -76,6 +87,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["verbatim"] = Markup
+    environment.filters["p_value"] = print_p
     environment.globals["asset"] = lambda name: Markup((ASSETS / name).read_text(encoding="utf-8"))
     return environment.get_template(template).render(content)
 
@@ -93,31 +105,29 @@ def facts(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 def _facts_of(comparison: Comparison, name: str, model: Model) -> dict[str, str]:
     known = model.provenance
-    scores = comparison.scores[comparison.scores["model"] == name]
-    regions = known["region_labels"]
-    sampled = " (a sample: all subsets would be too many)" if known.get("sampled") else ""
-    smallest = known.get("min_voxels") or {}
+    regions = known.region_labels
+    sampled = " (a sample: all subsets would be too many)" if known.sampled else ""
     return {
-        "Model": str(known["model"]),
+        "Model": known.model,
         "Scores": model.folder.resolve().name,
-        "Dataset": str(known["dataset"]),
-        "Plan": _listed([known.get("plans"), known.get("configuration")]),
-        "Folds": _listed(known.get("folds") or []),
-        "Checkpoint": _listed([known.get("checkpoint")]),
-        "Cases": str(scores["case"].nunique()),
+        "Dataset": known.dataset,
+        "Plan": _listed([known.plans, known.configuration]),
+        "Folds": _listed(known.folds),
+        "Checkpoint": known.checkpoint,
+        "Cases": str(comparison.tables[name]["case"].nunique()),
         "Modalities": _listed(comparison.modalities),
         "Subsets": f"{len(comparison.subsets)}{sampled}",
         "Regions": "; ".join(f"{region}: labels {_listed(regions[region])}" for region in comparison.regions),
-        "Empty masks": POLICIES.get(str(known["empty_policy"]), str(known["empty_policy"])),
-        "Tolerance of NSD": f"{known['nsd_tolerance_mm']} mm",
-        "Post-processing": "; ".join(f"{r}: dropped below {n} voxels" for r, n in smallest.items()) or "none",
-        "Images": "/".join(Path(str(known.get("images") or "–")).parts[-2:]),
-        "Versions": _listed(f"{package} {version}" for package, version in (known.get("versions") or {}).items()),
+        "Empty masks": POLICIES.get(known.empty_policy, known.empty_policy),
+        "Tolerance of NSD": f"{known.nsd_tolerance_mm} mm",
+        "Post-processing": "; ".join(f"{r}: dropped below {n} voxels" for r, n in known.min_voxels.items()) or "none",
+        "Images": "/".join(Path(known.images).parts[-2:]),
+        "Versions": _listed(f"{package} {version}" for package, version in known.versions.items()),
     }
 
 
-def _listed(values: Any) -> str:
-    return ", ".join(str(value) for value in values if value is not None) or "–"
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values)) or "–"
 
 
 def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, list[str]]:

@@ -1,91 +1,106 @@
-"""The papers' table: a row per subset with dots for its modalities, a column per region and model."""
+"""The numbers of one metric as the report prints them: the papers' table, areas, contributions and paired tests."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
-from nnunetv2_missmod.evaluation.report.inputs import Comparison
-from nnunetv2_missmod.evaluation.report.means import subset_counts, subset_means
-from nnunetv2_missmod.evaluation.report.metrics import Metric
+import pandas as pd
 
-PRESENT, ABSENT, UNDEFINED = "●", "○", "–"
-LATEX = {
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    UNDEFINED: "--",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-}
+from nnunetv2_missmod.evaluation.comparison import compare
+from nnunetv2_missmod.evaluation.report.inputs import Comparison
+from nnunetv2_missmod.evaluation.report.metrics import Metric
+from nnunetv2_missmod.evaluation.summary import (
+    Summary,
+    bootstrap_intervals,
+    case_counts,
+    contribution,
+    mean_over_subsets,
+    modality_names,
+    robustness_area,
+    subset_means,
+)
+
+UNDEFINED = "–"
+TOO_FEW = "too few cases"
 
 
 class Cell(NamedTuple):
-    """A printed mean, its place among the models of its row and region, and how many cases are in it."""
+    """A printed value and its place among the models of its row and region.
+
+    ``cases`` is how many are in it; ``low`` and ``high`` are the bounds of its 95 % interval, "" where there is none.
+    """
 
     text: str
-    place: Literal["best", "second", ""]
-    cases: int
+    place: Literal["best", "second", ""] = ""
+    cases: int = 0
+    low: str = ""
+    high: str = ""
+
+    @property
+    def interval(self) -> str:
+        """The bounds in brackets, "" where there are none."""
+        return f"[{self.low}, {self.high}]" if self.low else ""
 
 
 class Row(NamedTuple):
-    """A subset, or the mean over the subsets: which modalities are present, and cells in the order of the columns."""
+    """A subset, a summary or a modality: which modalities are present, and cells in the order of the columns."""
 
     name: str
     present: list[bool]
     cells: list[Cell]
 
 
+class PairedTest(NamedTuple):
+    """A test of two models in a region, as ``compare`` describes it, printed in the metric's unit."""
+
+    models: tuple[str, str]
+    region: str
+    pairs: int
+    left_out: int
+    difference: str
+    better: str
+    p: float
+    p_holm: float
+
+    @property
+    def untested(self) -> bool:
+        """Whether there is no p, for want of cases that differ."""
+        return math.isnan(self.p)
+
+
 class Table(NamedTuple):
-    """The table of one metric; columns go region by region, model by model."""
+    """All tables of one metric; columns go region by region, model by model.
+
+    ``rows`` are the subsets, ``summaries`` their mean and the areas under the robustness curve.
+    """
 
     metric: Metric
     modalities: list[str]
     regions: list[str]
     models: list[str]
+    columns: list[tuple[str, str]]  # (region, model)
     rows: list[Row]
-    mean: Row
-
-    @property
-    def columns(self) -> list[tuple[str, str]]:
-        """(region, model) of every column."""
-        return [(region, model) for region in self.regions for model in self.models]
+    summaries: list[Row]
+    contributions: list[Row]
+    tests: list[PairedTest]
 
 
 def build_table(comparison: Comparison, metric: Metric) -> Table:
-    """Means over the cases of one metric; the last row is their mean over the subsets."""
-    models, regions, subsets = list(comparison.models), comparison.regions, comparison.subsets
-    columns = [(region, model) for region in regions for model in models]
-    means = subset_means(comparison.scores, metric.column).reindex(index=list(subsets), columns=columns)
-    counts = subset_counts(comparison.scores, metric.column).reindex_like(means).fillna(0).astype(int)
-    rows = [
-        Row(
-            name,
-            [modality in present for modality in comparison.modalities],
-            _cells(metric, means.loc[name].tolist(), counts.loc[name].tolist(), len(models)),
-        )
-        for name, present in subsets.items()
-    ]
-    mean = Row("mean", [], _cells(metric, means.mean().tolist(), counts.min().tolist(), len(models)))
-    return Table(metric, comparison.modalities, regions, models, rows, mean)
-
-
-def _cells(metric: Metric, values: Sequence[float], counts: Sequence[int], num_models: int) -> list[Cell]:
-    texts = [metric.text(value) for value in values]
-    badness = [math.nan if text == UNDEFINED else metric.badness(text) for text in texts]
-    regions = [badness[start : start + num_models] for start in range(0, len(texts), num_models)]
-    places = [place for region in regions for place in rank(region)]
-    return [Cell(*cell) for cell in zip(texts, places, counts, strict=True)]
+    """Compute all that the report prints of one metric."""
+    return Table(
+        metric,
+        comparison.modalities,
+        comparison.regions,
+        list(comparison.models),
+        comparison.columns,
+        _subset_rows(comparison, metric),
+        _summary_rows(comparison, metric),
+        _contribution_rows(comparison, metric),
+        _tests(comparison, metric),
+    )
 
 
 def rank(badness: Sequence[float]) -> list[Literal["best", "second", ""]]:
@@ -96,89 +111,71 @@ def rank(badness: Sequence[float]) -> list[Literal["best", "second", ""]]:
     return ["best" if v == order[0] else "second" if order[1:2] == [v] else "" for v in badness]
 
 
-def to_markdown(tables: Sequence[Table]) -> str:
-    """Tables as Markdown: best bold, second in italics (Markdown has no underline)."""
-    return "\n".join(_markdown_table(table) for table in tables)
+def print_p(p: float) -> str:
+    """Print a p-value; words where there is none."""
+    return TOO_FEW if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _markdown_table(table: Table) -> str:
-    names = [escape_markdown(modality) for modality in table.modalities]
-    heads = [f"{escape_markdown(region)}<br>{escape_markdown(model)}" for region, model in table.columns]
-    lines = [[*names, *heads], [*[":-:"] * len(names), *["--:"] * len(heads)]]
-    for row in table.rows:
-        lines.append([*_dots(row), *(_mark(cell, "**{}**", "*{}*") for cell in row.cells)])
-    mean = [_mark(cell, "**{}**", "*{}*") for cell in table.mean.cells]
-    lines.append(["mean", *[""] * (len(names) - 1), *mean])
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {escape_markdown(table.metric.heading)}\n\n{body}\n"
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    """Tables as LaTeX for the package booktabs: best bold, second underlined."""
-    head = "% \\usepackage{booktabs} in the preamble; a wide table fits with \\resizebox{\\textwidth}{!}{...} around it"
-    return "\n".join([head, *(_latex_table(table) for table in tables)])
-
-
-def _latex_table(table: Table) -> str:
-    count, models = len(table.modalities), len(table.models)
-    regions = [rf"\multicolumn{{{models}}}{{c}}{{{escape_latex(region)}}}" for region in table.regions]
-    starts = [count + 1 + i * models for i in range(len(table.regions))]
-    rules = " ".join(rf"\cmidrule(lr){{{start}-{start + models - 1}}}" for start in starts)
-    dots = {PRESENT: r"$\bullet$", ABSENT: r"$\circ$"}
-    lines = [
-        [*[""] * count, *regions],
-        [*map(escape_latex, table.modalities), *(escape_latex(model) for _, model in table.columns)],
-        *([*(dots[dot] for dot in _dots(row)), *map(_latex_cell, row.cells)] for row in table.rows),
-        [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, table.mean.cells)],
+def _subset_rows(comparison: Comparison, metric: Metric) -> list[Row]:
+    means = comparison.side_by_side(lambda table: subset_means(table, metric.column))
+    counts = comparison.side_by_side(lambda table: case_counts(table, metric.column))
+    return [
+        Row(
+            name,
+            [modality in present for modality in comparison.modalities],
+            _cells(comparison, metric, means.loc[name], counts.loc[name]),
+        )
+        for name, present in comparison.subsets.items()
     ]
-    top, names, *rows, mean = (" & ".join(line) + r" \\" for line in lines)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape_latex(table.metric.heading)}}}",
-            rf"\begin{{tabular}}{{{'c' * count}{'r' * len(table.columns)}}}",
-            *(r"\toprule", top, rules, names, r"\midrule", *rows, r"\midrule", mean, r"\bottomrule"),
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+
+
+def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
+    steps = max(len(modality_names(comparison.subsets)) - 1, 1)
+    summaries: dict[str, Summary] = {
+        "mean": mean_over_subsets,
+        "area": robustness_area,
+        f"area / {steps}": partial(robustness_area, normalised=True),
+    }
+    return [Row(name, [], _bounded_cells(comparison, metric, summary)) for name, summary in summaries.items()]
+
+
+def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary) -> list[Cell]:
+    found = comparison.side_by_side(lambda table: bootstrap_intervals(table, metric.column, summary).T)
+    lows, highs = (
+        ["" if math.isnan(bound) else metric.text(bound) for bound in found.loc[name]] for name in ("low", "high")
     )
+    cells = _cells(comparison, metric, found.loc["estimate"])
+    return [cell._replace(low=low, high=high) for cell, low, high in zip(cells, lows, highs, strict=True)]
 
 
-def to_csv(tables: Sequence[Table]) -> str:
-    """Tables as one CSV: a row per metric and subset, 1 and 0 for the modalities, a column per region and model."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{region} / {model}" for region, model in tables[0].columns]
-    writer.writerow(["metric", "unit", "subset", *tables[0].modalities, *columns])
-    for table in tables:
-        for row in (*table.rows, table.mean):
-            present = [str(int(p)) for p in row.present] or [""] * len(table.modalities)
-            values = ["" if cell.text == UNDEFINED else cell.text for cell in row.cells]
-            writer.writerow([table.metric.column, table.metric.unit, row.name, *present, *values])
-    return text.getvalue()
+def _contribution_rows(comparison: Comparison, metric: Metric) -> list[Row]:
+    gains = comparison.side_by_side(lambda table: contribution(table, metric.column))
+    return [Row(str(modality), [], [Cell(metric.text(gain)) for gain in row]) for modality, row in gains.iterrows()]
 
 
-def escape_markdown(name: str) -> str:
-    """Write a name so that Markdown, and the HTML within it, show it as it is."""
-    entities = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "}
-    return "".join(entities.get(c) or re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", c) for c in name)
+def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
+    return [
+        PairedTest(
+            (row["model_a"], row["model_b"]),
+            row["region"],
+            row["pairs"],
+            row["left_out"],
+            metric.text(row["median_difference"]),
+            row["better"],
+            row["p"],
+            row["p_holm"],
+        )
+        for row in compare(comparison.tables, metric.column).to_dict("records")
+    ]
 
 
-def escape_latex(name: str) -> str:
-    """Write a name so that LaTeX shows it as it is."""
-    return "".join(LATEX.get(letter, letter) for letter in re.sub(r"\s", " ", name))
-
-
-def _dots(row: Row) -> list[str]:
-    return [PRESENT if present else ABSENT for present in row.present]
-
-
-def _mark(cell: Cell, best: str, second: str) -> str:
-    return {"best": best, "second": second, "": "{}"}[cell.place].format(cell.text)
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = cell.text.replace("-", "$-$").replace(UNDEFINED, "--")
-    return _mark(cell._replace(text=text), r"\textbf{{{}}}", r"\underline{{{}}}")
+def _cells(
+    comparison: Comparison, metric: Metric, values: pd.Series[float], counts: pd.Series[int] | None = None
+) -> list[Cell]:
+    """Print values in the order of the columns, the models of a region ranked among each other."""
+    texts = [metric.text(value) for value in values]
+    badness = [math.nan if text == UNDEFINED else metric.badness(text) for text in texts]
+    count = len(comparison.models)
+    places = [place for start in range(0, len(texts), count) for place in rank(badness[start : start + count])]
+    cases = [0] * len(texts) if counts is None else counts.fillna(0).astype(int).tolist()
+    return [Cell(*cell) for cell in zip(texts, places, cases, strict=True)]

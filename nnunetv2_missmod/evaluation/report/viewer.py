@@ -51,7 +51,7 @@ def centre(case: Case) -> list[float]:
 
 def label_colours(comparison: Comparison) -> list[dict[str, Any]]:
     """Every label with the colour of the smallest region that contains it."""
-    regions = comparison.first.provenance["region_labels"]
+    regions = comparison.first.provenance.region_labels
     colours = dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True))
     smallest: dict[int, str] = {}
     for region in sorted(comparison.regions, key=lambda region: -len(regions[region])):

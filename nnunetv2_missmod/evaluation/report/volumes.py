@@ -9,9 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunetv2_missmod.evaluation.report.inputs import PROVENANCE, Comparison, Model
-from nnunetv2_missmod.evaluation.report.means import case_means
+from nnunetv2_missmod.evaluation.report.inputs import Comparison, Model
 from nnunetv2_missmod.evaluation.report.metrics import METRICS
+from nnunetv2_missmod.evaluation.scores import PROVENANCE
 
 Box = tuple[slice, slice, slice]
 
@@ -33,7 +33,8 @@ class Case:
 
 def shown_cases(comparison: Comparison) -> dict[str, str]:
     """At most three cases and what they stand for: the one of median Dice first, then the worst and the best."""
-    means = case_means(comparison.scores, "dice")
+    # A case's mean is over models, subsets and regions; the worst come first, those without any Dice last.
+    means = comparison.scores.groupby("case")["dice"].mean().sort_values(kind="stable")
     order, defined = means.index.tolist(), max(int(means.notna().sum()), 1)
     dice = METRICS[0]
     places = {(defined - 1) // 2: "median case", 0: "worst case", defined - 1: "best case"}
@@ -45,12 +46,16 @@ def shown_cases(comparison: Comparison) -> dict[str, str]:
 
 def with_predictions(comparison: Comparison) -> tuple[list[str], list[str]]:
     """Names of the models whose predictions are there, and notes on the others."""
-    found = [name for name, model in comparison.models.items() if predictions_of(model).is_dir()]
-    notes = [
-        f"{name}: no predictions in {model.folder.name}/{predictions_of(model).name} (evaluated with --no-save?), so "
-        f"it has no overlays and is not in the viewer."
-        for name, model in comparison.models.items()
+    places = {name: predictions_of(model) for name, model in comparison.models.items()}
+    found = [name for name, place in places.items() if place is not None and place.is_dir()]
+    reasons = {
+        name: "evaluated with --no-save" if place is None else f"none in {place.parent.name}/{place.name}"
+        for name, place in places.items()
         if name not in found
+    }
+    notes = [
+        f"{name}: no predictions ({reason}), so it has no overlays and is not in the viewer."
+        for name, reason in reasons.items()
     ]
     return found, notes
 
@@ -58,11 +63,10 @@ def with_predictions(comparison: Comparison) -> tuple[list[str], list[str]]:
 def read_case(comparison: Comparison, name: str, description: str) -> Case | str:
     """Read images and truth of a case; a note when there is no image or no truth."""
     provenance = comparison.first.provenance
-    ending = str(provenance.get("file_ending", ".nii.gz"))
-    images, labels = (comparison.first.folder / str(provenance.get(key) or "missing") for key in ("images", "labels"))
-    files = {m: images / f"{name}_{i:04d}{ending}" for i, m in enumerate(comparison.modalities)}
+    images, labels = (comparison.first.folder / place for place in (provenance.images, provenance.labels))
+    files = {m: images / f"{name}_{i:04d}{provenance.file_ending}" for i, m in enumerate(comparison.modalities)}
     found = {modality: file for modality, file in files.items() if file.is_file()}
-    truth_file = labels / f"{name}{ending}"
+    truth_file = labels / f"{name}{provenance.file_ending}"
     if not found or not truth_file.is_file():
         what = "images" if not found else "truth"
         return (
@@ -77,15 +81,17 @@ def read_case(comparison: Comparison, name: str, description: str) -> Case | str
     return Case(name, description, cropped, truth[box], box, truth.GetSize())
 
 
-def predictions_of(model: Model) -> Path:
-    """Folder of a model's predictions."""
-    return model.folder / str(model.provenance.get("predictions") or "predictions")
+def predictions_of(model: Model) -> Path | None:
+    """Folder of a model's predictions; None when they were not kept."""
+    place = model.provenance.predictions
+    return None if place is None else model.folder / place
 
 
 def read_prediction(model: Model, subset: str, case: Case) -> sitk.Image | None:
     """Read a subset's label map of a case, cropped as the case is; None when there is no file."""
-    file = predictions_of(model) / subset / f"{case.name}{model.provenance.get('file_ending', '.nii.gz')}"
-    if not file.is_file():
+    folder = predictions_of(model)
+    file = None if folder is None else folder / subset / f"{case.name}{model.provenance.file_ending}"
+    if file is None or not file.is_file():
         return None
     volume = read_volume(file)
     if volume.GetSize() != case.size:

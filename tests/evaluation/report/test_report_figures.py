@@ -9,7 +9,6 @@ import pytest
 
 from nnunetv2_missmod.evaluation.report.figures import MOST_VECTORS, draw_all
 from nnunetv2_missmod.evaluation.report.inputs import Comparison
-from nnunetv2_missmod.evaluation.report.means import means_by_number, subset_counts, subset_means
 from nnunetv2_missmod.evaluation.report.metrics import METRICS
 
 SUBSETS = {"A": ["A"], "B": ["B"], "A+B": ["A", "B"]}
@@ -20,6 +19,7 @@ def comparison(*, models=("One", "Two"), cases=4, value=None, modalities=("A", "
     subsets = subsets or SUBSETS
     keys = itertools.product([f"case{i}" for i in range(cases)], subsets, ["whole", "core"], models)
     scores = pd.DataFrame(keys, columns=["case", "subset", "region", "model"])
+    scores["num_present"] = scores["subset"].map(lambda subset: len(subsets[subset]))
     for metric in METRICS:
         scores[metric.column] = rng.uniform(size=len(scores)) if value is None else value
     return Comparison(dict.fromkeys(models), list(modalities), ["whole", "core"], subsets, scores, [])
@@ -53,17 +53,34 @@ def test_the_heat_map_shows_every_mean():
             assert (f">{mean * 100:.2f}<" in drawing.svg) or name != model
 
 
+def test_a_bar_is_as_long_as_the_gain_from_a_modality():
+    rows = {"A": 0.2, "B": 0.7, "A+B": 0.6}
+    made = comparison(models=["One"])
+    made.scores["dice"] = made.scores["subset"].map(rows)
+    drawing = draw_all(made, METRICS[0])["gains"][0]
+    assert "One: A -10.0, B 40.0" in drawing.svg
+    widths = sorted(bar_widths(drawing.svg))
+    assert widths[1] == pytest.approx(4 * widths[0])
+
+
+def bar_widths(svg):
+    """Widths of what is filled in the model's colour."""
+    for path in re.findall(r'<path d="([^"]+)"[^>]*style="fill: #0173b2"', svg):
+        x = [float(point.split()[0]) for point in re.findall(r"[ML] ([\d.]+ [\d.]+)", path)]
+        yield max(x) - min(x)
+
+
 @pytest.mark.parametrize("value", [float("nan"), 0.0, 1.0])
 def test_scores_all_alike_or_all_undefined_are_drawn_without_a_warning(value):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for metric in (METRICS[0], METRICS[1], METRICS[4]):
-            assert len(svgs(draw_all(comparison(value=value), metric))) == 6
+            assert len(svgs(draw_all(comparison(value=value), metric))) == 8
 
 
 def test_names_that_mean_something_to_matplotlib_or_html_are_shown_as_they_are():
     names = ["_hidden", "<b>&$x$"]
-    subsets = {"1": [names[0]], "2": [names[1]], "12": names}
+    subsets = {names[0]: [names[0]], names[1]: [names[1]], "+".join(names): names}
     for svg in svgs(draw_all(comparison(models=names, modalities=names, subsets=subsets), METRICS[0])):
         texts = "".join(ElementTree.fromstring(svg).itertext())
         assert "<b>&$x$" in texts
@@ -85,13 +102,3 @@ def test_references_of_two_figures_do_not_meet():
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in svgs(draw_all(comparison(), METRICS[0]))]
     for one, other in itertools.combinations(ids, 2):
         assert not one & other
-
-
-def test_means_counts_and_curves_of_a_table_made_by_hand():
-    rows = [("1", "A", 0.2), ("2", "A", 0.4), ("1", "B", float("nan")), ("2", "B", 0.5), ("1", "A+B", 1.0)]
-    scores = pd.DataFrame(rows, columns=["case", "subset", "dice"]).assign(region="whole", model="One")
-    means = subset_means(scores, "dice")[("whole", "One")]
-    assert means.to_dict() == pytest.approx({"A": 0.3, "B": 0.5, "A+B": 1.0})
-    assert subset_counts(scores, "dice")[("whole", "One")].to_dict() == {"A": 2, "B": 1, "A+B": 1}
-    curve = means_by_number(subset_means(scores, "dice"), pd.Series({"A": 1, "B": 1, "A+B": 2}))
-    assert curve[("whole", "One")].to_dict() == pytest.approx({1: 0.4, 2: 1.0})

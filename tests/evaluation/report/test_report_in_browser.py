@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_page import Page
-from small_folders import write_data, write_model
-
-from nnunetv2_missmod.evaluation.report.page import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
@@ -33,6 +30,12 @@ PROBE = """
   };
   const cells = () => [...document.querySelectorAll("table.scores td.score")]
     .filter((cell) => cell.checkVisibility()).map((cell) => cell.innerText);
+  const rowsOf = (section) => [...document.querySelectorAll(`#${section} tbody tr`)]
+    .filter((row) => row.checkVisibility()).map((row) => [...row.cells].map((cell) => cell.innerText));
+  const bars = () => [...document.querySelectorAll("#contribution figure svg")]
+    .filter((svg) => svg.checkVisibility())
+    .map((svg) => [svg.getAttribute("aria-label"), svg.getBoundingClientRect().width]);
+  const sections = () => ({ contribution: rowsOf("contribution"), tests: rowsOf("comparison"), bars: bars() });
   const frame = async () => {
     const before = get("niivue").dataset.shown;
     for (let i = 0; i < 100 && !get("niivue").dataset.shown; i++) await wait(100);
@@ -51,9 +54,13 @@ PROBE = """
   };
   try {
     found.dice = cells();
+    found.diceSections = sections();
+    const interval = document.querySelector("tfoot .interval");
+    found.small = ["fontSize", "display"].map((name) => getComputedStyle(interval)[name]);
     found.wide = document.documentElement.scrollWidth - window.innerWidth;
     choose("metric", "hd95");
     found.hd95 = cells();
+    found.hd95Sections = sections();
     const overlays = () => [...document.querySelectorAll(".overlays")].filter((part) => part.checkVisibility());
     found.overlays = [overlays().length, overlays()[0].dataset.case, overlays()[0].dataset.model];
     choose("overlay-case", "1");
@@ -96,7 +103,6 @@ pytestmark = [
 
 def open_page(html, folder, width, height):
     """Open a page with the probe: what the probe found, the console's lines, and a screenshot."""
-    folder.mkdir(exist_ok=True)
     file, picture = folder / "probed.html", folder / "page.png"
     file.write_text(html.removesuffix("</body>\n</html>") + PROBE, encoding="utf-8")
     command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"]
@@ -109,24 +115,20 @@ def open_page(html, folder, width, height):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A report on two models, as files and as it appears at two widths."""
-    root = tmp_path_factory.mktemp("browser")
-    truths = write_data(root)
-    for seed, trainer in enumerate(("DCSegTrainer", "M3AETrainer")):
-        write_model(root / trainer, root, truths, trainer=trainer, seed=seed)
-    html = write_report([root / "DCSegTrainer", root / "M3AETrainer"], root / "report").read_text(encoding="utf-8")
-    return html, root
-
-
-@pytest.fixture(scope="module")
-def desktop(page):
-    html, root = page
-    return html, *open_page(html, root / "desktop", 1280, 900)
+def desktop(report, tmp_path_factory):
+    """The report on two models, and what the probe finds in it on a wide screen."""
+    html = report.read_text(encoding="utf-8")
+    return html, *open_page(html, tmp_path_factory.mktemp("desktop"), 1280, 900)
 
 
 def scores_in(html, metric):
-    return [c["text"] for row in Page(html).tables[metric] for c in row if c.get("class", "").startswith("score")]
+    """What a cell shows: the number, and its interval on a line of its own."""
+    cells = [cell for row in Page(html).tables["scores"][metric] for cell in row]
+    return [
+        "\n".join(filter(None, (cell["text"], cell["interval"])))
+        for cell in cells
+        if cell.get("class", "").startswith("score")
+    ]
 
 
 def test_the_probe_ran_to_its_end_and_the_console_is_empty(desktop):
@@ -140,6 +142,28 @@ def test_the_table_that_shows_is_dice_and_after_the_switch_hd95(desktop):
     assert found["dice"] == scores_in(html, "dice")
     assert found["hd95"] == scores_in(html, "hd95")
     assert found["hd95"] != found["dice"]
+
+
+@pytest.mark.parametrize("metric", ["dice", "hd95"])
+def test_contributions_and_tests_show_for_the_chosen_metric(desktop, metric):
+    html, found, *_ = desktop
+    page, shown = Page(html), found[f"{metric}Sections"]
+    assert shown["contribution"] == page.texts(metric, "contribution")[2:]
+    assert shown["tests"] == page.texts(metric, "tests")[1:]
+    assert [row[0] for row in shown["contribution"]] == ["FLAIR", "T1", "T1c", "T2"]
+    title = {"dice": "Dice", "hd95": "HD95"}[metric]
+    assert [text.split(" from ")[0] for text, _ in shown["bars"]] == [
+        f"Mean gain in {title} of {region}" for region in ("whole", "core", "enhancing")
+    ]
+    assert min(width for _, width in shown["bars"]) > 100
+
+
+def test_the_intervals_are_in_small_print_on_a_line_of_their_own(desktop):
+    _, found, *_ = desktop
+    size, display = found["small"]
+    assert float(size.removesuffix("px")) < 14
+    assert display == "block"
+    assert sum("\n[" in cell for cell in found["dice"]) == 3 * 6
 
 
 def test_overlays_of_one_case_and_model_show_at_a_time(desktop):
@@ -185,9 +209,9 @@ def test_the_canvas_is_on_the_screen(desktop):
     assert ((pixels.max(2) - pixels.min(2)) > 60).mean() > 0.01
 
 
-def test_at_a_phones_width_nothing_but_the_tables_scrolls_sideways(page):
-    html, root = page
-    found, console, _ = open_page(html, root / "phone", 390, 800)
+def test_at_a_phones_width_nothing_but_the_tables_scrolls_sideways(report, tmp_path):
+    html = report.read_text(encoding="utf-8")
+    found, console, _ = open_page(html, tmp_path, 390, 800)
     assert "error" not in found
     assert console == []
     assert found["wide"] <= 0

@@ -2,8 +2,10 @@ import math
 
 import pytest
 
+from nnunetv2_missmod.evaluation.report.exports import escape_latex, escape_markdown
 from nnunetv2_missmod.evaluation.report.metrics import METRICS
-from nnunetv2_missmod.evaluation.report.tables import escape_latex, escape_markdown, rank
+from nnunetv2_missmod.evaluation.report.tables import print_p, rank
+from nnunetv2_missmod.evaluation.summary import BETTER
 
 DICE, HD95, NSD, SENSITIVITY, VOLUME_ERROR, LESION_DICE = METRICS
 
@@ -49,12 +51,28 @@ def test_how_a_value_is_printed(metric, value, text):
     assert metric.text(value) == text
 
 
+def test_every_metric_has_a_title():
+    assert [metric.column for metric in METRICS] == list(BETTER)
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0004, "< 0.001"), (0.001, "0.001"), (0.04567, "0.046"), (1.0, "1.000"), (math.nan, "too few cases")],
+)
+def test_how_a_p_value_is_printed(p, text):
+    assert print_p(p) == text
+
+
 def test_latex_knows_every_special_character():
     text = escape_latex('\\{}$&#^_%~<>|"\n')
     assert text == (
         r"\textbackslash{}\{\}\$\&\#\textasciicircum{}\_\%\textasciitilde{}\textless{}\textgreater{}\textbar{}"
         r"\textquotedbl{} "
     )
+
+
+def test_a_name_that_starts_a_row_of_latex_is_no_option_of_the_row_before():
+    assert escape_latex("[T1]*") == "{[}T1]{*}"
 
 
 def test_markdown_keeps_a_name_in_one_cell():
