@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from monai.metrics.utils import get_code_to_measure_table
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
@@ -37,6 +36,9 @@ class Lesions(NamedTuple):
 
 def surface_of(mask: Mask, spacing: tuple[float, ...]) -> Surface:
     """Find the surface elements of a mask (*shape) that is not empty; the image's border closes it."""
+    # MONAI takes seconds to load, and who predicts without scoring needs none of it.
+    from monai.metrics.utils import get_code_to_measure_table  # noqa: PLC0415
+
     box = bounding_box(mask)
     table, kernel = get_code_to_measure_table(spacing)
     inside = np.pad(mask[box], 1).astype(np.uint8)
