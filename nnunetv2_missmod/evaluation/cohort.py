@@ -128,7 +128,8 @@ def _told(done: Finished[T], num_subsets: int, console: Console) -> Finished[T]:
         said = f"failed. {done.error}"
     elif len(done.of_subset) < num_subsets:
         said = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
-    console.print(f"{done.case.name}: {said}", style="red" if done.error else "", markup=False, highlight=False)
+    style = "red" if done.error else ""
+    console.print(f"{done.case.name}: {said}", style=style, markup=False, highlight=False, soft_wrap=True)
     return done
 
 

@@ -129,6 +129,16 @@ def test_names_and_errors_are_printed_as_they_are(capsys):
     assert "[bold]x: failed. [red]got[/red] [/]" in capsys.readouterr().out
 
 
+def test_what_is_said_of_a_case_is_one_line_so_that_paths_stay_whole(capsys):
+    long = "/a_folder_of_many" * 20
+
+    def segment(case, on_patch):
+        raise ValueError(f"expected its label at {long}, found none")
+
+    walked(segment, cases=CASES[:1])
+    assert f"c: failed. expected its label at {long}, found none\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("in_threads", [False, True])
 def test_a_mistake_of_ours_ends_the_run(in_threads, request):
     if in_threads:

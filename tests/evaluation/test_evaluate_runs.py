@@ -181,11 +181,11 @@ def test_cases_that_fail_are_named_and_counted_and_the_others_scored(own_copy, t
     said_of, out = write_bad_cases(tmp_path / "data"), tmp_path / "out"
     folders = (tmp_path / "data" / "imagesTr", tmp_path / "data" / "labelsTr")
     assert evaluate_model(choice, QUICK, FULL, out, *folders) == len(said_of)
-    said = " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr().out.splitlines()
     assert "good: done" in said
     for case, reason in said_of.items():
-        assert f"{case}: failed. Case {case}: " in said
-        assert reason in said
+        (of_case,) = [line for line in said if line.startswith(f"{case}: failed. Case {case}: ")]
+        assert reason in of_case
     assert set(table_of(out)["case"]) == {"good"}
     assert [file.name for file in (out / "predictions").rglob("*.gz")] == ["good.nii.gz"] * 2
 
