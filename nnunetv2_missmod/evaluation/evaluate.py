@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,7 @@ from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
 from nnunetv2_missmod.evaluation.postprocessing import check_min_voxels
 from nnunetv2_missmod.evaluation.predict import Images, Segmented, predict_subsets
 from nnunetv2_missmod.evaluation.scores import (
+    LOCK,
     Provenance,
     RegionScores,
     append_case,
@@ -186,12 +188,13 @@ def provenance_of(choice: ModelChoice, subsets: Subsets, cohort: Cohort, evaluat
 
 def conclude(out: Path) -> None:
     """Write nnU-Net's summary of every subset whose masks are kept, and print the table of the means."""
-    scores = read_scores(out)
-    if scores.table.empty:
-        return
-    if scores.provenance.predictions is not None:
-        for subset in scores.table["subset"].unique():
-            write_summary(out, subset, scores)
+    with FileLock(out / LOCK):  # the last part of a run to get here sees the cases of all
+        scores = read_scores(out)
+        if scores.table.empty:
+            return
+        if scores.provenance.predictions is not None:
+            for subset in scores.table["subset"].unique():
+                write_summary(out, subset, scores)
     print_means(scores.table, scores.provenance)
 
 

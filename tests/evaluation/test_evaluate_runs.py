@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from pandas.testing import assert_frame_equal
 from small_models import folders_of, small_images, two_folds, write_case, write_cohort, write_image, write_label
 
 from nnunetv2_missmod.evaluation import evaluate
-from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, evaluate_model
+from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, conclude, evaluate_model
 from nnunetv2_missmod.evaluation.model import PredictionSettings
-from nnunetv2_missmod.evaluation.scores import read_scores
+from nnunetv2_missmod.evaluation.scores import LOCK, read_scores
 
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
 CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1]}
@@ -142,6 +143,22 @@ def test_parts_that_share_a_folder_give_what_one_run_gives(at_once, choice, fold
         assert read[0] == share
         read[0].clear()
     assert_same_run(tmp_path, at_once)
+
+
+def test_parts_that_end_together_wait_for_each_others_summaries(at_once, tmp_path, monkeypatch):
+    shutil.copytree(at_once, tmp_path, dirs_exist_ok=True)
+    written = []
+
+    def writing(folder, subset, scores):
+        written.append(subset)
+        with pytest.raises(Timeout):
+            FileLock(folder / LOCK).acquire(timeout=0)
+
+    monkeypatch.setattr(evaluate, "write_summary", writing)
+    conclude(tmp_path)
+    assert sorted(written) == ["mod0+mod1", "mod1"]
+    with FileLock(tmp_path / LOCK, timeout=0):
+        pass
 
 
 # --- cases that fail --------------------------------------------------------------------------------------------------
