@@ -12,6 +12,7 @@ from pandas.testing import assert_frame_equal
 from small_models import folders_of, small_images, two_folds, write_case, write_cohort, write_image, write_label
 
 from nnunetv2_missmod.evaluation import evaluate
+from nnunetv2_missmod.evaluation.cohort import Export
 from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, conclude, evaluate_model
 from nnunetv2_missmod.evaluation.model import PredictionSettings
 from nnunetv2_missmod.evaluation.scores import LOCK, read_scores
@@ -211,6 +212,23 @@ def test_cases_that_fail_are_named_and_counted_and_the_others_scored(own_copy, t
     assert evaluate_model(choice, QUICK, FULL, out, *folders) == len(said_of) - 1
     assert sorted(read[0]) == sorted(said_of)
     assert set(table_of(out)["case"]) == {"good", "no_label"}
+
+
+def test_a_case_of_which_one_mask_failed_has_no_rows(choice, folders, at_once, tmp_path, monkeypatch):
+    write = Export.write
+
+    def full(export, mask, file, properties):
+        if file.match("mod0+mod1/b.nii.gz"):
+            raise OSError("no space left")
+        write(export, mask, file, properties)
+
+    with monkeypatch.context() as on_a_full_disk:
+        on_a_full_disk.setattr(Export, "write", full)
+        assert evaluate_model(choice, QUICK, FULL, tmp_path, *folders) == 1
+    assert (tmp_path / "predictions" / "mod1" / "b.nii.gz").exists()
+    assert set(table_of(tmp_path)["case"]) == {"a", "c"}
+    assert evaluate_model(choice, QUICK, FULL, tmp_path, *folders) == 0
+    assert_same_run(tmp_path, at_once)
 
 
 def test_no_case_that_can_be_scored_is_no_crash(choice, tmp_path):

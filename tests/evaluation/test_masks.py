@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from small_models import folders_of, small_images, two_folds, write_case, write_image
 
 from nnunetv2_missmod.evaluation import masks
+from nnunetv2_missmod.evaluation.cohort import Export
 from nnunetv2_missmod.evaluation.masks import predict_masks, read_masks
 from nnunetv2_missmod.evaluation.model import PredictionSettings, open_predictor
 
@@ -193,6 +194,24 @@ def test_cases_that_fail_are_named_and_counted_and_the_others_segmented(choice, 
         assert f"{case}: failed. Case {case}: {reason}" in said
     assert rows(out) == [("good", "available", "good.nii.gz", "mod0+mod1")]
     assert {name for name in files_in(out) if name.endswith(".nii.gz")} == {"good.nii.gz"}
+
+
+def test_a_case_of_which_one_mask_failed_is_no_finished_one(predicted, choice, images, tmp_path, monkeypatch, read):
+    write = Export.write
+
+    def full(export, mask, file, properties):
+        if file.match("mod0+mod1/b.nii.gz"):
+            raise OSError("no space left")
+        write(export, mask, file, properties)
+
+    with monkeypatch.context() as on_a_full_disk:
+        on_a_full_disk.setattr(Export, "write", full)
+        assert predict_masks(choice, QUICK, images, tmp_path, "all") == 1
+    assert {row[0] for row in rows(tmp_path)} == {"a", "c"}
+    read.clear()
+    assert predict_masks(choice, QUICK, images, tmp_path, "all", continued=True) == 0
+    assert read == ["b"]
+    assert rows(tmp_path) == rows(predicted["all"])
 
 
 @pytest.mark.parametrize(
