@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -157,9 +157,30 @@ def test_a_mistake_of_ours_ends_the_run(in_threads, request):
         walked(segment_wrong, num_processes=int(in_threads))
 
 
+DIED = r"died, .* memory\. .*fewer processes \(-nps\)"
+
+
 def test_a_process_that_dies_says_how_to_go_on():
-    with pytest.raises(RuntimeError, match=r"died, .* memory\. .*fewer processes \(-nps\)"):
+    with pytest.raises(RuntimeError, match=DIED):
         walked(finish=die, num_processes=1)
+
+
+def test_a_process_that_dies_after_the_last_mask_was_sent_says_so_too(threads):
+    def finish(case, found):
+        raise BrokenExecutor
+
+    with pytest.raises(RuntimeError, match=DIED):
+        walked(finish=finish, cases=CASES[:1], num_processes=1)
+
+
+def test_a_process_that_died_before_a_mask_is_sent_says_so_too(monkeypatch):
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *_):
+            raise BrokenExecutor
+
+    monkeypatch.setattr(cohort, "_pool", Broken)
+    with pytest.raises(RuntimeError, match=DIED):
+        walked(num_processes=1)
 
 
 # --- how many wait ----------------------------------------------------------------------------------------------------
