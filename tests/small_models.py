@@ -1,8 +1,10 @@
 """Small trained models as nnU-Net keeps them, and cases for them as files; the weights are random."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -71,3 +73,27 @@ def write_label(folder, case, shape=(24, 26, 22), values=(0, 1, 2), seed=0):
         label[tuple(slice(s, s + 8) for s in start)] = value
     write_image(folder / f"{case}.nii.gz", label)
     return label
+
+
+def write_cohort(folder, channels_of, shape=(16, 18, 16)):
+    """Write cases of which each has some of two channels, and their labels, as a raw dataset."""
+    for seed, (case, channels) in enumerate(channels_of.items()):
+        write_case(folder / "imagesTr", case, small_images(2, shape, seed), channels)
+        write_label(folder / "labelsTr", case, shape, seed=seed)
+    return folder / "imagesTr", folder / "labelsTr"
+
+
+@contextmanager
+def two_folds(root, channels_of, splits):
+    """A model of two folds for two modalities, its raw dataset of ``write_cohort`` and its splits."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        choice = write_model(root, monkeypatch, num_modalities=2, folds=(0, 1))
+        write_cohort(root / "nnUNet_raw" / choice.dataset, channels_of)
+        (root / "nnUNet_preprocessed" / choice.dataset / "splits_final.json").write_text(json.dumps(splits))
+        yield choice
+
+
+def folders_of(choice):
+    """The images and the labels of the raw dataset."""
+    raw = choice.folder.parents[2] / "nnUNet_raw" / choice.dataset
+    return raw / "imagesTr", raw / "labelsTr"

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from small_plans import SMALL_NETWORK
@@ -40,6 +41,36 @@ def test_the_commands_do_what_the_readme_says(trained):
     stages = [results.with_name(results.name.replace("DCSeg", name)) for name in ("M3AEPretrain", "M3AE")]
     assert [(stage / "fold_0" / "checkpoint_final.pth").is_file() for stage in stages] == [True, True]
     assert [(stage / "fold_0" / "validation").is_dir() for stage in stages] == [False, True]
+
+
+def assert_same_but_for_ties(mask, expected):
+    assert mask.shape == expected.shape
+    assert np.count_nonzero(mask != expected) <= 1e-5 * mask.size
+
+
+def test_every_subset_has_the_mask_that_nnunet_predicts_with_the_other_files_missing(trained):
+    nnunets = masks(trained.folder / "out")  # phantom_010 has FLAIR and T1c, phantom_011 T1
+    assert_same_but_for_ties(masks(trained.folder / "masks")["phantom_010.nii.gz"], nnunets["phantom_010.nii.gz"])
+    assert_same_but_for_ties(masks(trained.folder / "masks")["phantom_011.nii.gz"], nnunets["phantom_011.nii.gz"])
+    channels = (trained.folder / "masks" / "masks.csv").read_text().splitlines()[1:]
+    assert sorted(channels) == [
+        "phantom_010,available,phantom_010.nii.gz,FLAIR+T1c",
+        "phantom_011,available,phantom_011.nii.gz,T1",
+    ]
+    predictions = trained.folder / "scores" / "dcseg" / "predictions"
+    assert_same_but_for_ties(masks(predictions / "FLAIR+T1c")["phantom_010.nii.gz"], nnunets["phantom_010.nii.gz"])
+    assert_same_but_for_ties(masks(predictions / "T1")["phantom_011.nii.gz"], nnunets["phantom_011.nii.gz"])
+
+
+def test_every_subset_is_scored_and_reported(trained):
+    for model in ("dcseg", "m3ae"):
+        table = pd.read_csv(trained.folder / "scores" / model / "scores.csv")
+        assert len(table) == 2 * 15 * 3
+        summaries = list((trained.folder / "scores" / model / "predictions").glob("*/summary.json"))
+        assert len(summaries) == 15
+    page = (trained.folder / "report" / "index.html").read_text()
+    assert all(name in page for name in ("DCSeg", "M3AE", "enhancing tumor", "phantom_010"))
+    assert (trained.folder / "report" / "table.tex").is_file()
 
 
 def test_incomplete_training_cases_are_noticed(trained):

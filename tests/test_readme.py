@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 def test_the_start_section_is_what_ci_runs():
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert "## Start" in script
-    assert len(readme_blocks("bash")) == 7
+    assert len(readme_blocks("bash")) == 9
 
 
 def test_the_settings_block_is_a_fragment_that_the_trainer_accepts(tmp_path, monkeypatch):

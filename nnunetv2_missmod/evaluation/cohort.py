@@ -102,7 +102,7 @@ def walk(
     with _progress_bar() as progress, _pool(num_processes) as pool:
         task = progress.add_task(title, total=len(cases) * num_subsets)
         on_patch = partial(progress.advance, task)
-        for case in cases:
+        for number, case in enumerate(cases, 1):
             futures: dict[int, Future[T]] = {}
             error: Exception | None = None
             try:
@@ -115,6 +115,7 @@ def walk(
                 raise _worker_died() from died
             except ERRORS_OF_A_CASE as raised:
                 error = raised
+            progress.update(task, completed=number * num_subsets)  # also past what a bad case left undone
             waiting.append((case, futures, error))
             while waiting and all(future.done() for future in waiting[0][1].values()):
                 yield _told(_collect(*waiting.popleft()), num_subsets, progress.console)
@@ -128,7 +129,8 @@ def _told(done: Finished[T], num_subsets: int, console: Console) -> Finished[T]:
         said = f"failed. {done.error}"
     elif len(done.of_subset) < num_subsets:
         said = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
-    console.print(f"{done.case.name}: {said}", style="red" if done.error else "", markup=False, highlight=False)
+    style = "red" if done.error else ""
+    console.print(f"{done.case.name}: {said}", style=style, markup=False, highlight=False, soft_wrap=True)
     return done
 
 

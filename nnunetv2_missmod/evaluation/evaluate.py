@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.evaluation.cases import (
@@ -22,11 +23,20 @@ from nnunetv2_missmod.evaluation.cases import (
 from nnunetv2_missmod.evaluation.cohort import Export, export_of, walk
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
-from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings, fingerprints, open_predictor, read_json
+from nnunetv2_missmod.evaluation.model import (
+    ModelChoice,
+    PredictionSettings,
+    find_trainer,
+    fingerprints,
+    open_predictor,
+    read_checkpoint,
+    read_json,
+)
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
 from nnunetv2_missmod.evaluation.postprocessing import check_min_voxels
 from nnunetv2_missmod.evaluation.predict import Images, Segmented, predict_subsets
 from nnunetv2_missmod.evaluation.scores import (
+    LOCK,
     Provenance,
     RegionScores,
     append_case,
@@ -82,12 +92,21 @@ class Scoring:
         assert case.label is not None
         mask = self.export.mask_of(segmented)
         if self.masks is not None:
-            file = self.masks / self.names[segmented.position] / f"{case.name}{self.export.file_ending}"
-            self.export.write(mask, file, segmented.properties)
+            self.export.write(mask, self.mask_file(case, segmented.position), segmented.properties)
         dataset_json = self.export.dataset_json
         regions = tuple((name, tuple(labels)) for name, labels in regions_of(dataset_json).items())
         reader = self.export.plans_manager.image_reader_writer_class
         return score(mask, read_truth(case.label, reader, regions, dataset_json["labels"].get("ignore")), self.rules)
+
+    def mask_file(self, case: CaseFiles, position: int) -> Path:
+        """Name the file of a mask."""
+        assert self.masks is not None
+        return self.masks / self.names[position] / f"{case.name}{self.export.file_ending}"
+
+    def remove(self, case: CaseFiles, positions: Iterable[int]) -> None:
+        """Remove the masks that a failed case has got so far: what is kept is scored."""
+        for position in positions if self.masks is not None else ():
+            self.mask_file(case, position).unlink()
 
 
 def evaluate_model(
@@ -113,6 +132,8 @@ def evaluate_model(
     check_min_voxels(evaluation.min_voxels, regions_of(dataset_json))
     subsets = choose_subsets(evaluation.subsets, distinct_names(dataset_json))
     cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
+    for file in choice.checkpoint_files():
+        find_trainer(read_checkpoint(file)["trainer_name"])
     provenance = provenance_of(choice, subsets, cohorts[0], evaluation)
     finished = set(open_scores(out, provenance)["case"])
     failed = 0
@@ -124,10 +145,12 @@ def evaluate_model(
             scoring = Scoring(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
             segment = partial(segment_labelled, predictor, subsets)
             for done in walk("Evaluate", cases, segment, scoring, len(subsets.names), prediction.num_processes):
-                failed += done.error is not None
                 if done.error is None:
                     of_subset = {subsets.names[position]: rows for position, rows in sorted(done.of_subset.items())}
                     append_case(out, case_table(done.case.name, of_subset, provenance.subsets))
+                else:
+                    failed += 1
+                    scoring.remove(done.case, done.of_subset)
     conclude(out)
     return failed
 
@@ -183,10 +206,11 @@ def provenance_of(choice: ModelChoice, subsets: Subsets, cohort: Cohort, evaluat
 
 def conclude(out: Path) -> None:
     """Write nnU-Net's summary of every subset whose masks are kept, and print the table of the means."""
-    scores = read_scores(out)
-    if scores.table.empty:
-        return
-    if scores.provenance.predictions is not None:
-        for subset in scores.table["subset"].unique():
-            write_summary(out, subset, scores)
+    with FileLock(out / LOCK):  # the last part of a run to get here sees the cases of all
+        scores = read_scores(out)
+        if scores.table.empty:
+            return
+        if scores.provenance.predictions is not None:
+            for subset in scores.table["subset"].unique():
+                write_summary(out, subset, scores)
     print_means(scores)

@@ -93,11 +93,14 @@ def predict_masks(
     segment = partial(segment_unlabelled, predictor, asked)
     failed = 0
     for done in walk("Predict", cases, segment, writing, len(asked.names), prediction.num_processes):
-        failed += done.error is not None
         if done.error is None:
             lacking = {"case": done.case.name, "mask": "", "channels": ""}
             rows = [done.of_subset.get(i, {**lacking, "subset": name}) for i, name in enumerate(asked.names)]
             append_masks(out, rows)
+        else:
+            failed += 1
+            for row in done.of_subset.values():  # what a failed case has got so far
+                (out / row["mask"]).unlink()
     return failed
 
 

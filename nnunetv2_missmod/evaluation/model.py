@@ -196,8 +196,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # the rest advises to execute it after all
         raise ValueError(
-            f"Expected a checkpoint of nnU-Net that holds data alone, got {file}: {error}. Nothing in it was executed. "
+            f"Expected a checkpoint of nnU-Net that holds data alone, got {file}: {reason} Nothing in it was executed. "
             "Copy or train it again, or name another with -chk."
         ) from error
     return checkpoint

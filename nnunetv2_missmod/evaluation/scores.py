@@ -193,16 +193,11 @@ def _read_table(file: Path) -> pd.DataFrame:
         lacking = [column for column in DTYPES if column not in columns]
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
-        # Only an empty field is NaN: a case or a modality may well be called NA.
-        floats = {column: [""] for column, dtype in DTYPES.items() if dtype == "float64"}
-        table = pd.read_csv(
-            file,
-            usecols=list(DTYPES),
-            dtype={column: DTYPES[column] for column in DTYPES},
-            keep_default_na=False,
-            na_values=floats,
-            float_precision="round_trip",
-        )
+        # Text at first: a case or a modality may well be called NA, and numbers keep their last digit.
+        table = pd.read_csv(file, usecols=list(DTYPES), dtype=str, keep_default_na=False)
+        floats = [column for column, dtype in DTYPES.items() if dtype == "float64"]
+        table[floats] = table[floats].replace("", "nan")
+        table = table.astype(DTYPES)
     except ValueError as error:
         raise ValueError(
             f"{file}: expected a table with the columns {', '.join(DTYPES)}, but {error}. Run missmod evaluate again "
