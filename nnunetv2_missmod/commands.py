@@ -41,41 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("doctor", help="say what is wrong with this installation, and how to mend it")
     verb.set_defaults(verb=doctor)
 
-    verb = verbs.add_parser("phantom", help="write a synthetic cohort as an nnU-Net raw dataset")
-    verb.add_argument("-d", type=int, default=501, help="dataset id (default: %(default)s)")
-    verb.add_argument("-o", type=Path, help="folder to write to (default: nnUNet_raw)")
-    verb.add_argument("--training", type=int, default=20, help="training cases (default: %(default)s)")
-    verb.add_argument("--test", type=int, default=4, help="test cases (default: %(default)s)")
-    verb.add_argument("--modalities", type=int, default=4, help="channels per case (default: %(default)s)")
-    verb.add_argument("--size", type=int, default=64, help="voxels along each axis (default: %(default)s)")
-    verb.add_argument("--incomplete", type=float, default=0.0, help="share of training cases that lack channels")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(verb=phantom)
-
-    verb = verbs.add_parser("predict", help="masks from what each case has, or from subsets of its modalities")
-    verb.add_argument("-i", type=Path, required=True, help="folder of the cases, with whichever channels they have")
-    verb.add_argument(
-        "-o", type=Path, required=True, help="folder for the masks, and masks.csv: what each was made from"
-    )
-    add_model(verb)
-    add_subsets(verb, "available: what each case has (the default), all, singles, or a list such as FLAIR+T1c,T2")
-    verb.add_argument("--continue_prediction", action="store_true", help="keep the cases that are finished")
-    verb.set_defaults(verb=predict, subsets="available")
-
-    verb = verbs.add_parser("evaluate", help="masks and scores of every subset of the modalities")
-    verb.add_argument("-i", type=Path, help="folder of the cases (default: the folds' validation cases)")
-    verb.add_argument("-gt", type=Path, help="folder of their labels")
-    verb.add_argument("-o", type=Path, required=True, help="folder for scores and masks; a run that was ended goes on")
-    add_model(verb)
-    add_subsets(verb, "all (the default; 31 of them beyond 5 modalities), singles, or a list such as FLAIR+T1c,T2")
-    verb.add_argument("--no-save", action="store_true", help="keep no masks")
-    verb.add_argument(
-        "--empty",
-        default="nnunet",
-        help="scores of empty masks: nnunet, NaN where both are empty (the default), or brats, 1 and 0 / 0 and 374 mm",
-    )
-    verb.add_argument("--tolerance", type=float, default=1.0, help="of the normalised surface Dice in mm (default: 1)")
-    verb.set_defaults(verb=evaluate, subsets="all")
+    add_phantom(verbs.add_parser("phantom", help="write a synthetic cohort as an nnU-Net raw dataset"))
+    add_predict(verbs.add_parser("predict", help="masks from what each case has, or from subsets of its modalities"))
+    add_evaluate(verbs.add_parser("evaluate", help="masks and scores of every subset of the modalities"))
 
     verb = verbs.add_parser("report", help="one HTML page, and tables, of what missmod evaluate wrote")
     verb.add_argument("folders", type=Path, nargs="+", help="one folder of scores for each model")
@@ -90,6 +58,48 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
     verb.set_defaults(verb=demo)
     return parser
+
+
+def add_phantom(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of a synthetic cohort."""
+    verb.add_argument("-d", type=int, default=501, help="dataset id (default: %(default)s)")
+    verb.add_argument("-o", type=Path, help="folder to write to (default: nnUNet_raw)")
+    verb.add_argument("--training", type=int, default=20, help="training cases (default: %(default)s)")
+    verb.add_argument("--test", type=int, default=4, help="test cases (default: %(default)s)")
+    verb.add_argument("--modalities", type=int, default=4, help="channels per case (default: %(default)s)")
+    verb.add_argument("--size", type=int, default=64, help="voxels along each axis (default: %(default)s)")
+    verb.add_argument("--incomplete", type=float, default=0.0, help="share of training cases that lack channels")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(verb=phantom)
+
+
+def add_predict(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod predict`."""
+    verb.add_argument("-i", type=Path, required=True, help="folder of the cases, with whichever channels they have")
+    verb.add_argument(
+        "-o", type=Path, required=True, help="folder for the masks, and masks.csv: what each was made from"
+    )
+    add_model(verb)
+    add_subsets(verb, "available: what each case has (the default), all, singles, or a list such as FLAIR+T1c,T2")
+    verb.add_argument("--continue_prediction", action="store_true", help="keep the cases that are finished")
+    verb.set_defaults(verb=predict, subsets="available")
+
+
+def add_evaluate(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod evaluate`."""
+    verb.add_argument("-i", type=Path, help="folder of the cases (default: the folds' validation cases)")
+    verb.add_argument("-gt", type=Path, help="folder of their labels")
+    verb.add_argument("-o", type=Path, required=True, help="folder for scores and masks; a run that was ended goes on")
+    add_model(verb)
+    add_subsets(verb, "all (the default; 31 of them beyond 5 modalities), singles, or a list such as FLAIR+T1c,T2")
+    verb.add_argument("--no-save", action="store_true", help="keep no masks")
+    verb.add_argument(
+        "--empty",
+        default="nnunet",
+        help="scores of empty masks: nnunet, NaN where both are empty (the default), or brats, 1 and 0 / 0 and 374 mm",
+    )
+    verb.add_argument("--tolerance", type=float, default=1.0, help="of the normalised surface Dice in mm (default: 1)")
+    verb.set_defaults(verb=evaluate, subsets="all")
 
 
 def add_model(verb: argparse.ArgumentParser) -> None:

@@ -32,6 +32,8 @@ def provenance(modalities=("FLAIR", "T1c"), regions=("whole", "enhancing"), trai
         folds=[0, "all"],
         checkpoint="checkpoint_final.pth",
         weights=["0" * 64, "1" * 64],
+        step_size=0.5,
+        mirroring=True,
         modalities=list(modalities),
         subsets=subsets_of(modalities),
         sampled=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +50,12 @@ def cases_in(images: Path, file_ending: str, labels: Path | None = None) -> list
             f"Expected images such as case_0000{file_ending} in {images}, found no file that ends in {file_ending}. "
             f"Give their folder with -i; the ending is that of the training data."
         )
+    if labels is not None:
+        named = {file.name[: -len(file_ending)] for file in labels.glob(f"*{file_ending}")}
+        if alone := sorted(named - files_of.keys()):
+            print(
+                f"{len(alone)} labels of {labels} have no images in {images}: {', '.join(alone[:5])}", file=sys.stderr
+            )
     return [
         CaseFiles(case, files, str(labels / f"{case}{file_ending}") if labels else None)
         for case, files in files_of.items()

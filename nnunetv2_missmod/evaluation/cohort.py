@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -72,9 +74,13 @@ class Export(NamedTuple):
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
-        """Write a mask as nnU-Net does."""
+        """Write a mask as nnU-Net does, at once: a folder holds whole masks alone."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.plans_manager.image_reader_writer_class().write_seg(mask, str(file), properties)
+        with TemporaryDirectory(prefix=".", dir=file.parent) as partial_masks:
+            writer = self.plans_manager.image_reader_writer_class()
+            writer.write_seg(mask, os.path.join(partial_masks, file.name), properties)
+            for written in Path(partial_masks).iterdir():  # some writers put a file with the spacing beside it
+                os.replace(written, file.with_name(written.name))
 
 
 def export_of(predictor: nnUNetPredictor, min_voxels: Mapping[str, int]) -> Export:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -103,10 +103,10 @@ class Scoring:
         assert self.masks is not None
         return self.masks / self.names[position] / f"{case.name}{self.export.file_ending}"
 
-    def remove(self, case: CaseFiles, positions: Iterable[int]) -> None:
+    def remove(self, case: CaseFiles) -> None:
         """Remove the masks that a failed case has got so far: what is kept is scored."""
-        for position in positions if self.masks is not None else ():
-            self.mask_file(case, position).unlink()
+        for position in range(len(self.names)) if self.masks is not None else ():
+            self.mask_file(case, position).unlink(missing_ok=True)
 
 
 def evaluate_model(
@@ -134,24 +134,38 @@ def evaluate_model(
     cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
     for file in choice.checkpoint_files():
         find_trainer(read_checkpoint(file)["trainer_name"])
-    provenance = provenance_of(choice, subsets, cohorts[0], evaluation)
-    finished = set(open_scores(out, provenance)["case"])
+    finished = set(open_scores(out, provenance_of(choice, prediction, evaluation, subsets, cohorts[0]))["case"])
     failed = 0
     for cohort in cohorts:
         cases = [case for case in cohort.cases[prediction.part_id :: prediction.num_parts] if case.name not in finished]
         if cases:
             predictor = open_predictor(replace(choice, folds=cohort.folds), prediction)
-            masks = out / PREDICTIONS if evaluation.save else None
-            scoring = Scoring(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
-            segment = partial(segment_labelled, predictor, subsets)
-            for done in walk("Evaluate", cases, segment, scoring, len(subsets.names), prediction.num_processes):
-                if done.error is None:
-                    of_subset = {subsets.names[position]: rows for position, rows in sorted(done.of_subset.items())}
-                    append_case(out, case_table(done.case.name, of_subset, provenance.subsets))
-                else:
-                    failed += 1
-                    scoring.remove(done.case, done.of_subset)
+            failed += score_cases(predictor, cases, subsets, evaluation, prediction.num_processes, out)
     conclude(out)
+    return failed
+
+
+def score_cases(
+    predictor: nnUNetPredictor,
+    cases: Sequence[CaseFiles],
+    subsets: Subsets,
+    evaluation: EvaluationSettings,
+    num_processes: int,
+    out: Path,
+) -> int:
+    """Predict and score cases, each appended to the table when all of it is done; count those that failed."""
+    masks = out / PREDICTIONS if evaluation.save else None
+    scoring = Scoring(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
+    members = {name: subsets.members(position) for position, name in enumerate(subsets.names)}
+    segment = partial(segment_labelled, predictor, subsets)
+    failed = 0
+    for done in walk("Evaluate", cases, segment, scoring, len(subsets.names), num_processes):
+        if done.error is None:
+            of_subset = {subsets.names[position]: rows for position, rows in sorted(done.of_subset.items())}
+            append_case(out, case_table(done.case.name, of_subset, members))
+        else:
+            failed += 1
+            scoring.remove(done.case)
     return failed
 
 
@@ -175,7 +189,13 @@ def segment_labelled(
     yield from predict_subsets(predictor, images, subsets.present, on_patch)
 
 
-def provenance_of(choice: ModelChoice, subsets: Subsets, cohort: Cohort, evaluation: EvaluationSettings) -> Provenance:
+def provenance_of(
+    choice: ModelChoice,
+    prediction: PredictionSettings,
+    evaluation: EvaluationSettings,
+    subsets: Subsets,
+    cohort: Cohort,
+) -> Provenance:
     """Say whose scores these will be and how they come about."""
     dataset_json = read_json(choice.folder / "dataset.json")
     regions = {name: list(labels) for name, labels in regions_of(dataset_json).items()}
@@ -188,6 +208,8 @@ def provenance_of(choice: ModelChoice, subsets: Subsets, cohort: Cohort, evaluat
         folds=[int(fold) if fold.isdecimal() else fold for fold in choice.folds],
         checkpoint=choice.checkpoint,
         weights=fingerprints(choice.checkpoint_files()),
+        step_size=prediction.step_size,
+        mirroring=prediction.mirroring,
         modalities=subsets.modalities,
         subsets={name: subsets.members(position) for position, name in enumerate(subsets.names)},
         sampled=subsets.sampled,

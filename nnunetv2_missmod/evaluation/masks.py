@@ -89,10 +89,22 @@ def predict_masks(
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("dataset.json", dataset_json), ("plans.json", predictor.plans_manager.plans)):
         save_json(content, str(out / name), sort_keys=False)  # as nnU-Net does, for its post-processing and evaluation
-    writing = Writing(export_of(predictor, min_voxels or {}), asked, out)
+    return write_cases(predictor, cases, asked, min_voxels or {}, prediction.num_processes, out)
+
+
+def write_cases(
+    predictor: nnUNetPredictor,
+    cases: Sequence[CaseFiles],
+    asked: Asked,
+    min_voxels: Mapping[str, int],
+    num_processes: int,
+    out: Path,
+) -> int:
+    """Segment cases, each entered into the table when all of it is done; count those that failed."""
+    writing = Writing(export_of(predictor, min_voxels), asked, out)
     segment = partial(segment_unlabelled, predictor, asked)
     failed = 0
-    for done in walk("Predict", cases, segment, writing, len(asked.names), prediction.num_processes):
+    for done in walk("Predict", cases, segment, writing, len(asked.names), num_processes):
         if done.error is None:
             lacking = {"case": done.case.name, "mask": "", "channels": ""}
             rows = [done.of_subset.get(i, {**lacking, "subset": name}) for i, name in enumerate(asked.names)]

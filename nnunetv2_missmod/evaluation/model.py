@@ -167,10 +167,8 @@ def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetP
     )
     for file, checkpoint in zip(files, checkpoints, strict=True):
         load_weights(network, checkpoint["network_weights"], file)
-    on_gpu = settings.device == "cuda"
-    predictor = nnUNetPredictor(
-        settings.step_size, True, settings.mirroring, on_gpu, torch.device(settings.device), allow_tqdm=False
-    )
+    device = torch.device(settings.device)
+    predictor = nnUNetPredictor(settings.step_size, True, settings.mirroring, True, device, allow_tqdm=False)
     predictor.manual_initialization(
         network,
         plans_manager,

@@ -67,6 +67,8 @@ class Provenance:
     folds: list[int | str]
     checkpoint: str
     weights: list[str]  # SHA-256 of each fold's checkpoint
+    step_size: float  # of the sliding window, as a fraction of the patch
+    mirroring: bool  # test-time augmentation
     modalities: list[str]
     subsets: dict[str, list[str]]  # name -> modalities, in the order of modalities.all_subsets
     sampled: bool  # the subsets are a sample of all that there are
