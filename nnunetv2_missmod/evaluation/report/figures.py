@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from textwrap import fill
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -62,9 +62,8 @@ def heat_map(comparison: Comparison, metric: Metric, means: pd.DataFrame, model:
         sns.heatmap(values, ax=ax, annot=labels, fmt="", cmap=colours, vmin=low, vmax=high, cbar=False,
                     annot_kws={"fontsize": 8}, linewidths=0.4, linecolor="#88888855")  # fmt: skip
         ax.set(xlabel="", ylabel="")
-        ax.set_xticks(
-            np.arange(values.shape[1]) + 0.5, [fill(_plain(region), 10) for region in values.columns], rotation=0
-        )
+        names = [textwrap.fill(_plain(region), 10) for region in values.columns]
+        ax.set_xticks(np.arange(values.shape[1]) + 0.5, names, rotation=0)
         _dot_labels(ax, comparison, np.arange(len(values)) + 0.5)
         ax.set_title(_plain(model), pad=_head_room(comparison.modalities))
         return _drawing(figure, f"{metric.heading} of {model} by subset (rows) and region (columns).", model)
