@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ os.environ.setdefault("nnUNet_n_proc_DA", "1")
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads mostly wait for each other
 
-REPOSITORY = Path(__file__).parents[1]
 QUICK = {
     "patch_size": [32, 32, 32],
     "architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16, 16]}},
@@ -24,12 +22,6 @@ QUICK = {
 def pytest_collection_modifyitems(items):
     """Start with the tests on the trained model: they take longest, and pytest-xdist keeps a file in one process."""
     items.sort(key=lambda item: "trained" not in item.fixturenames)
-
-
-def readme_blocks(language):
-    """The README's code blocks of a language, in order."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 class Shell:
@@ -64,6 +56,8 @@ class Shell:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
+    from readme import readme_blocks
+
     from nnunetv2_missmod.planning import merge_fragment
 
     shell = Shell(tmp_path_factory.mktemp("home"))

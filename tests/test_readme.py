@@ -1,16 +1,13 @@
 """The README's blocks are run: those of Start by .ci/run, the other commands by test_end_to_end.py, the rest here."""
 
 import json
-from pathlib import Path
 
-from conftest import readme_blocks
+from readme import REPOSITORY, readme_blocks
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.planning import merge_fragment
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 def test_the_start_section_is_what_ci_runs():
