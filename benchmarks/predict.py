@@ -1,6 +1,6 @@
 """Cost of all subsets of one BraTS-sized case against nnUNetv2_predict once for each: ``python -m benchmarks.predict``.
 
-A case of 240 x 240 x 155 voxels and four modalities, a brain of about 140 x 170 x 140 voxels in it; patch 128^3, three
+A case of 240 x 240 x 155 voxels and four modalities, 1 mm, a brain of 158 x 132 x 132 voxels in it; patch 128^3, three
 overlapping regions, six levels of 32 to 320 features, random weights, without mirroring. Whole processes are counted:
 start, reading, preprocessing, prediction, export and their worker processes, in CPU time and on the clock. What a run
 of nnUNetv2_predict costs does not depend on which files are there, so that a few stand for all 15 (``--runs``).
@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.step import MODALITIES, trainer_class_of
 from nnunetv2_missmod.doors import find_command, with_doors
 
-SHAPE, BRAIN = (155, 240, 240), (146, 176, 146)  # z, y, x
+SHAPE, BRAIN = (155, 240, 240), (146, 176, 146)  # z, y, x; the brain fills nine tenths of its box
 PATCH, FEATURES = 128, (32, 64, 128, 256, 320, 320)
 STANDING_FOR_ALL = ("0", "12", "0123")  # the channels of some of the 15 runs
 
@@ -66,7 +66,7 @@ def prepare(folder: Path, name: str, features: list[int]) -> dict[str, str]:
     """Write a model with random weights, and the case once for every set of channels; give the environment."""
     trainer_class = trainer_class_of(name)
     import pytest  # noqa: PLC0415
-    from small_models import small_images, write_case  # noqa: PLC0415
+    from small_models import small_images, write_image  # noqa: PLC0415
     from small_plans import small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
 
     dataset_json = small_dataset_json(MODALITIES, True)
@@ -80,7 +80,8 @@ def prepare(folder: Path, name: str, features: list[int]) -> dict[str, str]:
     (model / "dataset.json").write_text(json.dumps(dataset_json))
     images = np.zeros((MODALITIES, *SHAPE), dtype=np.float32)
     images[(slice(None), *(slice(4, 4 + size) for size in BRAIN))] = small_images(MODALITIES, BRAIN)
-    write_case(folder / "0123", "case", images)
+    for channel, image in enumerate(images):
+        write_image(folder / "0123" / f"case_000{channel}.nii.gz", image, spacing=(1.0, 1.0, 1.0))
     for channels in ("".join(str(c) for c in range(4) if number >> c & 1) for number in range(1, 15)):
         (folder / channels).mkdir()
         for channel in channels:
