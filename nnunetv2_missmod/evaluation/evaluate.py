@@ -132,8 +132,8 @@ def evaluate_model(
     check_min_voxels(evaluation.min_voxels, regions_of(dataset_json))
     subsets = choose_subsets(evaluation.subsets, distinct_names(dataset_json))
     cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
-    for file in choice.checkpoint_files():
-        find_trainer(read_checkpoint(file)["trainer_name"])
+    for trainer in {read_checkpoint(file)["trainer_name"] for file in choice.checkpoint_files()}:
+        find_trainer(trainer)
     finished = set(open_scores(out, provenance_of(choice, prediction, evaluation, subsets, cohorts[0]))["case"])
     failed = 0
     for cohort in cohorts:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -20,7 +21,8 @@ from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings, o
 from nnunetv2_missmod.evaluation.postprocessing import check_min_voxels
 from nnunetv2_missmod.evaluation.predict import Images, Segmented, predict_subsets
 from nnunetv2_missmod.evaluation.scores import LOCK, write_whole
-from nnunetv2_missmod.evaluation.subsets import AVAILABLE, JOIN, choose_subsets, distinct_names
+from nnunetv2_missmod.evaluation.subsets import AVAILABLE, choose_subsets, distinct_names
+from nnunetv2_missmod.modalities import subset_name
 from nnunetv2_missmod.preprocessing import read_case
 
 MASKS_CSV = "masks.csv"
@@ -48,8 +50,8 @@ class Writing:
         subset = self.asked.names[segmented.position]
         file = mask_file(case.name, subset, self.export.file_ending)
         self.export.write(self.export.mask_of(segmented), self.out / file, segmented.properties)
-        channels = [name for name, given in zip(self.asked.modalities, segmented.present, strict=True) if given]
-        return {"case": case.name, "subset": subset, "mask": file, "channels": JOIN.join(channels)}
+        channels = subset_name(torch.from_numpy(segmented.present), self.asked.modalities)
+        return {"case": case.name, "subset": subset, "mask": file, "channels": channels}
 
 
 def predict_masks(

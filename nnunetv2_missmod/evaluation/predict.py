@@ -19,6 +19,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from torch import Tensor, nn
 
+from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
 from nnunetv2_missmod.preprocessing import MissingModalityPreprocessor, varying
 
@@ -169,7 +170,7 @@ class SubsetStack(nn.Module):
 
     def __init__(self, network: nn.Module, subsets: Tensor):
         super().__init__()
-        self.network: Any = getattr(network, "_orig_mod", network)
+        self.network = unwrapped(network)
         self.subsets = subsets
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:

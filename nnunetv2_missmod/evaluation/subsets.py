@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from nnunetv2_missmod.modalities import MAX_ENUMERATED_MODALITIES, all_subsets
+from nnunetv2_missmod.modalities import MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
 from nnunetv2_missmod.preprocessing import modality_names
 
 JOIN = "+"
@@ -25,7 +26,7 @@ class Subsets(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Name of each subset, such as ``FLAIR+T1c``."""
-        return [JOIN.join(self.members(position)) for position in range(len(self.present))]
+        return [subset_name(present, self.modalities) for present in torch.from_numpy(self.present)]
 
     def members(self, position: int) -> list[str]:
         """Modalities of one subset, in channel order."""
