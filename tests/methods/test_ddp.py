@@ -57,34 +57,45 @@ def gradients(trainer, cases):
     return {n.removeprefix("module."): p.grad.clone() for n, p in learning}
 
 
-def worker(rank, name, folder, results):
+def worker(rank, folder, results):
     torch.set_num_threads(1)
-    trainers = {batch_dice: build(name, Path(folder), batch_dice) for batch_dice in (False, True)}
+    trainers = {(name, dice): build(name, Path(folder), dice) for name in door_names() for dice in (False, True)}
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for batch_dice, trainer in trainers.items():
+    for (name, batch_dice), trainer in trainers.items():
         trainer.is_ddp, trainer.local_rank = True, rank
         trainer.network = DistributedDataParallel(trainer.network)
         trainer.loss = trainer._build_loss()
-        results[batch_dice, rank] = gradients(trainer, CASES[2 * rank : 2 * rank + 2])
-    if hasattr(trainer, "gather"):  # shares of different size: three samples over two ranks
-        trainer.configuration_manager.configuration["batch_size"] = 3
-        local = torch.arange(2.0 - rank) + 2 * rank + 1
-        results[f"uneven{rank}"] = trainer.gather(local)
+        results[name, batch_dice, rank] = gradients(trainer, CASES[2 * rank : 2 * rank + 2])
+        if hasattr(trainer, "gather"):  # shares of different size: three samples over two ranks
+            trainer.configuration_manager.configuration["batch_size"] = 3
+            local = torch.arange(2.0 - rank) + 2 * rank + 1
+            results[name, "uneven", rank] = trainer.gather(local)
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", door_names())
-def test_two_processes_give_the_gradients_of_one(name, tmp_path):
-    build(name, tmp_path, False)  # writes the preprocessed cases, which the workers share
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """What two processes computed, for all trainers at once: starting them takes longest."""
+    folder = tmp_path_factory.mktemp("two")
+    build(door_names()[0], folder, False)  # writes the preprocessed cases, which the workers share
     results = mp.Manager().dict()
-    mp.spawn(worker, (name, str(tmp_path), results), nprocs=2)
+    mp.spawn(worker, (str(folder), results), nprocs=2)
+    return dict(results)
+
+
+@pytest.mark.parametrize("name", door_names())
+def test_two_processes_give_the_gradients_of_one(name, of_two, tmp_path):
     for batch_dice in (False, True):
         expected = gradients(build(name, tmp_path, batch_dice), CASES)
         scale = max(float(gradient.abs().max()) for gradient in expected.values())
         for rank in (0, 1):
-            got = results[batch_dice, rank]  # a copy from the other process
+            got = of_two[name, batch_dice, rank]
             assert set(got) == set(expected)
             for key, gradient in expected.items():
                 torch.testing.assert_close(got[key], gradient, rtol=1e-3, atol=1e-5 * scale)
-    if results.get("uneven0") is not None:
-        assert results["uneven0"].tolist() == results["uneven1"].tolist() == [1, 2, 3, 0]
+
+
+def test_shares_of_different_size_are_gathered(of_two):
+    gathered = [value.tolist() for (_, what, _), value in of_two.items() if what == "uneven"]
+    assert gathered
+    assert all(values == [1, 2, 3, 0] for values in gathered)
