@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # Helpers such as small_plans.py stand beside the tests; spawned workers find them through PYTHONPATH.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -12,16 +13,29 @@ os.environ.setdefault("nnUNet_n_proc_DA", "1")
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads mostly wait for each other
 
+ON_THE_TRAINED_MODEL = ("test_end_to_end.py", "test_docs.py")
 QUICK = {
-    "patch_size": [32, 32, 32],
+    "patch_size": [40, 40, 40],  # a whole case: one patch to predict
     "architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16, 16]}},
     "missmod": {"trainer": {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2}},
 }
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the tests on the trained model: they take longest, and pytest-xdist keeps a file in one process."""
+    """Start with the tests on the trained model: they take longest, and share one process."""
     items.sort(key=lambda item: "trained" not in item.fixturenames)
+
+
+class OneTrainedModel(LoadFileScheduling):
+    """A file's tests share a process, as with --dist loadfile; so do the files on the trained model."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "trained" if Path(file).name in ON_THE_TRAINED_MODEL else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return OneTrainedModel(config, log)
 
 
 class Shell:
