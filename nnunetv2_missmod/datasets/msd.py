@@ -45,8 +45,8 @@ def _check_4d(root: Path) -> None:
     for file in (root / "imagesTr").glob("*"):
         if re.search(r"_\d{4}$", stem(file)):
             raise ValueError(
-                f"Expected 4D images of the Decathlon in {root / 'imagesTr'}, found {file.name}, as nnU-Net names single "
-                "channels. nnUNetv2_convert_old_nnUNet_dataset converts the data of nnU-Net v1."
+                f"Expected 4D images of the Decathlon, found {file}, as nnU-Net names single channels. "
+                "nnUNetv2_convert_old_nnUNet_dataset converts the data of nnU-Net v1."
             )
 
 
