@@ -50,6 +50,25 @@ def restore_labels(masks: Path, output: Path, dataset_json: Path) -> int:
     return failed
 
 
+def description_of_dataset(dataset: str | None) -> Path:
+    """Find the dataset.json of a raw dataset.
+
+    Args:
+        dataset: id or name.
+
+    Raises:
+        ValueError: there is no such dataset, or it cannot be looked up.
+    """
+    raw = os.environ.get("nnUNet_raw")  # noqa: SIM112, nnU-Net's spelling
+    if not (raw and dataset):
+        raise ValueError("Expected -d and the variable nnUNet_raw, or -dataset_json, got neither. Give one of them.")
+    name = f"Dataset{int(dataset):03d}_*" if dataset.isdecimal() else dataset
+    found = sorted(Path(raw).glob(f"{name}/dataset.json"))
+    if len(found) != 1:
+        raise ValueError(f"Expected one dataset {dataset} in {raw}, found {len(found)}: check -d.")
+    return found[0]
+
+
 def _read_mapping(dataset_json: Path) -> tuple[dict[int, int], str]:
     if not dataset_json.is_file():
         raise ValueError(f"Expected the dataset's description at {dataset_json}, found none: give -dataset_json.")

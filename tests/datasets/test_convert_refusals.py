@@ -1,4 +1,4 @@
-"""What cannot be converted: cases that are refused while the others are done, and datasets of which nothing is written."""
+"""What cannot be converted: cases that are refused while the others are done, and whole datasets."""
 
 import os
 
