@@ -89,7 +89,8 @@ def _place(source: Path, volume: int | None, file: Path, target: Target, labels:
     number = volume_number(volume, volumes, source)
     reasons = _reasons(source, geometry.orientation, number, target)
     if labels and labels.new_label:
-        reasons.append("stored as float" if labels.label_is_float else "values mapped")
+        reasons += ["stored as float"] * labels.label_is_float
+        reasons += ["values mapped"] * any(value != label for value, label in labels.new_label.items())
     if not reasons:
         if target.copy:
             shutil.copyfile(source, file)
