@@ -95,11 +95,18 @@ def _place(source: Path, volume: int | None, file: Path, target: Target, labels:
         if target.copy:
             shutil.copyfile(source, file)
         else:
-            file.symlink_to(source.absolute())
+            _link(source, file)
         return []
     image = read_volume(source, number, target.orientation)
     write_volume(with_values(image, dict(labels.new_label)) if labels and labels.new_label else image, file)
     return reasons
+
+
+def _link(source: Path, file: Path) -> None:
+    try:
+        file.symlink_to(source.absolute())
+    except OSError as error:
+        raise ValueError(f"cannot link to {source} ({error}): convert with --copy") from error
 
 
 def _reasons(source: Path, orientation: str, volume: int | None, target: Target) -> list[str]:
