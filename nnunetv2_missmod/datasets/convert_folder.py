@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_missmod.datasets.conversion_report import INCOMPLETE, REFUSED, CaseReport, print_summary
-from nnunetv2_missmod.datasets.convert import ConversionSettings, convert, write_json
+from nnunetv2_missmod.datasets.convert import ConversionSettings, convert, free_folder, write_json
 from nnunetv2_missmod.datasets.described import description_of
 from nnunetv2_missmod.datasets.fill import fill
 from nnunetv2_missmod.datasets.layouts import read_source
@@ -88,11 +88,12 @@ def convert_folder(
 def _convert(
     source: Source, dataset_id: int, settings: ConversionSettings, folders: NnunetFolders
 ) -> tuple[Path, list[CaseReport]]:
-    name = f"Dataset{dataset_id:03d}_{settings.name or source.name}"
+    others = [other for other in folders[1:] if other]
+    name = free_folder(folders.raw, dataset_id, settings.name or source.name, others).name
     if folders.preprocessed:
         _check_unwritten(folders.preprocessed / name / SPLITS_FILE)
         _check_unwritten(folders.preprocessed / name / FINGERPRINT_FILE)
-    return convert(source, folders.raw, dataset_id, settings, [other for other in folders[1:] if other])
+    return convert(source, folders.raw, dataset_id, settings, others)
 
 
 def _is_dataset(folder: Path, raw: Path, dataset_id: int) -> bool:

@@ -140,6 +140,13 @@ def test_arguments_that_cannot_be_right(arguments, said, tmp_path, capsys):
     assert said in failure(capsys, tmp_path, source, *arguments)
 
 
+def test_a_dataset_that_is_there_is_not_converted_again(tmp_path, preprocessed, capsys):
+    source = write_layout(tmp_path / "source", "brats2021")
+    convert(source, "-d", 5)
+    capsys.readouterr()
+    assert "Expected dataset id 5 to be free" in failure(capsys, tmp_path, source, "-d", 5)
+
+
 def test_a_raw_folder_that_is_not_set(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("nnUNet_raw")
     source = write_layout(tmp_path / "source", "brats2021")
