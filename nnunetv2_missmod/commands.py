@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_missmod.doors import door_folder, find_command, with_doors
+from nnunetv2_missmod.flags import add_demo, add_evaluate, add_phantom, add_predict, add_report, add_run
 
 if TYPE_CHECKING:
     from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings
@@ -31,99 +32,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("missmod", description="nnU-Net v2 when modalities are missing.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    verb = verbs.add_parser("doors", help="print the folder to set nnUNet_extTrainer to")
-    verb.set_defaults(verb=doors)
+    def add(name: str, run_verb: Callable[[argparse.Namespace], int], meaning: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=meaning)
+        verb.set_defaults(verb=run_verb)
+        return verb
 
-    verb = verbs.add_parser("run", help="run any nnU-Net command with nnUNet_extTrainer set")
-    verb.add_argument("command", nargs=argparse.REMAINDER, help="such as nnUNetv2_train, with its arguments")
-    verb.set_defaults(verb=run)
-
-    verb = verbs.add_parser("doctor", help="say what is wrong with this installation, and how to mend it")
-    verb.set_defaults(verb=doctor)
-
-    add_phantom(verbs.add_parser("phantom", help="write a synthetic cohort as an nnU-Net raw dataset"))
-    add_predict(verbs.add_parser("predict", help="masks from what each case has, or from subsets of its modalities"))
-    add_evaluate(verbs.add_parser("evaluate", help="masks and scores of every subset of the modalities"))
-
-    verb = verbs.add_parser("report", help="one HTML page, and tables, of what missmod evaluate wrote")
-    verb.add_argument("folders", type=Path, nargs="+", help="one folder of scores for each model")
-    verb.add_argument("-o", type=Path, required=True, help="folder for the report")
-    verb.set_defaults(verb=report)
-
-    verb = verbs.add_parser("demo", help="the whole job on the phantom: plan, train, score every subset, report")
-    verb.add_argument(
-        "--out", type=Path, default=Path("missmod_demo"), help="folder to write to (default: %(default)s)"
-    )
-    verb.add_argument("--trainer", "-tr", default="DCSegTrainer", help="trainer (default: %(default)s)")
-    verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
-    verb.set_defaults(verb=demo)
+    add("doors", doors, "print the folder to set nnUNet_extTrainer to")
+    add_run(add("run", run, "run any nnU-Net command with nnUNet_extTrainer set"))
+    add("doctor", doctor, "say what is wrong with this installation, and how to mend it")
+    add_phantom(add("phantom", phantom, "write a synthetic cohort as an nnU-Net raw dataset"))
+    add_predict(add("predict", predict, "masks from what each case has, or from subsets of its modalities"))
+    add_evaluate(add("evaluate", evaluate, "masks and scores of every subset of the modalities"))
+    add_report(add("report", report, "one HTML page, and tables, of what missmod evaluate wrote"))
+    add_demo(add("demo", demo, "the whole job on the phantom: plan, train, score every subset, report"))
     return parser
-
-
-def add_phantom(verb: argparse.ArgumentParser) -> None:
-    """Add the flags of a synthetic cohort."""
-    verb.add_argument("-d", type=int, default=501, help="dataset id (default: %(default)s)")
-    verb.add_argument("-o", type=Path, help="folder to write to (default: nnUNet_raw)")
-    verb.add_argument("--training", type=int, default=20, help="training cases (default: %(default)s)")
-    verb.add_argument("--test", type=int, default=4, help="test cases (default: %(default)s)")
-    verb.add_argument("--modalities", type=int, default=4, help="channels per case (default: %(default)s)")
-    verb.add_argument("--size", type=int, default=64, help="voxels along each axis (default: %(default)s)")
-    verb.add_argument("--incomplete", type=float, default=0.0, help="share of training cases that lack channels")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(verb=phantom)
-
-
-def add_predict(verb: argparse.ArgumentParser) -> None:
-    """Add the flags of `missmod predict`."""
-    verb.add_argument("-i", type=Path, required=True, help="folder of the cases, with whichever channels they have")
-    verb.add_argument(
-        "-o", type=Path, required=True, help="folder for the masks, and masks.csv: what each was made from"
-    )
-    add_model(verb)
-    add_subsets(verb, "available: what each case has (the default), all, singles, or a list such as FLAIR+T1c,T2")
-    verb.add_argument("--continue_prediction", action="store_true", help="keep the cases that are finished")
-    verb.set_defaults(verb=predict, subsets="available")
-
-
-def add_evaluate(verb: argparse.ArgumentParser) -> None:
-    """Add the flags of `missmod evaluate`."""
-    verb.add_argument("-i", type=Path, help="folder of the cases (default: the folds' validation cases)")
-    verb.add_argument("-gt", type=Path, help="folder of their labels")
-    verb.add_argument("-o", type=Path, required=True, help="folder for scores and masks; a run that was ended goes on")
-    add_model(verb)
-    add_subsets(verb, "all (the default; 31 of them beyond 5 modalities), singles, or a list such as FLAIR+T1c,T2")
-    verb.add_argument("--no-save", action="store_true", help="keep no masks")
-    verb.add_argument(
-        "--empty",
-        default="nnunet",
-        help="scores of empty masks: nnunet, NaN where both are empty (the default), or brats, 1 and 0 / 0 and 374 mm",
-    )
-    verb.add_argument("--tolerance", type=float, default=1.0, help="of the normalised surface Dice in mm (default: 1)")
-    verb.set_defaults(verb=evaluate, subsets="all")
-
-
-def add_model(verb: argparse.ArgumentParser) -> None:
-    """Add the flags by which nnUNetv2_predict names a model and says how to predict, with its defaults."""
-    verb.add_argument("-d", required=True, help="dataset: id or name")
-    verb.add_argument("-c", required=True, help="configuration")
-    verb.add_argument("-tr", default="nnUNetTrainer", help="trainer; any (default: %(default)s)")
-    verb.add_argument("-p", default="nnUNetPlans", help="plans (default: %(default)s)")
-    verb.add_argument("-f", nargs="+", default=("0", "1", "2", "3", "4"), help="folds (default: 0 1 2 3 4)")
-    verb.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: %(default)s)")
-    verb.add_argument("-device", default="cuda", help="cuda, cpu or mps (default: %(default)s)")
-    verb.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
-    verb.add_argument("--disable_tta", action="store_true", help="no mirroring: faster, less accurate")
-    verb.add_argument("-nps", type=int, default=3, help="processes that export and score (default: %(default)s)")
-    verb.add_argument("-num_parts", type=int, default=1, help="how many such commands share the cases and -o")
-    verb.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
-
-
-def add_subsets(verb: argparse.ArgumentParser, meaning: str) -> None:
-    """Add what is segmented, and what is removed from the masks."""
-    verb.add_argument("--subsets", help=meaning)
-    verb.add_argument(
-        "--min_voxels", nargs="+", default=(), metavar="REGION=N", help="remove a predicted region of fewer voxels"
-    )
 
 
 # The verbs import what they need when they run: nnU-Net and torch take seconds to load.

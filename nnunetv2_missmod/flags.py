@@ -1,0 +1,91 @@
+"""The flags of each verb of `missmod`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_run(verb: argparse.ArgumentParser) -> None:
+    """Add the command that `missmod run` becomes."""
+    verb.add_argument("command", nargs=argparse.REMAINDER, help="such as nnUNetv2_train, with its arguments")
+
+
+def add_phantom(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of a synthetic cohort."""
+    verb.add_argument("-d", type=int, default=501, help="dataset id (default: %(default)s)")
+    verb.add_argument("-o", type=Path, help="folder to write to (default: nnUNet_raw)")
+    verb.add_argument("--training", type=int, default=20, help="training cases (default: %(default)s)")
+    verb.add_argument("--test", type=int, default=4, help="test cases (default: %(default)s)")
+    verb.add_argument("--modalities", type=int, default=4, help="channels per case (default: %(default)s)")
+    verb.add_argument("--size", type=int, default=64, help="voxels along each axis (default: %(default)s)")
+    verb.add_argument("--incomplete", type=float, default=0.0, help="share of training cases that lack channels")
+    verb.add_argument("--seed", type=int, default=0)
+
+
+def add_predict(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod predict`."""
+    verb.add_argument("-i", type=Path, required=True, help="folder of the cases, with whichever channels they have")
+    verb.add_argument(
+        "-o", type=Path, required=True, help="folder for the masks, and masks.csv: what each was made from"
+    )
+    add_model(verb)
+    add_subsets(verb, "available: what each case has (the default), all, singles, or a list such as FLAIR+T1c,T2")
+    verb.add_argument("--continue_prediction", action="store_true", help="keep the cases that are finished")
+    verb.set_defaults(subsets="available")
+
+
+def add_evaluate(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod evaluate`."""
+    verb.add_argument("-i", type=Path, help="folder of the cases (default: the folds' validation cases)")
+    verb.add_argument("-gt", type=Path, help="folder of their labels")
+    verb.add_argument("-o", type=Path, required=True, help="folder for scores and masks; a run that was ended goes on")
+    add_model(verb)
+    add_subsets(verb, "all (the default; 31 of them beyond 5 modalities), singles, or a list such as FLAIR+T1c,T2")
+    verb.add_argument("--no-save", action="store_true", help="keep no masks")
+    verb.add_argument(
+        "--empty",
+        default="nnunet",
+        help="scores of empty masks: nnunet, NaN where both are empty (the default), or brats, 1 and 0 / 0 and 374 mm",
+    )
+    verb.add_argument("--tolerance", type=float, default=1.0, help="of the normalised surface Dice in mm (default: 1)")
+    verb.set_defaults(subsets="all")
+
+
+def add_report(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod report`."""
+    verb.add_argument("folders", type=Path, nargs="+", help="one folder of scores for each model")
+    verb.add_argument("-o", type=Path, required=True, help="folder for the report")
+
+
+def add_demo(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod demo`."""
+    verb.add_argument(
+        "--out", type=Path, default=Path("missmod_demo"), help="folder to write to (default: %(default)s)"
+    )
+    verb.add_argument("--trainer", "-tr", default="DCSegTrainer", help="trainer (default: %(default)s)")
+    verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
+
+
+def add_model(verb: argparse.ArgumentParser) -> None:
+    """Add the flags by which nnUNetv2_predict names a model and says how to predict, with its defaults."""
+    verb.add_argument("-d", required=True, help="dataset: id or name")
+    verb.add_argument("-c", required=True, help="configuration")
+    verb.add_argument("-tr", default="nnUNetTrainer", help="trainer; any (default: %(default)s)")
+    verb.add_argument("-p", default="nnUNetPlans", help="plans (default: %(default)s)")
+    verb.add_argument("-f", nargs="+", default=("0", "1", "2", "3", "4"), help="folds (default: 0 1 2 3 4)")
+    verb.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: %(default)s)")
+    verb.add_argument("-device", default="cuda", help="cuda, cpu or mps (default: %(default)s)")
+    verb.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
+    verb.add_argument("--disable_tta", action="store_true", help="no mirroring: faster, less accurate")
+    verb.add_argument("-nps", type=int, default=3, help="processes that export and score (default: %(default)s)")
+    verb.add_argument("-num_parts", type=int, default=1, help="how many such commands share the cases and -o")
+    verb.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
+
+
+def add_subsets(verb: argparse.ArgumentParser, meaning: str) -> None:
+    """Add what is segmented, and what is removed from the masks."""
+    verb.add_argument("--subsets", help=meaning)
+    verb.add_argument(
+        "--min_voxels", nargs="+", default=(), metavar="REGION=N", help="remove a predicted region of fewer voxels"
+    )
