@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,48 +19,22 @@ QUICK = {
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the tests on the trained model: they take longest, and pytest-xdist keeps a file in one process."""
+    """Start with the tests on the trained model, which take longest and share one process; so do those of a file."""
     items.sort(key=lambda item: "trained" not in item.fixturenames)
-
-
-class Shell:
-    """A bash session whose exports last from one script to the next."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "nnUNet_n_proc_DA": "1",
-            "nnUNet_def_n_proc": "1",
-        }
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
-            self.environment.pop(name, None)
-
-    def run(self, script, expected_code=0):
-        """Run a script and give its output."""
-        kept = self.folder / "environment"
-        command = ["bash", "-euo", "pipefail", "-c", f"{script}\nenv -0 > '{kept}'"]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) == (expected_code == 0), output[-6000:]
-        if done.returncode == 0:
-            pairs = kept.read_text().split("\0")[:-1]
-            self.environment = dict(pair.split("=", 1) for pair in pairs)
-        return output
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("trained" if "trained" in item.fixturenames else item.path.stem))
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
-    from readme import readme_blocks
+    from pages import README, texts_of
+    from shell import Shell
 
     from nnunetv2_missmod.planning import merge_fragment
 
     shell = Shell(tmp_path_factory.mktemp("home"))
-    start, demo_and_check = readme_blocks("bash")[2:], readme_blocks("bash")[:2]
+    demo_and_check, start = texts_of(README, "bash")[:2], texts_of(README, "bash")[2:]
     assert "missmod demo" in demo_and_check[0]
     assert "make check" in demo_and_check[1]
     shell.outputs = []

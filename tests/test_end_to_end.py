@@ -166,13 +166,13 @@ def test_a_bad_case_gives_an_error_that_names_it_and_no_mask(trained, workers):
 
 
 def test_run_sets_the_variable_for_one_command(trained):
-    without = "unset nnUNet_extTrainer\n"
-    output = trained.run(
-        f"( {without} missmod run nnUNetv2_train 501 3d_fullres 0 -tr ModalityDropoutTrainer -device cpu )"
+    """With it nnU-Net finds a trainer; docs/train.md trains this one."""
+    finds = (
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "print(find('ModalityDropoutTrainer').__module__)"
     )
-    assert "Validation complete" in output
-    results = trained.folder / "nnUNet_results" / "Dataset501_Phantom"
-    assert (results / "ModalityDropoutTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth").is_file()
+    output = trained.run(f'( unset nnUNet_extTrainer\n missmod run python -c "{finds}" )')
+    assert "nnunetv2_missmod.methods.modality_dropout.trainer" in output
 
 
 def test_continue_goes_on_from_the_checkpoint(trained):
