@@ -30,6 +30,7 @@ setup(
         "batchgeneratorsv2",
         "dynamic-network-architectures",
         "SimpleITK",
+        "nibabel",
         "numpy",
         "scipy",
         "monai",

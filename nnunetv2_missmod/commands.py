@@ -10,9 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_missmod.doors import door_folder, find_command, with_doors
-from nnunetv2_missmod.flags import add_demo, add_evaluate, add_phantom, add_predict, add_report, add_run
+from nnunetv2_missmod.flags import (
+    add_convert,
+    add_demo,
+    add_evaluate,
+    add_fingerprint,
+    add_phantom,
+    add_predict,
+    add_report,
+    add_restore_labels,
+    add_run,
+)
 
 if TYPE_CHECKING:
+    from nnunetv2_missmod.datasets.pattern import PatternLayout
     from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings
 
 
@@ -41,6 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(add("run", run, "run any nnU-Net command with nnUNet_extTrainer set"))
     add("doctor", doctor, "say what is wrong with this installation, and how to mend it")
     add_phantom(add("phantom", phantom, "write a synthetic cohort as an nnU-Net raw dataset"))
+    add_convert(add("convert", convert, "a public dataset, or any folder, as an nnU-Net raw dataset"))
+    add_fingerprint(add("fingerprint", fingerprint, "nnU-Net's fingerprint, absent modalities left out"))
+    add_restore_labels(add("restore-labels", restore_labels, "masks with the label values of the dataset's source"))
     add_predict(add("predict", predict, "masks from what each case has, or from subsets of its modalities"))
     add_evaluate(add("evaluate", evaluate, "masks and scores of every subset of the modalities"))
     add_report(add("report", report, "one HTML page, and tables, of what missmod evaluate wrote"))
@@ -94,6 +108,50 @@ def phantom(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def convert(parsed: argparse.Namespace) -> int:
+    """Convert a folder; 1 if a case was refused."""
+    from nnunetv2_missmod.datasets.convert import ConversionSettings  # noqa: PLC0415
+    from nnunetv2_missmod.datasets.convert_folder import convert_folder  # noqa: PLC0415
+
+    settings = ConversionSettings(parsed.name, parsed.copy, parsed.complete_only, parsed.np)
+    refused = convert_folder(parsed.folder, parsed.d, parsed.layout, pattern_of(parsed), settings, parsed.splits)
+    return report_failures(refused)
+
+
+def pattern_of(parsed: argparse.Namespace) -> PatternLayout | None:
+    """Read the flags of `--layout pattern`; None for the other layouts.
+
+    Raises:
+        ValueError: they are incomplete, or given with another layout.
+    """
+    from nnunetv2_missmod.datasets.label_names import parse_labels  # noqa: PLC0415
+    from nnunetv2_missmod.datasets.pattern import PatternLayout, parse_modalities  # noqa: PLC0415
+
+    if not (parsed.pattern or parsed.label_pattern or parsed.modalities or parsed.labels):
+        return None
+    if not parsed.pattern:
+        raise ValueError("Expected --pattern with --label_pattern, --modalities and --labels, got none. Give it.")
+    return PatternLayout(
+        parsed.pattern, parse_modalities(parsed.modalities), parsed.label_pattern, parse_labels(parsed.labels)
+    )
+
+
+def fingerprint(parsed: argparse.Namespace) -> int:
+    """Write the fingerprint of a raw dataset."""
+    from nnunetv2_missmod.datasets.fingerprint import write_fingerprint  # noqa: PLC0415
+
+    print(write_fingerprint(parsed.d, parsed.np, parsed.clean))
+    return 0
+
+
+def restore_labels(parsed: argparse.Namespace) -> int:
+    """Map masks back to the source's values; 1 if one could not be."""
+    from nnunetv2_missmod.datasets.restore import description_of_dataset, restore_labels  # noqa: PLC0415
+
+    description = parsed.dataset_json or description_of_dataset(parsed.d)
+    return report_failures(restore_labels(parsed.i, parsed.o, description), "mask")
+
+
 def predict(parsed: argparse.Namespace) -> int:
     """Segment a folder of cases; 1 if a case failed."""
     os.environ.update(with_doors(os.environ))
@@ -142,11 +200,11 @@ def min_voxels_of(parsed: argparse.Namespace) -> dict[str, int]:
     return {region: int(count) for region, _, count in pairs}
 
 
-def report_failures(failed: int) -> int:
+def report_failures(failed: int, what: str = "case") -> int:
     """Say how many cases failed; give the exit code."""
     if failed:
         print(
-            f"missmod: {failed} {'case' if failed == 1 else 'cases'} failed, see above; the others are done.",
+            f"missmod: {failed} {what if failed == 1 else f'{what}s'} failed, see above; the others are done.",
             file=sys.stderr,
         )
     return int(failed > 0)

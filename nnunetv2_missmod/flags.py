@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunetv2_missmod.datasets.layouts import LAYOUTS
+
 
 def add_run(verb: argparse.ArgumentParser) -> None:
     """Add the command that `missmod run` becomes."""
@@ -21,6 +23,48 @@ def add_phantom(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--size", type=int, default=64, help="voxels along each axis (default: %(default)s)")
     verb.add_argument("--incomplete", type=float, default=0.0, help="share of training cases that lack channels")
     verb.add_argument("--seed", type=int, default=0)
+
+
+def add_convert(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod convert`."""
+    verb.add_argument("folder", type=Path, metavar="SRC", help="folder of the archive; or nnUNet_raw/DatasetXXX_Name")
+    verb.add_argument("-d", type=int, required=True, help="dataset id; that of SRC itself adds its missing files to it")
+    verb.add_argument("--name", help="name of the dataset (default: the layout's)")
+    verb.add_argument("--layout", default="auto", help=f"one of {', '.join(LAYOUTS)} (default: %(default)s)")
+    verb.add_argument("--pattern", help="of the images of --layout pattern: {case}/{case}_{modality}.nii.gz")
+    verb.add_argument("--label_pattern", help="of their labels: {case}/{case}_seg.nii.gz")
+    verb.add_argument(
+        "--modalities", nargs="+", default=(), metavar="NAME=TEXT", help="in channel order, as in FLAIR=flair T1c=t1ce"
+    )
+    verb.add_argument(
+        "--labels", nargs="+", default=(), metavar="NAME=VALUES", help="of the label files, as in edema=2 core=1,4"
+    )
+    verb.add_argument(
+        "--splits",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="published splits: nnU-Net's .json, a .csv of folds, or lists train.txt and val.txt (default: by subject)",
+    )
+    verb.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
+    verb.add_argument("--complete-only", action="store_true", help="leave out cases that lack modalities")
+    verb.add_argument("-np", type=int, default=8, help="processes (default: %(default)s)")
+
+
+def add_fingerprint(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod fingerprint`, those of nnUNetv2_extract_fingerprint."""
+    verb.add_argument("-d", required=True, help="dataset: id or name")
+    verb.add_argument("--clean", action="store_true", help="replace a fingerprint that is there")
+    verb.add_argument("-np", type=int, default=8, help="processes (default: %(default)s)")
+
+
+def add_restore_labels(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod restore-labels`."""
+    verb.add_argument("-i", type=Path, required=True, help="folder of masks")
+    verb.add_argument("-o", type=Path, required=True, help="folder for the masks with the source's label values")
+    verb.add_argument("-d", help="dataset: id or name")
+    verb.add_argument("-dataset_json", type=Path, help="of the dataset (default: that in nnUNet_raw)")
 
 
 def add_predict(verb: argparse.ArgumentParser) -> None:

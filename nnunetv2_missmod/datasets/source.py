@@ -55,7 +55,7 @@ class LabelScheme:
 
     def to_source(self) -> dict[int, int]:
         """The value of each label in the source's files; of several that are one label, the first."""
-        return {label: value for value, label in reversed([*self.from_source.items()])}
+        return {label: value for value, label in reversed(list(self.from_source.items()))}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""A published dataset as an nnU-Net raw dataset, with the cases that lack modalities."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_missmod.datasets.checks import orientation_of
+from nnunetv2_missmod.datasets.conversion_report import CaseReport, write_table
+from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.datasets.source import Source
+from nnunetv2_missmod.datasets.writing import Target, convert_case
+
+PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+LARGEST_ID = 999
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How to convert.
+
+    Args:
+        name: of the dataset; the source's own if None.
+        copy: copy files instead of linking to them.
+        complete_only: leave out the cases that lack modalities.
+        processes: that check and write cases.
+    """
+
+    name: str | None = None
+    copy: bool = False
+    complete_only: bool = False
+    processes: int = 8
+
+
+def convert(
+    source: Source,
+    raw: Path,
+    dataset_id: int,
+    settings: ConversionSettings | None = None,
+    other_folders: Sequence[Path] = (),
+) -> tuple[Path, list[CaseReport]]:
+    """Write a source as ``raw``/DatasetXXX_Name: whole, or not at all.
+
+    Args:
+        source: its files are linked to or copied, never altered.
+        raw: nnUNet_raw.
+        dataset_id: 1 to 999.
+        settings: how.
+        other_folders: nnUNet_preprocessed and nnUNet_results; there the id must not belong to another name.
+
+    Returns:
+        The dataset's folder, and what became of every case; those with something wrong are not in the dataset.
+
+    Raises:
+        ValueError: id or name cannot be used, no case is left, or a modality is in no training case; nothing is
+            written then.
+    """
+    settings = settings or ConversionSettings()
+    folder = free_folder(raw, dataset_id, settings.name or source.name, other_folders)
+    raw.mkdir(parents=True, exist_ok=True)
+    # In a hidden folder nnU-Net takes nothing for a dataset, and a conversion that is ended leaves none behind.
+    with tempfile.TemporaryDirectory(prefix=".converting_", dir=raw) as hidden:
+        target = _target(source, Path(hidden) / folder.name, settings)
+        for part in PARTS:
+            (target.folder / part).mkdir(parents=True)
+        convert_one = partial(convert_case, target=target)
+        reports = in_processes(convert_one, source.cases, settings.processes, folder.name)
+        check_cohort(reports, source.modalities)
+        _remove_empty(target.folder)
+        num_training = sum(report.is_training for report in reports)
+        write_json(target.folder / "dataset.json", dataset_json(source, num_training, target.file_ending))
+        write_table(reports, target.folder)
+        target.folder.rename(folder)
+    return folder, reports
+
+
+def free_folder(raw: Path, dataset_id: int, name: str, other_folders: Sequence[Path] = ()) -> Path:
+    """Name the dataset's folder.
+
+    Raises:
+        ValueError: the id or the name cannot be used, or the id is taken.
+    """
+    if not 1 <= dataset_id <= LARGEST_ID:
+        raise ValueError(f"Expected a dataset id from 1 to {LARGEST_ID}, got {dataset_id}: choose another -d.")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise ValueError(f"Expected a name of letters, digits, _, . and -, got {name!r}: give one with --name.")
+    folder = raw / f"Dataset{dataset_id:03d}_{name}"
+    for where in (raw, *other_folders):
+        for taken in sorted(where.glob(f"Dataset{dataset_id:03d}_*")):
+            if where == raw or taken.name != folder.name:
+                raise ValueError(
+                    f"Expected dataset id {dataset_id} to be free, found {taken}: choose another -d, or remove it."
+                )
+    return folder
+
+
+def check_cohort(reports: Sequence[CaseReport], modalities: Sequence[str]) -> None:
+    """Check that there are cases, and every modality is in one of them.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    written = [report for report in reports if report.is_written]
+    if not written:
+        reasons = "; ".join(f"{report.case}: {report.why}" for report in reports[:5])
+        raise ValueError(f"Expected cases that can be converted, got none of {len(reports)}. {reasons}")
+    cohort = [report for report in written if report.is_training] or written
+    found = {name for report in cohort for name in report.subset.split("+")}
+    if nowhere := [name for name in modalities if name not in found]:
+        raise ValueError(
+            f"Expected every modality in at least one training case, got none with {', '.join(nowhere)}: add its "
+            "files, or convert with --layout pattern and only the --modalities that are there."
+        )
+
+
+def dataset_json(source: Source, num_training: int, file_ending: str) -> dict[str, Any]:
+    """Describe the dataset as nnU-Net wants it, with what restores the source's label values."""
+    order = {"regions_class_order": list(source.scheme.regions_class_order)}
+    return {
+        "channel_names": {str(channel): name for channel, name in enumerate(source.modalities)},
+        "labels": dict(source.scheme.labels),
+        **(order if source.scheme.regions_class_order else {}),
+        "numTraining": num_training,
+        "file_ending": file_ending,
+        "missmod": {
+            "layout": source.layout,
+            "source_values": {str(label): value for label, value in sorted(source.scheme.to_source().items())},
+        },
+    }
+
+
+def write_json(file: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON as nnU-Net does."""
+    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _target(source: Source, folder: Path, settings: ConversionSettings) -> Target:
+    files = [image.file for case in source.cases for image in case.images.values()]
+    files += [case.label for case in source.cases if case.label]
+    uncompressed = all(file.name.endswith(".nii") for file in files)
+    orientations = Counter(filter(None, map(orientation_of, source.cases)))
+    most_common = orientations.most_common(1)[0][0] if orientations else "LPS"
+    return Target(
+        folder,
+        source.modalities,
+        source.scheme,
+        ".nii" if uncompressed else ".nii.gz",
+        most_common,
+        settings.copy,
+        settings.complete_only,
+    )
+
+
+def _remove_empty(folder: Path) -> None:
+    for part in ("imagesTs", "labelsTs"):
+        if not any((folder / part).iterdir()):
+            (folder / part).rmdir()

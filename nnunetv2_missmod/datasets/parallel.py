@@ -1,0 +1,32 @@
+"""One function over many cases, in several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], processes: int, description: str
+) -> list[Result]:
+    """Call a function for every item, with a progress bar; the results are in the items' order.
+
+    Args:
+        function: picklable where there are several processes.
+        items: picklable likewise.
+        processes: how many; with one everything stays in this process.
+        description: of the progress bar.
+    """
+    processes = min(processes, len(items))
+    if processes <= 1:
+        return list(tqdm(map(function, items), description, len(items), unit="case"))
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        results: Iterator[Result] = pool.map(function, items)
+        return list(tqdm(results, description, len(items), unit="case"))

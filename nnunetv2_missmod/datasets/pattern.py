@@ -1,0 +1,127 @@
+"""Any folder whose files are named by a rule: the user says the rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunetv2_missmod.datasets.archive import Found, cases_of, examples, files_below
+from nnunetv2_missmod.datasets.label_names import Values, scheme_of
+from nnunetv2_missmod.datasets.source import Source
+
+CASE, MODALITY, SUBJECT = "case", "modality", "subject"
+
+
+@dataclass(frozen=True)
+class PatternLayout:
+    """How files are named, relative to the folder.
+
+    A pattern is a path with the fields {case}, {modality} and, if the names tell the patient, {subject}; * stands for
+    what varies within a name. A field that is there twice is the same text both times.
+
+    Args:
+        images: such as {case}/{case}_{modality}.nii.gz.
+        modalities: the text that stands for each in the files' names, in channel order.
+        label: such as {case}/{case}_seg.nii.gz; None for cases without labels.
+        labels: the values of each label in the source's files; see ``label_names``.
+    """
+
+    images: str
+    modalities: Mapping[str, str]
+    label: str | None = None
+    labels: Mapping[str, Values] = field(default_factory=dict)
+
+
+def parse_modalities(texts: Sequence[str]) -> dict[str, str]:
+    """Read NAME=TEXT, such as T1c=t1ce; NAME alone stands for NAME=NAME.
+
+    Raises:
+        ValueError: a name or text is empty or there twice.
+    """
+    modalities: dict[str, str] = {}
+    for text in texts:
+        name, equals, in_files = (part.strip() for part in text.partition("="))
+        in_files = in_files if equals else name
+        if not name or not in_files or "/" in in_files:
+            raise ValueError(
+                f"Expected modalities as NAME=TEXT, the text as in the files, such as T1c=t1ce, got {text!r}."
+            )
+        if name in modalities or in_files in modalities.values():
+            raise ValueError(f"Expected each modality, and each text for one, once, got {text!r} again: remove it.")
+        modalities[name] = in_files
+    return modalities
+
+
+def read_pattern(folder: Path, pattern: PatternLayout) -> Source:
+    """Read the cases whose files a pattern describes; other files are left out.
+
+    Raises:
+        ValueError: a pattern is wrong, no image fits, or a case is there twice.
+    """
+    _check_complete(pattern)
+    images = _expression(pattern.images, pattern.modalities.values(), required=(CASE, MODALITY))
+    labels = _expression(pattern.label, (), required=(CASE,)) if pattern.label else None
+    files = files_below(folder)
+    found = list(_found(folder, files, images, labels, {text: name for name, text in pattern.modalities.items()}))
+    if not any(part.modality for part in found):
+        raise ValueError(
+            f"Expected images {pattern.images} below {folder} with {{modality}} one of "
+            f"{', '.join(pattern.modalities.values())}, found none among {len(files)} files such as "
+            f"{examples((file.relative_to(folder) for file in files), 2)}. Patterns are relative to the folder."
+        )
+    name = re.sub(r"[^A-Za-z0-9]+", "", folder.name) or "Pattern"
+    return Source(
+        "pattern",
+        name,
+        tuple(pattern.modalities),
+        scheme_of(pattern.labels),
+        cases_of(found, tuple(pattern.modalities)),
+    )
+
+
+def _check_complete(pattern: PatternLayout) -> None:
+    if not pattern.modalities:
+        raise ValueError(
+            "Expected the modalities of the pattern in channel order, such as FLAIR=flair T1c=t1ce, got none."
+        )
+    if pattern.label and not pattern.labels:
+        raise ValueError(f"Expected the labels of {pattern.label}, such as lesion=1, got none: name them.")
+    if pattern.labels and not pattern.label:
+        raise ValueError("Expected the pattern of the files of the labels, such as {case}/{case}_seg.nii.gz, got none.")
+
+
+def _expression(pattern: str, modalities: Iterable[str], required: Iterable[str]) -> re.Pattern[str]:
+    """The regular expression of a pattern; the longest text for a modality is tried first."""
+    allowed = (*required, SUBJECT)
+    texts = "|".join(re.escape(text) for text in sorted(modalities, key=len, reverse=True))
+    expression, seen = "", set()
+    for piece in re.split(r"(\{[^{}]*\}|\*)", pattern.replace("\\", "/").removeprefix("./")):
+        name = piece[1:-1] if piece.startswith("{") else None
+        if name is None:
+            expression += "[^/]*" if piece == "*" else re.escape(piece)
+        elif name not in allowed:
+            raise ValueError(f"Expected the fields {{{'}, {'.join(allowed)}}} in {pattern!r}, got {piece}.")
+        else:
+            new = f"(?P<{name}>{texts if name == MODALITY else '[^/]+?'})"
+            expression += f"(?P={name})" if name in seen else new
+            seen.add(name)
+    if missing := [name for name in required if name not in seen]:
+        raise ValueError(f"Expected {{{missing[0]}}} in the pattern {pattern!r}, found it nowhere. Add it.")
+    return re.compile(expression)
+
+
+def _found(
+    folder: Path,
+    files: Iterable[Path],
+    images: re.Pattern[str],
+    labels: re.Pattern[str] | None,
+    names: Mapping[str, str],
+) -> Iterable[Found]:
+    for file in files:
+        path = file.relative_to(folder).as_posix()
+        if match := images.fullmatch(path):
+            yield Found(match[CASE], file, names[match[MODALITY]], subject=match.groupdict().get(SUBJECT))
+        elif labels and (match := labels.fullmatch(path)):
+            yield Found(match[CASE], file, None, subject=match.groupdict().get(SUBJECT))

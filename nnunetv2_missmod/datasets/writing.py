@@ -1,0 +1,112 @@
+"""A checked case as files of an nnU-Net raw dataset: linked or copied where they can be, written again where not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_missmod.datasets.checks import CheckedCase, check_case
+from nnunetv2_missmod.datasets.conversion_report import CaseReport, report_case
+from nnunetv2_missmod.datasets.source import LabelScheme, SourceCase
+from nnunetv2_missmod.datasets.volumes import read_geometry, read_volume, volume_number, with_values, write_volume
+
+
+@dataclass(frozen=True)
+class Target:
+    """The dataset that cases are written to.
+
+    Args:
+        folder: holds imagesTr, labelsTr, imagesTs and labelsTs.
+        modalities: in channel order.
+        scheme: of the source's labels.
+        file_ending: of every file.
+        orientation: of every file, such as LPS.
+        copy: copy files instead of linking to them.
+        complete_only: leave out the cases that lack modalities.
+    """
+
+    folder: Path
+    modalities: tuple[str, ...]
+    scheme: LabelScheme
+    file_ending: str
+    orientation: str
+    copy: bool = False
+    complete_only: bool = False
+
+
+def convert_case(case: SourceCase, target: Target) -> CaseReport:
+    """Check one case and write it, unless something is wrong with it."""
+    checked = check_case(case, target.scheme)
+    report = report_case(checked, target.modalities, target.complete_only)
+    if not report.is_written:
+        return report
+    written: list[Path] = []
+    rewritten: list[str] = []
+    try:
+        for file, reasons in _write(checked, target):
+            written.append(file)
+            rewritten += reasons
+    except ValueError as error:
+        for file in written:
+            file.unlink()
+        return report.as_refused(str(error))
+    return report.with_rewritten(rewritten)
+
+
+def write_absent_channels(checked: CheckedCase, absent: Collection[str], target: Target) -> Iterator[Path]:
+    """Write volumes of zeros for modalities that a training case lacks."""
+    assert checked.geometry
+    empty = checked.geometry.oriented(target.orientation).empty_volume()
+    for channel, modality in enumerate(target.modalities):
+        if modality in absent:
+            file = target.folder / "imagesTr" / f"{checked.case.name}_{channel:04d}{target.file_ending}"
+            write_volume(empty, file)
+            yield file
+
+
+def _write(checked: CheckedCase, target: Target) -> Iterator[tuple[Path, list[str]]]:
+    """Write the files of a case one by one; each comes with why it was written again."""
+    case = checked.case
+    part = "Tr" if case.is_training else "Ts"
+    for channel, modality in enumerate(target.modalities):
+        if image := case.images.get(modality):
+            file = target.folder / f"images{part}" / f"{case.name}_{channel:04d}{target.file_ending}"
+            reasons = _place(image.file, image.volume, file, target, None)
+            yield file, [f"{modality}: {reason}" for reason in reasons]
+    if case.is_training:
+        absent = set(target.modalities) - case.images.keys()
+        yield from ((file, []) for file in write_absent_channels(checked, absent, target))
+    if case.label:
+        file = target.folder / f"labels{part}" / f"{case.name}{target.file_ending}"
+        yield file, [f"labels: {reason}" for reason in _place(case.label, None, file, target, checked)]
+
+
+def _place(source: Path, volume: int | None, file: Path, target: Target, labels: CheckedCase | None) -> list[str]:
+    """Bring a source to its place; returns why it had to be written again, nothing if it was linked or copied."""
+    geometry, volumes = read_geometry(source)
+    number = volume_number(volume, volumes, source)
+    reasons = _reasons(source, geometry.orientation, number, target)
+    if labels and labels.new_label:
+        reasons.append("stored as float" if labels.label_is_float else "values mapped")
+    if not reasons:
+        if target.copy:
+            shutil.copyfile(source, file)
+        else:
+            file.symlink_to(source.absolute())
+        return []
+    image = read_volume(source, number, target.orientation)
+    write_volume(with_values(image, dict(labels.new_label)) if labels and labels.new_label else image, file)
+    return reasons
+
+
+def _reasons(source: Path, orientation: str, volume: int | None, target: Target) -> list[str]:
+    found = []
+    if volume is not None:
+        found.append("one volume of a 4D file")
+    if orientation != target.orientation:
+        found.append(f"orientation {orientation} to {target.orientation}")
+    if not source.name.endswith(target.file_ending):
+        found.append(f"ending to {target.file_ending}")
+    return found
