@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ def links_of(page):
 def anchors_of(page):
     """The anchors that GitHub gives the headings of a page."""
     tokens = tokens_of(page)
-    headings = [text.content for opening, text in zip(tokens, tokens[1:]) if opening.type == "heading_open"]
+    headings = [text.content for opening, text in pairwise(tokens) if opening.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

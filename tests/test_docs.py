@@ -14,6 +14,7 @@ import torch
 from pages import PAGES, README, REPOSITORY, anchors_of, blocks_of, code_in_text, links_of, missmod_commands, texts_of
 from shell import Shell
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
+from small_sources import write_layout
 
 from nnunetv2_missmod import methods
 from nnunetv2_missmod.commands import build_parser
@@ -59,7 +60,16 @@ def shell(trained, tmp_path):
     shutil.copytree(trained.folder, copy.folder)
     old, new = str(trained.folder), str(copy.folder)
     copy.environment = {name: text.replace(old, new) for name, text in trained.environment.items()}
+    write_archives(copy.folder)
     return copy
+
+
+def write_archives(folder):
+    """What prepare.md converts: an archive, and a folder of scans and a raw dataset that lack a file each."""
+    write_layout(folder, "brats2020")
+    write_layout(folder / "nnUNet_raw", "nnunet")
+    cohort = write_layout(folder, "pattern")
+    (cohort / "patient_01" / "patient_01_flair.nii.gz").unlink()
 
 
 def said(expected):
