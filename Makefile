@@ -1,6 +1,6 @@
 # `make check` is what CI runs. `make fast` leaves out the end-to-end runs.
-# Two processes; the tests of a group (tests/conftest.py) share one, in the order in which they are collected.
-PYTEST = pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Two processes; the tests of a file share one, in the order in which they are collected.
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check format lint types test fast slow
 

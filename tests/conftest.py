@@ -19,10 +19,8 @@ QUICK = {
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the tests on the trained model, which take longest and share one process; so do those of a file."""
+    """Start with the tests on the trained model: they take longest, and pytest-xdist keeps a file in one process."""
     items.sort(key=lambda item: "trained" not in item.fixturenames)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("trained" if "trained" in item.fixturenames else item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from markdown_it import MarkdownIt
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,6 +35,20 @@ def blocks_of(page):
 def texts_of(page, language):
     """The texts of a page's code blocks of one language, in order."""
     return [block.text for block in blocks_of(page) if block.language == language]
+
+
+def each_of(pages):
+    return pytest.mark.parametrize("page", pages, ids=lambda page: f"{page.parent.name}/{page.stem}")
+
+
+def each_with(language):
+    """The pages of docs/ that have a block in the language."""
+    return each_of([page for page in PAGES if texts_of(page, language)])
+
+
+def said(expected):
+    """A pattern for what a block of expected output shows: ``...`` stands for anything, blanks for any blanks."""
+    return re.compile(r"\s+".join(".*?" if word == "..." else re.escape(word) for word in expected.split()), re.DOTALL)
 
 
 def code_in_text(page):

@@ -1,6 +1,7 @@
 """A bash session for the tests that run what the README and the pages of docs/ say."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ class Shell:
         }
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
             self.environment.pop(name, None)
+
+    def copied_to(self, folder):
+        """A session on a copy of the folder: what it changes stays there."""
+        shutil.copytree(self.folder, folder)
+        copy, old, new = Shell(folder), str(self.folder), str(folder)
+        copy.environment = {name: text.replace(old, new) for name, text in self.environment.items()}
+        return copy
 
     def run(self, script, expected_code=0):
         """Run a script and give its output."""

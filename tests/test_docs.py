@@ -1,20 +1,30 @@
-"""The pages of docs/: every code block is run, every link leads somewhere, every verb and flag exists."""
+"""The pages of docs/: blocks are run, links lead somewhere, verbs and flags exist; test_end_to_end.py runs commands."""
 
 import argparse
 import importlib
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import nnunetv2
 import pytest
 import torch
-from pages import PAGES, README, REPOSITORY, anchors_of, blocks_of, code_in_text, links_of, missmod_commands, texts_of
-from shell import Shell
+from pages import (
+    PAGES,
+    README,
+    REPOSITORY,
+    anchors_of,
+    blocks_of,
+    code_in_text,
+    each_of,
+    each_with,
+    links_of,
+    missmod_commands,
+    said,
+    texts_of,
+)
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
-from small_sources import write_layout
 
 from nnunetv2_missmod import methods
 from nnunetv2_missmod.commands import build_parser
@@ -33,15 +43,6 @@ NNUNETS_PARSERS = (
 )
 
 
-def each_of(pages):
-    return pytest.mark.parametrize("page", pages, ids=lambda page: f"{page.parent.name}/{page.stem}")
-
-
-def each_with(language):
-    """The pages of docs/ that have a block in the language."""
-    return each_of([page for page in PAGES if texts_of(page, language)])
-
-
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
@@ -51,41 +52,6 @@ def test_every_block_is_of_a_kind_that_is_run(page):
     assert [block for block in blocks if block.language not in KINDS] == []
     shown = [block.language for block in blocks if block.language in ("bash", "text")]
     assert shown[:1] != ["text"], "output of no command"
-
-
-@pytest.fixture
-def shell(trained, tmp_path):
-    """A copy of what the README's commands left, for a page to work on."""
-    copy = Shell(tmp_path / "home")
-    shutil.copytree(trained.folder, copy.folder)
-    old, new = str(trained.folder), str(copy.folder)
-    copy.environment = {name: text.replace(old, new) for name, text in trained.environment.items()}
-    write_archives(copy.folder)
-    return copy
-
-
-def write_archives(folder):
-    """What prepare.md converts: an archive, and a folder of scans and a raw dataset that lack a file each."""
-    write_layout(folder, "brats2020")
-    write_layout(folder / "nnUNet_raw", "nnunet")
-    cohort = write_layout(folder, "pattern")
-    (cohort / "patient_01" / "patient_01_flair.nii.gz").unlink()
-
-
-def said(expected):
-    """A pattern for what a block of expected output shows: ``...`` stands for anything, blanks for any blanks."""
-    return re.compile(r"\s+".join(".*?" if word == "..." else re.escape(word) for word in expected.split()), re.DOTALL)
-
-
-@pytest.mark.slow
-@each_with("bash")
-def test_the_commands_of_a_page_run_and_say_what_it_shows(page, shell):
-    output = ""
-    for block in blocks_of(page):
-        if block.language == "bash":
-            output = shell.run(block.text)
-        elif block.language == "text":
-            assert said(block.text).search(output), f"{page.name}:{block.line} expects other output than\n{output}"
 
 
 @each_with("json")
