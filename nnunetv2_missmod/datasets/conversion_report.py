@@ -67,7 +67,7 @@ def report_case(checked: CheckedCase, modalities: Sequence[str], complete_only: 
     absent = [name for name in modalities if name not in case.images]
     why = [f"{name} is constant" if name in constant else f"no {name}" for name in absent]
     if not checked.has_foreground:
-        why.append("no label but background")
+        why.append("only background in the labels")
     status = (LEFT_OUT if complete_only else INCOMPLETE) if absent else KEPT
     named = {name: image.file for name, image in case.images.items()} | dict(constant)
     files = {name: named[name] for name in modalities if name in named} | ({"labels": case.label} if case.label else {})
@@ -95,6 +95,11 @@ def print_summary(reports: Sequence[CaseReport], modalities: Sequence[str], cons
         reason.partition(": ")[2] for report in reports for reason in set(filter(None, report.rewritten.split("; ")))
     ).most_common():
         console.print(f"{count} files written again: {escape(reason)}", highlight=False)
+    shown_by_table = {"", *(f"no {name}" for name in modalities)}
+    notes = Counter(note for report in reports if report.is_written for note in report.why.split(", "))
+    for note, count in notes.most_common():
+        if note not in shown_by_table:
+            console.print(f"{count} {'case' if count == 1 else 'cases'}: {escape(note)}", highlight=False)
     if left_out := [report.case for report in reports if report.status == LEFT_OUT]:
         console.print(f"{len(left_out)} incomplete cases left out: {escape(', '.join(left_out))}", highlight=False)
     for report in reports:

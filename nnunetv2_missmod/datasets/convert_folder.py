@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_missmod.datasets.conversion_report import INCOMPLETE, REFUSED, CaseReport, print_summary
-from nnunetv2_missmod.datasets.convert import ConversionSettings, convert, write_json
+from nnunetv2_missmod.datasets.convert import ConversionSettings, convert, free_folder, write_json
 from nnunetv2_missmod.datasets.described import description_of
 from nnunetv2_missmod.datasets.fill import fill
 from nnunetv2_missmod.datasets.layouts import read_source
@@ -65,7 +65,7 @@ def convert_folder(
         ValueError: the folder, the id, the splits or the settings cannot be used. Nothing is written then, unless it
             is the refused cases that leave a fold empty.
     """
-    folders = NnunetFolders.from_environment()
+    folders, folder = NnunetFolders.from_environment(), folder.absolute()
     source = read_source(folder, layout, pattern)
     in_place = source.layout == "nnunet" and _is_dataset(folder, folders.raw, dataset_id)
     if split_files:
@@ -88,16 +88,17 @@ def convert_folder(
 def _convert(
     source: Source, dataset_id: int, settings: ConversionSettings, folders: NnunetFolders
 ) -> tuple[Path, list[CaseReport]]:
-    name = f"Dataset{dataset_id:03d}_{settings.name or source.name}"
+    others = [other for other in folders[1:] if other]
+    name = free_folder(folders.raw, dataset_id, settings.name or source.name, others).name
     if folders.preprocessed:
         _check_unwritten(folders.preprocessed / name / SPLITS_FILE)
         _check_unwritten(folders.preprocessed / name / FINGERPRINT_FILE)
-    return convert(source, folders.raw, dataset_id, settings, [other for other in folders[1:] if other])
+    return convert(source, folders.raw, dataset_id, settings, others)
 
 
 def _is_dataset(folder: Path, raw: Path, dataset_id: int) -> bool:
-    is_named = folder.resolve().name.startswith(f"Dataset{dataset_id:03d}_")
-    return is_named and folder.resolve().parent == raw.resolve()
+    is_named = folder.name.startswith(f"Dataset{dataset_id:03d}_")
+    return is_named and folder.parent.resolve() == raw.resolve()
 
 
 def _check_splits(split_files: Sequence[Path], source: Source, folders: NnunetFolders) -> None:
@@ -115,7 +116,7 @@ def _check_in_place(
             "are only added."
         )
     if split_files and folders.preprocessed:
-        _check_unwritten(folders.preprocessed / folder.resolve().name / SPLITS_FILE)
+        _check_unwritten(folders.preprocessed / folder.name / SPLITS_FILE)
 
 
 def _check_unwritten(file: Path) -> None:
@@ -154,7 +155,7 @@ def _write_fingerprint(
     later = f"missmod fingerprint -d {dataset_id}"
     if not folders.preprocessed:
         print(f"nnUNet_preprocessed is not set: run {later} before planning, lest zeros count as intensities.")
-    elif (file := folders.preprocessed / dataset.resolve().name / FINGERPRINT_FILE).exists():
+    elif (file := folders.preprocessed / dataset.name / FINGERPRINT_FILE).exists():
         print(f"{file} is older than the files that were added: run {later} --clean, and plan again.", file=sys.stderr)
     else:
         from nnunetv2_missmod.datasets.fingerprint import write_fingerprint  # noqa: PLC0415, takes seconds to load

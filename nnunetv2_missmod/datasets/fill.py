@@ -31,7 +31,7 @@ def fill(source: Source, folder: Path, file_ending: str, processes: int = 8) -> 
     Raises:
         ValueError: no case is sound, or a modality is in no training case; nothing is written then.
     """
-    with tempfile.TemporaryDirectory(prefix=".filling_", dir=folder.parent) as hidden:
+    with tempfile.TemporaryDirectory(prefix=".filling_", dir=folder) as hidden:
         target = Target(Path(hidden), source.modalities, source.scheme, file_ending, orientation="")
         (target.folder / "imagesTr").mkdir()
         reports = in_processes(partial(fill_case, target=target), source.cases, processes, folder.name)

@@ -16,7 +16,7 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from numpy.typing import NDArray
 
@@ -112,9 +112,15 @@ def write_fingerprint(dataset: str | int, processes: int = 8, overwrite: bool = 
         overwrite: replace a fingerprint that is there.
 
     Raises:
-        ValueError: nnU-Net's folders are not set, or as `PresentChannelsExtractor.run`.
+        ValueError: nnU-Net's folders are not set, there is no such dataset, or as `PresentChannelsExtractor.run`.
     """
-    extractor = PresentChannelsExtractor(dataset, processes)
+    if not (nnUNet_raw.is_set() and nnUNet_preprocessed.is_set()):
+        raise ValueError("Expected the variables nnUNet_raw and nnUNet_preprocessed, where datasets are. Set them.")
+    try:
+        extractor = PresentChannelsExtractor(dataset, processes)
+    except (RuntimeError, OSError) as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"Expected one raw dataset {dataset}, but nnU-Net says: {said} Check -d.") from error
     extractor.run(overwrite)
     return extractor.file
 

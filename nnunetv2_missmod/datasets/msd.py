@@ -6,6 +6,7 @@ one patient is not told; each case counts as a subject of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,21 @@ def read_msd(folder: Path) -> Source:
     volumes = _numbers_of(root, description, "modality", NAMED)
     values = _numbers_of(root, description, "labels", CONVERTED)
     scheme = LabelScheme({values[name]: label for name, label in CONVERTED.items()}, REGIONS, (1, 2, 3))
+    _check_4d(root)
     cases = cases_of(_found(root, volumes), MODALITIES)
     if not any(case.images for case in cases):
         raise ValueError(f"Expected images in {root / 'imagesTr'} or imagesTs, found none. Unpack the whole archive.")
     return Source("msd-task01", "BrainTumour", MODALITIES, scheme, cases)
+
+
+def _check_4d(root: Path) -> None:
+    """nnU-Net v1 keeps the Decathlon's dataset.json beside files of one channel each."""
+    for file in (root / "imagesTr").glob("*"):
+        if re.search(r"_\d{4}$", stem(file)):
+            raise ValueError(
+                f"Expected 4D images of the Decathlon, found {file}, as nnU-Net names single channels. "
+                "nnUNetv2_convert_old_nnUNet_dataset converts the data of nnU-Net v1."
+            )
 
 
 def _found(root: Path, volumes: Mapping[str, int]) -> Iterable[Found]:

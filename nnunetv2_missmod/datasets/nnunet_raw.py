@@ -73,7 +73,8 @@ def _scheme(root: Path, description: Mapping[str, Any]) -> LabelScheme:
     for name, label in description["labels"].items():
         if not isinstance(label, (int, list)) or (isinstance(label, list) and not label):
             raise ValueError(
-                f"Expected nnU-Net v2's labels in {root / DESCRIPTION}, such as lesion: 1, got {name}: {label!r}. Mend them."
+                f"Expected labels such as lesion: 1 in {root / DESCRIPTION}, as nnU-Net v2 has them, got "
+                f"{name}: {label!r}. Mend the file."
             )
         labels[name] = label
     values = {value for label in labels.values() for value in (label if isinstance(label, list) else [label])}

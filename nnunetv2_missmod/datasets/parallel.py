@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -23,10 +24,19 @@ def in_processes(
         items: picklable likewise.
         processes: how many; with one everything stays in this process.
         description: of the progress bar.
+
+    Raises:
+        ValueError: a process was ended.
     """
     processes = min(processes, len(items))
     if processes <= 1:
         return list(tqdm(map(function, items), description, len(items), unit="case"))
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         results: Iterator[Result] = pool.map(function, items)
-        return list(tqdm(results, description, len(items), unit="case"))
+        try:
+            return list(tqdm(results, description, len(items), unit="case"))
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"Expected {processes} processes to read cases, but one was ended, as when memory runs out: "
+                "ask for fewer with -np."
+            ) from error

@@ -65,12 +65,7 @@ def read_pattern(folder: Path, pattern: PatternLayout) -> Source:
     labels = _expression(pattern.label, (), required=(CASE,)) if pattern.label else None
     files = files_below(folder)
     found = list(_found(folder, files, images, labels, {text: name for name, text in pattern.modalities.items()}))
-    if not any(part.modality for part in found):
-        raise ValueError(
-            f"Expected images {pattern.images} below {folder} with {{modality}} one of "
-            f"{', '.join(pattern.modalities.values())}, found none among {len(files)} files such as "
-            f"{examples((file.relative_to(folder) for file in files), 2)}. Patterns are relative to the folder."
-        )
+    _check_found(folder, files, found, pattern)
     name = re.sub(r"[^A-Za-z0-9]+", "", folder.name) or "Pattern"
     return Source(
         "pattern",
@@ -79,6 +74,20 @@ def read_pattern(folder: Path, pattern: PatternLayout) -> Source:
         scheme_of(pattern.labels),
         cases_of(found, tuple(pattern.modalities)),
     )
+
+
+def _check_found(folder: Path, files: Sequence[Path], found: Iterable[Found], pattern: PatternLayout) -> None:
+    modalities = {part.modality for part in found}
+    like = f"none among {len(files)} files such as {examples((file.relative_to(folder) for file in files), 2)}"
+    if not modalities - {None}:
+        raise ValueError(
+            f"Expected images {pattern.images} below {folder} with {{modality}} one of "
+            f"{', '.join(pattern.modalities.values())}, found {like}. Patterns are relative to the folder."
+        )
+    if pattern.label and None not in modalities:
+        raise ValueError(
+            f"Expected labels {pattern.label} below {folder}, found {like}. Leave their pattern out if there are none."
+        )
 
 
 def _check_complete(pattern: PatternLayout) -> None:
@@ -102,7 +111,8 @@ def _expression(pattern: str, modalities: Iterable[str], required: Iterable[str]
         if name is None:
             expression += "[^/]*" if piece == "*" else re.escape(piece)
         elif name not in allowed:
-            raise ValueError(f"Expected the fields {{{'}, {'.join(allowed)}}} in {pattern!r}, got {piece}.")
+            fields = ", ".join(f"{{{field}}}" for field in allowed)
+            raise ValueError(f"Expected no fields but {fields} in {pattern!r}, got {piece}: use * for what varies.")
         else:
             new = f"(?P<{name}>{texts if name == MODALITY else '[^/]+?'})"
             expression += f"(?P={name})" if name in seen else new

@@ -114,7 +114,8 @@ def _side_and_rest(file: Path) -> tuple[str, str]:
     found = [side for side in SIDES if side in name]
     if len(found) != 1:
         raise ValueError(
-            f"Expected lists of cases called train, val or test, or one .json or .csv of all folds, got {file}. Rename it."
+            f"Expected one .json or .csv of all folds, or lists of cases called train, val or test, got {file}: "
+            "rename it."
         )
     return found[0], name.replace(found[0], "", 1)
 

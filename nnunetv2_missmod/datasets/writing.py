@@ -89,16 +89,24 @@ def _place(source: Path, volume: int | None, file: Path, target: Target, labels:
     number = volume_number(volume, volumes, source)
     reasons = _reasons(source, geometry.orientation, number, target)
     if labels and labels.new_label:
-        reasons.append("stored as float" if labels.label_is_float else "values mapped")
+        reasons += ["stored as float"] * labels.label_is_float
+        reasons += ["values mapped"] * any(value != label for value, label in labels.new_label.items())
     if not reasons:
         if target.copy:
             shutil.copyfile(source, file)
         else:
-            file.symlink_to(source.absolute())
+            _link(source, file)
         return []
     image = read_volume(source, number, target.orientation)
     write_volume(with_values(image, dict(labels.new_label)) if labels and labels.new_label else image, file)
     return reasons
+
+
+def _link(source: Path, file: Path) -> None:
+    try:
+        file.symlink_to(source.absolute())
+    except OSError as error:
+        raise ValueError(f"cannot link to {source} ({error}): convert with --copy") from error
 
 
 def _reasons(source: Path, orientation: str, volume: int | None, target: Target) -> list[str]:

@@ -148,6 +148,14 @@ def test_float_labels_become_integers(tmp_path, archive):
     converted = sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz"))
     assert converted.GetPixelID() == sitk.sitkUInt8
     assert set(np.unique(sitk.GetArrayFromImage(converted))) == {0, 1, 2, 3}
+    assert reports["a"].rewritten == "labels: stored as float; labels: values mapped"
+
+
+def test_float_labels_become_integers_also_if_their_values_stay(tmp_path, archive):
+    case = write_case(archive, "a", values=(1,))
+    save(case.label, label_map((1,)).astype(np.float64))
+    folder, reports = run(tmp_path, case, scheme=LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1}))
+    assert sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz")).GetPixelID() == sitk.sitkUInt8
     assert reports["a"].rewritten == "labels: stored as float"
 
 
@@ -241,7 +249,7 @@ def test_incomplete_cases_are_left_out_on_demand(tmp_path, archive):
 def test_a_label_without_foreground_is_kept_and_said(tmp_path, archive):
     """Patients without lesions belong to cohorts such as those of metastases and white matter."""
     _, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=(0,)))
-    assert (reports["b"].status, reports["b"].why) == ("kept", "no label but background")
+    assert (reports["b"].status, reports["b"].why) == ("kept", "only background in the labels")
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -174,6 +174,15 @@ def test_a_case_that_fails_while_it_is_written_leaves_no_file(tmp_path, archive,
     assert sorted(file.name for file in folder.glob("*/*")) == ["sound_0000.nii.gz", "sound_0001.nii.gz"]
 
 
+def test_a_disk_without_links(tmp_path, archive, monkeypatch):
+    def refuses(*_):
+        raise OSError("Operation not permitted")
+
+    case = write_case(archive, "bad")
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuses)
+    nothing_written(tmp_path, "Operation not permitted.*: convert with --copy", case)
+
+
 # --- the dataset is refused -------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,155 @@
+"""nnU-Net's fingerprint of incomplete cohorts: the zeros of absent channels are no intensities."""
+
+import json
+import multiprocessing
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+    extract_fingerprint_dataset,
+    plan_experiment_dataset,
+    preprocess_dataset,
+)
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from small_cohort import save, source_of, volume, write_case
+
+from nnunetv2_missmod.availability import find_available
+from nnunetv2_missmod.commands import main
+from nnunetv2_missmod.datasets.convert import ConversionSettings, convert
+from nnunetv2_missmod.datasets.fingerprint import PresentChannelsExtractor, write_fingerprint
+
+SHAPE = (20, 24, 24)
+CT = ("CT", "FLAIR")
+SAMPLES = 500  # of each case and channel
+STATISTICS = "foreground_intensity_properties_per_channel"
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    """In place of nnU-Net's spawned processes, which take seconds to start."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))
+
+
+def write_cohort(tmp_path, dataset_id, modalities_of):
+    """Cases a, b, ... of the modalities, 100 times brighter from case to case; returns the dataset's name."""
+    cases = []
+    for position, modalities in enumerate(modalities_of):
+        name = "abcdef"[position]
+        case = write_case(tmp_path / "archive", name, modalities)
+        spacing = (1.0, 1.0, 1.0 + 0.5 * position)
+        for channel, image in enumerate(case.images.values()):
+            bright = volume(position * 10 + channel, SHAPE) * 100**position
+            save(image.file, bright - 1000 * (bright != 0), spacing)
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[4:8, 5:12, 5:12] = 1
+        save(case.label, labels, spacing)
+        cases.append(case)
+    settings = ConversionSettings(f"Cohort{dataset_id}", processes=1)
+    return convert(source_of(*cases, modalities=CT), tmp_path / "raw", dataset_id, settings)[0].name
+
+
+def extract(extractor_class, dataset, number_of_cases):
+    extractor = extractor_class(dataset, 1)
+    extractor.num_foreground_voxels_for_intensitystats = SAMPLES * number_of_cases
+    fingerprint = extractor.run()
+    return fingerprint, json.loads(json.dumps(fingerprint, default=lambda x: x.tolist()))
+
+
+def test_statistics_of_an_incomplete_cohort_are_those_of_its_present_channels(tmp_path):
+    incomplete = write_cohort(tmp_path, 1, [CT, CT, ("FLAIR",)])
+    present = write_cohort(tmp_path, 2, [CT, CT])
+    ours = extract(PresentChannelsExtractor, incomplete, 3)[1]
+    stock = extract(DatasetFingerprintExtractor, present, 2)[1]
+    assert ours[STATISTICS]["0"] == pytest.approx(stock[STATISTICS]["0"], rel=1e-12)
+    assert ours[STATISTICS]["1"] != pytest.approx(stock[STATISTICS]["1"], rel=0.01)
+
+
+def test_everything_else_is_what_nnunet_finds(tmp_path, monkeypatch):
+    incomplete = write_cohort(tmp_path, 1, [CT, ("CT",), ("FLAIR",)])
+    ours = extract(PresentChannelsExtractor, incomplete, 3)[1]
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "stock"))
+    stock = extract(DatasetFingerprintExtractor, incomplete, 3)[1]
+    assert list(ours) == list(stock)
+    for entry in ours.keys() - {STATISTICS}:
+        assert ours[entry] == stock[entry]
+    for channel in "01":
+        assert sorted(ours[STATISTICS][channel]) == sorted(stock[STATISTICS][channel])
+        assert ours[STATISTICS][channel] != stock[STATISTICS][channel]
+
+
+def test_nnunet_plans_and_preprocesses_with_it_and_zeros_stay_absent(tmp_path, monkeypatch):
+    """The cases are resampled: one of the three spacings is the target."""
+    monkeypatch.setattr(PresentChannelsExtractor, "__init__", small_sample(PresentChannelsExtractor.__init__))
+    dataset = write_cohort(tmp_path, 1, [CT, ("FLAIR",), ("CT",)])
+    file = write_fingerprint(1, processes=1)
+    before = file.read_bytes()
+    extract_fingerprint_dataset(1, num_processes=1, clean=False)
+    plan_experiment_dataset(1)
+    assert file.read_bytes() == before
+    plans = json.loads((file.parent / "nnUNetPlans.json").read_text())
+    assert plans[STATISTICS] == json.loads(before)[STATISTICS]
+    assert plans["configurations"]["3d_fullres"]["normalization_schemes"] == [
+        "CTNormalization",
+        "ZScoreNormalization",
+    ]
+    preprocess_dataset(1, configurations=("3d_fullres",), num_processes=(1,))
+    folder = str(file.parent / "nnUNetPlans_3d_fullres")
+    found = find_available(infer_dataset_class(folder)(folder))
+    assert found == {"a": (True, True), "b": (False, True), "c": (True, False)}
+    assert dataset == file.parent.name
+
+
+def small_sample(init):
+    def wrapped(self, *arguments, **named):
+        init(self, *arguments, **named)
+        self.num_foreground_voxels_for_intensitystats = SAMPLES
+
+    return wrapped
+
+
+def test_a_fingerprint_is_replaced_on_demand_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(PresentChannelsExtractor, "__init__", small_sample(PresentChannelsExtractor.__init__))
+    name = write_cohort(tmp_path, 1, [CT])
+    file = tmp_path / "preprocessed" / name / "dataset_fingerprint.json"
+    file.parent.mkdir()
+    file.write_text("{}")
+    assert main(["fingerprint", "-d", "1", "-np", "1"]) == 2
+    assert file.read_text() == "{}"
+    assert "found" in capsys.readouterr().err
+    assert main(["fingerprint", "-d", "1", "-np", "1", "--clean"]) == 0
+    assert set(json.loads(file.read_text())[STATISTICS]) == {"0", "1"}
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+
+
+def test_a_channel_without_foreground_anywhere_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(PresentChannelsExtractor, "__init__", small_sample(PresentChannelsExtractor.__init__))
+    name = write_cohort(tmp_path, 1, [CT, ("FLAIR",)])
+    label = tmp_path / "raw" / name / "labelsTr" / "a.nii.gz"
+    spacing = (1.0, 1.0, 1.0)
+    label.unlink()
+    save(label, np.zeros(SHAPE, np.uint8), spacing)
+    with pytest.raises(ValueError, match="Expected foreground of CT in at least one training case"):
+        write_fingerprint(1, processes=1)
+    assert not list((tmp_path / "preprocessed" / name).glob("*"))
+
+
+@pytest.mark.parametrize("dataset", ["77", "Dataset077_Nothing"])
+def test_a_dataset_that_is_not_there(dataset, capsys):
+    assert main(["fingerprint", "-d", dataset]) == 2
+    assert f"Expected one raw dataset {dataset}" in capsys.readouterr().err
+
+
+def test_folders_that_are_not_set(monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert main(["fingerprint", "-d", "1"]) == 2
+    assert "nnUNet_preprocessed" in capsys.readouterr().err
