@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_missmod.doors import door_folder, find_command, with_doors
-from nnunetv2_missmod.flags import add_demo, add_evaluate, add_phantom, add_predict, add_report, add_run
+from nnunetv2_missmod.flags import add_demo, add_evaluate, add_phantom, add_plan, add_predict, add_report, add_run
 
 if TYPE_CHECKING:
     from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(add("run", run, "run any nnU-Net command with nnUNet_extTrainer set"))
     add("doctor", doctor, "say what is wrong with this installation, and how to mend it")
     add_phantom(add("phantom", phantom, "write a synthetic cohort as an nnU-Net raw dataset"))
+    add_plan(add("plan", plan, "a plan for a trainer: fitted to its memory, or with its paper's settings"))
     add_predict(add("predict", predict, "masks from what each case has, or from subsets of its modalities"))
     add_evaluate(add("evaluate", evaluate, "masks and scores of every subset of the modalities"))
     add_report(add("report", report, "one HTML page, and tables, of what missmod evaluate wrote"))
@@ -91,6 +92,20 @@ def phantom(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
     )
     print(folder)
+    return 0
+
+
+def plan(parsed: argparse.Namespace) -> int:
+    """Write a plan for a trainer, or show what it will do on one."""
+    os.environ.update(with_doors(os.environ))
+    from nnunetv2_missmod.planning.make import PlanRequest, make_plan, show_plan  # noqa: PLC0415
+
+    choice = parsed.d, parsed.tr, parsed.p, tuple(parsed.c), parsed.gpu_memory_target, parsed.setting
+    request = PlanRequest(*choice, parsed.merge, parsed.overwrite_plans_name, parsed.overwrite, parsed.device)
+    if parsed.show:
+        show_plan(request)
+    else:
+        make_plan(request)
     return 0
 
 

@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
     """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
     from readme import readme_blocks
 
-    from nnunetv2_missmod.planning import merge_fragment
+    from nnunetv2_missmod.planning.fragments import merge_fragment
 
     shell = Shell(tmp_path_factory.mktemp("home"))
     start, demo_and_check = readme_blocks("bash")[2:], readme_blocks("bash")[:2]
