@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     from pages import README, texts_of
     from shell import Shell
 
-    from nnunetv2_missmod.planning import merge_fragment
+    from nnunetv2_missmod.planning.fragments import merge_fragment
 
     shell = Shell(tmp_path_factory.mktemp("home"))
     demo_and_check, start = texts_of(README, "bash")[:2], texts_of(README, "bash")[2:]

@@ -30,7 +30,7 @@ from nnunetv2_missmod import methods
 from nnunetv2_missmod.commands import build_parser
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.modalities import all_subsets
-from nnunetv2_missmod.planning import merge_fragment
+from nnunetv2_missmod.planning.fragments import merge_fragment
 
 KINDS = {"bash", "text", "json", "python"}
 WRITTEN = [README, *PAGES]
@@ -60,7 +60,8 @@ def test_every_json_block_is_a_fragment_that_its_trainers_accept(page, tmp_path,
         named = [name for name in door_names() if f'"{name}"' in text] or ["DCSegTrainer"]
         plans = merge_fragment(small_plans(), CONFIGURATION, json.loads(text), "myPlans")
         for name in named:
-            small_trainer(name, plans, small_dataset_json(), tmp_path / f"{number}{name}", monkeypatch)
+            trainer_class = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+            small_trainer(trainer_class, plans, small_dataset_json(), tmp_path / f"{number}{name}", monkeypatch)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from small_plans import small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
-from nnunetv2_missmod.planning import merge_fragment
+from nnunetv2_missmod.planning.fragments import merge_fragment
 
 
 def test_the_start_section_is_what_ci_runs():
