@@ -85,15 +85,24 @@ def trainer_class_of(name: str) -> Any:
 def build(trainer_class: Any, features: Sequence[int] = FEATURES) -> tuple[Any, dict[str, Any]]:
     """Build a trainer whose every step is a whole one, and a random batch for it."""
     import pytest  # noqa: PLC0415
-    from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
+    from small_plans import random_batch, small_dataset_json, small_trainer  # noqa: PLC0415
 
-    overrides = whole_step(trainer_class)
-    plans = small_plans(MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=features, **overrides)
+    plans = plans_for(trainer_class, features)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         trainer = small_trainer(trainer_class, plans, small_dataset_json(MODALITIES, True), Path(folder), patch)
     if hasattr(trainer, "host_generator"):
         trainer.host_generator.manual_seed(TYPICAL_DRAWS)
     return trainer, random_batch(trainer)
+
+
+def plans_for(trainer_class: Any, features: Sequence[int] = FEATURES) -> dict[str, Any]:
+    """Make the plan."""
+    from small_plans import small_plans, whole_step  # noqa: PLC0415
+
+    plans: dict[str, Any] = small_plans(
+        MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=features, **whole_step(trainer_class)
+    )
+    return plans
 
 
 def measure(name: str, steps: int, features: Sequence[int]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from nnunetv2_missmod.flags import (
     add_evaluate,
     add_fingerprint,
     add_phantom,
+    add_plan,
     add_predict,
     add_report,
     add_restore_labels,
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_convert(add("convert", convert, "a public dataset, or any folder, as an nnU-Net raw dataset"))
     add_fingerprint(add("fingerprint", fingerprint, "nnU-Net's fingerprint, absent modalities left out"))
     add_restore_labels(add("restore-labels", restore_labels, "masks with the label values of the dataset's source"))
+    add_plan(add("plan", plan, "a plan for a trainer: fitted to its memory, or with its paper's settings"))
     add_predict(add("predict", predict, "masks from what each case has, or from subsets of its modalities"))
     add_evaluate(add("evaluate", evaluate, "masks and scores of every subset of the modalities"))
     add_report(add("report", report, "one HTML page, and tables, of what missmod evaluate wrote"))
@@ -150,6 +152,20 @@ def restore_labels(parsed: argparse.Namespace) -> int:
 
     description = parsed.dataset_json or description_of_dataset(parsed.d)
     return report_failures(restore_labels(parsed.i, parsed.o, description), "mask")
+
+
+def plan(parsed: argparse.Namespace) -> int:
+    """Write a plan for a trainer, or show what it will do on one."""
+    os.environ.update(with_doors(os.environ))
+    from nnunetv2_missmod.planning.make import PlanRequest, make_plan, show_plan  # noqa: PLC0415
+
+    choice = parsed.d, parsed.tr, parsed.p, tuple(parsed.c), parsed.gpu_memory_target, parsed.setting
+    request = PlanRequest(*choice, parsed.merge, parsed.overwrite_plans_name, parsed.overwrite, parsed.device)
+    if parsed.show:
+        show_plan(request)
+    else:
+        make_plan(request)
+    return 0
 
 
 def predict(parsed: argparse.Namespace) -> int:

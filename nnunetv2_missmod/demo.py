@@ -17,7 +17,7 @@ from nnunetv2_missmod.doors import PRETRAINING, door_names, find_command, plans_
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.report.page import write_report
 from nnunetv2_missmod.evaluation.scores import read_scores
-from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40

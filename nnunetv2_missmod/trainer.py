@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -165,6 +165,9 @@ class MissingModalityTrainer(nnUNetTrainer):
     def draw_subset(self, available: Tensor) -> Tensor:
         """Draw the modalities (B, M) that the network gets to see, uniformly over the subsets of what is available."""
         return sample_subset(available, self.generator)
+
+    def seed_costliest_step(self, cases: Sequence[str]) -> None:
+        """Seed what is drawn on the CPU so that the next step needs as much memory as one can; planning asks for it."""
 
     def train_step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Take one step; the terms stay on the device until the epoch ends.

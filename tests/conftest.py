@@ -1,11 +1,9 @@
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 # Helpers such as small_plans.py stand beside the tests; spawned workers find them through PYTHONPATH.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -13,7 +11,6 @@ os.environ.setdefault("nnUNet_n_proc_DA", "1")
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads mostly wait for each other
 
-ON_THE_TRAINED_MODEL = ("test_end_to_end.py", "test_docs.py")
 QUICK = {
     "patch_size": [40, 40, 40],  # a whole case: one patch to predict
     "architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16, 16]}},
@@ -26,56 +23,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "trained" not in item.fixturenames)
 
 
-class OneTrainedModel(LoadFileScheduling):
-    """A file's tests share a process, as with --dist loadfile; so do the files on the trained model."""
-
-    def _split_scope(self, nodeid):
-        file = super()._split_scope(nodeid)
-        return "trained" if Path(file).name in ON_THE_TRAINED_MODEL else file
-
-
-def pytest_xdist_make_scheduler(config, log):
-    return OneTrainedModel(config, log)
-
-
-class Shell:
-    """A bash session whose exports last from one script to the next."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "nnUNet_n_proc_DA": "1",
-            "nnUNet_def_n_proc": "1",
-        }
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
-            self.environment.pop(name, None)
-
-    def run(self, script, expected_code=0):
-        """Run a script and give its output."""
-        kept = self.folder / "environment"
-        command = ["bash", "-euo", "pipefail", "-c", f"{script}\nenv -0 > '{kept}'"]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) == (expected_code == 0), output[-6000:]
-        if done.returncode == 0:
-            pairs = kept.read_text().split("\0")[:-1]
-            self.environment = dict(pair.split("=", 1) for pair in pairs)
-        return output
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
-    from readme import readme_blocks
+    from pages import README, texts_of
+    from shell import Shell
 
-    from nnunetv2_missmod.planning import merge_fragment
+    from nnunetv2_missmod.planning.fragments import merge_fragment
 
     shell = Shell(tmp_path_factory.mktemp("home"))
-    start, demo_and_check = readme_blocks("bash")[2:], readme_blocks("bash")[:2]
+    demo_and_check, start = texts_of(README, "bash")[:2], texts_of(README, "bash")[2:]
     assert "missmod demo" in demo_and_check[0]
     assert "make check" in demo_and_check[1]
     shell.outputs = []

@@ -2,22 +2,26 @@
 
 import json
 
-from readme import REPOSITORY, readme_blocks
-from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
+from pages import README, REPOSITORY, blocks_of, texts_of
+from small_plans import small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
-from nnunetv2_missmod.planning import merge_fragment
+from nnunetv2_missmod.planning.fragments import merge_fragment
 
 
 def test_the_start_section_is_what_ci_runs():
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert "## Start" in script
-    assert len(readme_blocks("bash")) == 9
+    assert len(texts_of(README, "bash")) == 9
+
+
+def test_every_block_of_the_readme_is_of_a_kind_that_is_run():
+    assert {block.language for block in blocks_of(README)} == {"", "bash", "json"}  # "": what the commands look like
 
 
 def test_the_settings_block_is_a_fragment_that_the_trainer_accepts(tmp_path, monkeypatch):
-    (block,) = readme_blocks("json")
+    (block,) = texts_of(README, "json")
     plans = merge_fragment(small_plans(), "3d_fullres", json.loads(block), "myPlans")
     trainer = small_trainer(DCSegTrainer, plans, small_dataset_json(), tmp_path, monkeypatch)
     assert trainer.reconstruction_weight == 0
@@ -25,16 +29,6 @@ def test_the_settings_block_is_a_fragment_that_the_trainer_accepts(tmp_path, mon
     assert trainer.network.modality_encoders[0].code.out_features == 16
 
 
-def test_the_method_block_is_a_working_trainer(tmp_path, monkeypatch):
-    (block,) = readme_blocks("python")
-    names = {}
-    exec(block, names)
-    trainer = small_trainer(names["MyTrainer"], small_plans(weight=0.5), small_dataset_json(), tmp_path, monkeypatch)
-    trainer.network.train()
-    assert set(trainer.train_step(random_batch(trainer))) == {"loss", "segmentation"}
-    assert trainer.weight == 0.5
-
-
 def test_the_readme_lists_every_door():
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     assert [name for name in door_names() if f"`{name}`" not in text] == []

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+MIXED_ON = ("cuda", "meta")  # nnU-Net uses autocast on CUDA alone; meta stands for it when a plan is fitted
+
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Switch autocast off on the device; nnU-Net uses it on CUDA alone."""
-    return torch.autocast("cuda", enabled=False) if device.type == "cuda" else nullcontext()
+    """Switch autocast off on the device."""
+    return torch.autocast("cuda", enabled=False) if device.type in MIXED_ON else nullcontext()

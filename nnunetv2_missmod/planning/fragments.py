@@ -13,13 +13,23 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 SMALLEST_FEATURE_MAP = 4  # nnU-Net's own limit: voxels along an axis of the bottleneck
+REMARK = "//"
 PER_STAGE = ("features_per_stage", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
 
 
 def load_fragment(file: Path) -> dict[str, Any]:
-    """Read a fragment: keys of a plan's configuration and the block ``missmod``; its keys with // are remarks."""
-    fragment: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return {key: value for key, value in fragment.items() if not key.startswith("//")}
+    """Read a fragment: keys of a plan's configuration and the block ``missmod``; its keys with // are remarks.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    return {key: value for key, value in _read(file).items() if not key.startswith(REMARK)}
+
+
+def load_sources(file: Path) -> dict[str, str]:
+    """Read where the numbers of a fragment are from: its remark //, by the names of the settings."""
+    sources: dict[str, str] = _read(file).get(REMARK, {})
+    return sources
 
 
 def merge_fragment(
@@ -85,6 +95,16 @@ def fit_stages(configuration: dict[str, Any]) -> None:
             count = arch_kwargs["n_stages"] - key.endswith("decoder")
             values = arch_kwargs[key]
             arch_kwargs[key] = (values + values[-1:] * count)[:count]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        fragment: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected a fragment of a plan, as JSON, at {file}: {error}") from error
+    if not isinstance(fragment, dict):
+        raise ValueError(f"Expected a fragment of a plan, keys with values in braces, at {file}, got {fragment!r}.")
+    return fragment
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

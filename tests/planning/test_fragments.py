@@ -18,7 +18,7 @@ from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
-from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
 DEMO = plans_folder() / "demo.json"

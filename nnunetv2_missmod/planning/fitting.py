@@ -1,0 +1,189 @@
+"""Patch, batch and widths for a GPU memory target, by nnU-Net's own planner and a trainer's real memory."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nnunetv2
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_missmod.planning.dataset import PlannedDataset
+from nnunetv2_missmod.planning.folders import passing_folder
+from nnunetv2_missmod.planning.gpu_memory import GB
+
+Configuration = dict[str, Any]
+MemoryOf = Callable[[Configuration], float]  # bytes that a configuration needs
+
+WIDTHS = (1.0, 3 / 4, 1 / 2, 3 / 8, 1 / 4)  # of nnU-Net's features per stage
+LEAST_SHARE = 0.5  # of the original plan's patch, in voxels, below which the network is narrowed instead
+SMALLEST_PATCH = 16  # voxels along its longest axis; what does not fit there is not made smaller
+SMALLEST_BATCH = 2  # nnU-Net's own
+LARGEST_SHARE = 0.05  # nnU-Net's own: of the dataset's voxels in one batch
+HOPELESS = 1.5  # times the target: a patch whose share of a larger one's memory is beyond that is not tried
+
+
+class PatchTooSmallError(Exception):
+    """A search ended at a patch that is not worth having; ``memory`` is what it would need, in bytes."""
+
+    def __init__(self, memory: float):
+        super().__init__(f"needs {memory / GB:.1f} GB")
+        self.memory = memory
+
+
+@dataclass
+class Search:
+    """The memory of one width's patches, as nnU-Net's planner asks for them from the largest down.
+
+    Args:
+        base: the configuration whose patch and architecture are sought.
+        memory_of: bytes of a configuration.
+        target: bytes.
+        width: factor on the features per stage.
+        least_voxels: a patch below ends the search.
+    """
+
+    base: Configuration
+    memory_of: MemoryOf
+    target: float
+    width: float
+    least_voxels: float
+    per_voxel: float = field(default=0.0, init=False)
+
+    def __call__(
+        self, patch: Sequence[int], channels: int, classes: int, network: str, arch_kwargs: dict[str, Any], named: Any
+    ) -> float:
+        """Answer in place of nnU-Net's estimate, with its arguments.
+
+        Raises:
+            PatchTooSmallError: the patch is below the least, or the smallest does not fit.
+        """
+        voxels = math.prod(map(int, patch))
+        if voxels < self.least_voxels:
+            raise PatchTooSmallError(math.nan)
+        architecture = {"network_class_name": network, "arch_kwargs": arch_kwargs, "_kw_requires_import": named}
+        is_smallest = max(patch) <= SMALLEST_PATCH
+        if not is_smallest and self.per_voxel * voxels > HOPELESS * self.target:
+            return self.per_voxel * voxels
+        memory = self.memory_of(with_network(self.base, patch, SMALLEST_BATCH, architecture, self.width))
+        self.per_voxel = memory / voxels if math.isfinite(memory) else 0
+        if is_smallest and memory > self.target:
+            raise PatchTooSmallError(memory)
+        return memory
+
+
+def fit(dataset: PlannedDataset, name: str, memory_of: MemoryOf, target: float) -> Configuration:
+    """Find the largest patch that fits at nnU-Net's widths, else at narrower ones, and then the batch.
+
+    Args:
+        dataset: with the plan to start from.
+        name: of its configuration.
+        memory_of: bytes that a configuration needs.
+        target: bytes there are.
+
+    Returns:
+        The configuration with patch, batch and architecture changed, and nothing else.
+
+    Raises:
+        ValueError: nothing fits, or the plan's planner cannot be asked.
+    """
+    base = configuration_of(dataset.plans, name)
+    sizes = zip(base["patch_size"], base["median_image_size_in_voxels"], strict=True)
+    least = LEAST_SHARE * math.prod(min(patch, median) for patch, median in sizes)
+    for width in WIDTHS:
+        search = Search(base, memory_of, target, width, least if width != WIDTHS[-1] else 0)
+        try:
+            planned = plan_as_nnunet(base, dataset, search)
+        except PatchTooSmallError as error:
+            needed = error.memory
+            continue
+        fitted = with_network(base, planned["patch_size"], SMALLEST_BATCH, planned["architecture"], width)
+        return {**fitted, "batch_size": fit_batch(fitted, memory_of, target, voxels_of(dataset, base))}
+    raise ValueError(
+        f"Expected a GPU memory target that {name} fits in, got {target / GB:.1f} GB: a patch of "
+        f"{SMALLEST_PATCH} voxels and a quarter of the features need {needed / GB:.1f} GB. Raise -gpu_memory_target, "
+        "or plan another trainer."
+    )
+
+
+def fit_batch(configuration: Configuration, memory_of: MemoryOf, target: float, voxels: float) -> int:
+    """Find the largest batch within the target, and within 5 % of the dataset's voxels as in nnU-Net; at least 2."""
+    two, three = (memory_of({**configuration, "batch_size": SMALLEST_BATCH + more}) for more in (0, 1))
+    fitting = SMALLEST_BATCH + int(max(target - two, 0) / max(three - two, 1))
+    covered = round(LARGEST_SHARE * voxels / math.prod(configuration["patch_size"]))
+    batch = max(min(fitting, covered), SMALLEST_BATCH)
+    while batch > SMALLEST_BATCH and memory_of({**configuration, "batch_size": batch}) > target:
+        batch -= 1  # memory grows a little faster than from two samples to three
+    return batch
+
+
+def configuration_of(plans: Mapping[str, Any], name: str) -> Configuration:
+    """Copy a configuration with all that it inherits."""
+    resolved = copy.deepcopy(PlansManager(dict(plans)).get_configuration(name).configuration)
+    return {key: value for key, value in resolved.items() if key != "inherits_from"}
+
+
+def with_network(
+    base: Configuration, patch: Sequence[int], batch_size: int, architecture: Mapping[str, Any], width: float
+) -> Configuration:
+    """Give a configuration another patch, batch and network, its features scaled in steps of 8."""
+    changed = copy.deepcopy({**base, "patch_size": patch, "batch_size": batch_size, "architecture": dict(architecture)})
+    arch_kwargs = changed["architecture"]["arch_kwargs"]
+    arch_kwargs["features_per_stage"] = [
+        features if width == 1 else max(8, 8 * round(width * features / 8))
+        for features in arch_kwargs["features_per_stage"]
+    ]
+    recursive_fix_for_json_export(changed)
+    plain: Configuration = json.loads(json.dumps(changed))
+    return plain
+
+
+def voxels_of(dataset: PlannedDataset, configuration: Configuration) -> float:
+    """Count the voxels of the training cases, as nnU-Net does: those of the median case for each."""
+    shape = configuration["median_image_size_in_voxels"]
+    slices = dataset.plans["original_median_shape_after_transp"][: 3 - len(shape)]
+    return float(math.prod([*slices, *shape]) * dataset.json["numTraining"])
+
+
+def plan_as_nnunet(base: Configuration, dataset: PlannedDataset, memory: Search) -> Configuration:
+    """Ask the planner that made a plan for a configuration again, with our memory in place of its estimate."""
+    planner = planner_of(dataset)
+    planner.static_estimate_VRAM_usage = memory
+    planner.UNet_vram_target_GB = planner.UNet_reference_val_corresp_GB = 1
+    planner.UNet_reference_val_2d = planner.UNet_reference_val_3d = memory.target
+    planner.UNet_reference_val_corresp_bs_2d = planner.UNet_reference_val_corresp_bs_3d = SMALLEST_BATCH
+    spacing, shape = (np.array(base[key]) for key in ("spacing", "median_image_size_in_voxels"))
+    planned: Configuration = planner.get_plans_for_configuration(spacing, shape, base["data_identifier"], 1.0, {})
+    return planned
+
+
+def planner_of(dataset: PlannedDataset) -> Any:
+    """Build the planner that made a plan, from the fingerprint; the images need not be there any more.
+
+    Raises:
+        ValueError: nnU-Net has none of this name, or it plans in another way.
+    """
+    name = dataset.plans.get("experiment_planner_used")
+    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
+    found = name and recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+    if not (isinstance(found, type) and issubclass(found, ExperimentPlanner)):
+        raise ValueError(
+            f"Expected a plan of one of nnU-Net's planners, got experiment_planner_used = {name!r}, which is none. "
+            "Plan the dataset with nnUNetv2_plan_experiment, or use --setting paper, which asks no planner."
+        )
+    with passing_folder() as folder_of_all:
+        images = folder_of_all / dataset.folder.name / "imagesTr"
+        images.mkdir(parents=True)
+        save_json(dataset.json, images.parent / "dataset.json")
+        save_json(dataset.fingerprint, images.parent / "dataset_fingerprint.json")
+        return found(dataset.folder.name)

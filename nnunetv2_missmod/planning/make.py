@@ -1,0 +1,228 @@
+"""`missmod plan`: a plan for a trainer, beside nnU-Net's own and on the same preprocessed data."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages, read_dataset
+from nnunetv2_missmod.planning.fitting import Configuration, MemoryOf, configuration_of, fit, planner_of
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, step_memory_on
+from nnunetv2_missmod.planning.paper import merge_paper, paper_files, paper_numbers
+from nnunetv2_missmod.planning.show import Showing, console_for_tables, look_at, print_numbers, print_showing
+from nnunetv2_missmod.trainer import MissingModalityTrainer
+
+FITTED = ("patch_size", "batch_size", "architecture")
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What `missmod plan` was asked: nnU-Net's flags where nnU-Net has them.
+
+    Attributes:
+        dataset: id or name, ``-d``.
+        trainer: ``-tr``.
+        plans: the plan to start from, ``-p``.
+        configurations: ``-c``; all that the trainer can take if empty.
+        memory_target: GB of the GPU, ``-gpu_memory_target``; None: the planner's own.
+        setting: "nnunet", fitted to the target by nnU-Net's planner, or "paper".
+        merge: a fragment of one's own, merged last.
+        name: of the new plan, ``-overwrite_plans_name``.
+        overwrite: whether a plan of this name may be replaced.
+        device: auto, cuda (memory is measured) or cpu (estimated).
+    """
+
+    dataset: str
+    trainer: str
+    plans: str = "nnUNetPlans"
+    configurations: tuple[str, ...] = ()
+    memory_target: float | None = None
+    setting: str = "nnunet"
+    merge: Path | None = None
+    name: str | None = None
+    overwrite: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.setting not in ("nnunet", "paper"):
+            raise ValueError(f"Expected --setting nnunet or paper, got {self.setting}.")
+        if self.memory_target is not None and not self.memory_target > 0:
+            raise ValueError(f"Expected -gpu_memory_target above 0 GB, got {self.memory_target:g}.")
+
+
+def make_plan(request: PlanRequest) -> Path:
+    """Write a plan for a trainer and show it; nothing is preprocessed again.
+
+    Returns:
+        The plans file.
+
+    Raises:
+        ValueError: something asked for is not there, or refused by trainer or network, or does not fit.
+        NotImplementedError: the trainer cannot take a configuration that was named.
+    """
+    dataset, step_memory = read_dataset(request.dataset, request.plans), step_memory_on(request.device)
+    stages = find_stages(request.trainer)
+    name = name_of(request, stages, dataset)
+    plans = {**copy.deepcopy(dataset.plans), "plans_name": name}
+    showings: list[Showing] = []
+    said: list[str] = []
+    for configuration in configurations_of(request, dataset, stages):
+        try:
+            changed, note = plan_configuration(request, replace(dataset, plans=plans), configuration, stages)
+            shown = [look_at(stage, replace(dataset, plans=changed), configuration, step_memory) for stage in stages]
+        except NotImplementedError as error:
+            if configuration in request.configurations:
+                raise
+            said.append(f"Left out {configuration}: {error}")
+            continue
+        plans, showings = changed, showings + shown
+        said += [note] * bool(note) + too_large(request, shown)
+    if not showings:
+        raise ValueError(f"Expected a configuration that {request.trainer} can take, found none. {' '.join(said)}")
+    file = write_plans(plans, dataset.folder.parent)
+    report(request, showings, said, stages, file)
+    return file
+
+
+def show_plan(request: PlanRequest) -> None:
+    """Print what a trainer will do on a plan.
+
+    Raises:
+        ValueError: as ``make_plan``.
+    """
+    dataset = read_dataset(request.dataset, request.plans)
+    stages = [stage for stage in find_stages(request.trainer) if stage.__name__ == request.trainer]
+    for configuration in configurations_of(request, dataset, stages):
+        try:
+            print_showing(look_at(stages[0], dataset, configuration, step_memory_on(request.device)))
+        except NotImplementedError as error:
+            if configuration in request.configurations:
+                raise
+            print(f"Left out {configuration}: {error}")
+
+
+def name_of(request: PlanRequest, stages: Sequence[type[MissingModalityTrainer]], dataset: PlannedDataset) -> str:
+    """Name the new plan.
+
+    Raises:
+        ValueError: it is the original's, or another's that is not to be replaced.
+    """
+    suffix = "_paper" if request.setting == "paper" else ""
+    name = request.name or f"{request.plans}_{stages[-1].__name__}{suffix}"
+    if name == request.plans:
+        raise ValueError(
+            f"Expected another name than the original's for the new plan, got {name}, which stays as it is."
+        )
+    file = dataset.folder / f"{name}.json"
+    if file.exists() and not request.overwrite:
+        raise ValueError(
+            f"Expected a name for a new plan, got {name}, and {file} exists. Replace it with --overwrite "
+            "(models trained on it keep a copy), or give another with -overwrite_plans_name."
+        )
+    return name
+
+
+def configurations_of(
+    request: PlanRequest, dataset: PlannedDataset, stages: Sequence[type[MissingModalityTrainer]]
+) -> list[str]:
+    """List the configurations to plan: those named, or all whose axes are those of the paper, if it is asked for.
+
+    Raises:
+        ValueError: the plan does not have one of them.
+    """
+    known = PlansManager(dataset.plans).available_configurations
+    unknown = [name for name in request.configurations if name not in known]
+    if unknown:
+        raise ValueError(f"Expected configurations of {request.plans}, got {unknown}. It has {', '.join(known)}.")
+    if request.configurations or request.setting != "paper":
+        return list(request.configurations or known)
+    axes = len(load_fragment(paper_files([stage.__name__ for stage in stages])[0])["patch_size"])
+    return [name for name in known if len(configuration_of(dataset.plans, name)["patch_size"]) == axes] or list(known)
+
+
+def plan_configuration(
+    request: PlanRequest, dataset: PlannedDataset, name: str, stages: Sequence[type[MissingModalityTrainer]]
+) -> tuple[dict[str, Any], str]:
+    """Change one configuration of a plan as the request's setting says, the user's fragment merged last.
+
+    Returns:
+        The plan, and what is to be said of it.
+    """
+    own = load_fragment(request.merge) if request.merge else {}
+    plans_name, note = dataset.plans["plans_name"], ""
+    if request.setting == "paper":
+        files = paper_files([stage.__name__ for stage in stages])
+        plans, note = merge_paper(dataset.plans, name, files, plans_name)
+    else:
+        settings = {key: value for key, value in own.items() if key not in FITTED}
+        memory_of = memory_finder(dataset, name, stages, settings, step_memory_on(request.device))
+        target = request.memory_target or float(planner_of(dataset).UNet_vram_target_GB)
+        with console_for_tables().status(f"Fitting {name} to {target:g} GB"):
+            plans = with_configuration(dataset.plans, name, fit(dataset, name, memory_of, target * GB))
+    return merge_fragment(plans, name, own, plans_name), note
+
+
+def memory_finder(
+    dataset: PlannedDataset,
+    name: str,
+    stages: Sequence[type[MissingModalityTrainer]],
+    settings: Mapping[str, Any],
+    step_memory: StepMemory,
+) -> MemoryOf:
+    """Give a function that finds the memory of a configuration: of the stage that needs most, each asked for once."""
+    known: dict[str, float] = {}
+
+    def memory_of(configuration: Configuration) -> float:
+        key = json.dumps(configuration)
+        if key not in known:
+            plans = with_configuration(dataset.plans, name, configuration)
+            plans = merge_fragment(plans, name, settings, plans["plans_name"])
+            known[key] = max(step_memory(stage, plans, name, dataset.json) for stage in stages)
+        return known[key]
+
+    return memory_of
+
+
+def with_configuration(plans: Mapping[str, Any], name: str, configuration: Configuration) -> dict[str, Any]:
+    """Copy a plan with one configuration replaced."""
+    return {**plans, "configurations": {**plans["configurations"], name: configuration}}
+
+
+def too_large(request: PlanRequest, showings: Sequence[Showing]) -> list[str]:
+    """Say by how much settings that are not fitted exceed a memory target that was given."""
+    target = request.memory_target
+    return [
+        f"{showing.title}: needs {showing.memory / GB:.1f} GB, {showing.memory / GB - target:.1f} GB more than the "
+        f"{target:g} GB asked for. The settings are kept as they are."
+        for showing in showings
+        if target is not None and showing.memory > target * GB
+    ]
+
+
+def report(
+    request: PlanRequest,
+    showings: Sequence[Showing],
+    said: Sequence[str],
+    stages: Sequence[type[MissingModalityTrainer]],
+    file: Path,
+) -> None:
+    """Print what was planned, where each number of a paper is from, and how to train on it."""
+    for showing in showings:
+        print_showing(showing)
+    if request.setting == "paper":
+        files = paper_files([stage.__name__ for stage in stages])
+        print_numbers([number for paper in files for number in paper_numbers(paper)])
+    for line in said:
+        print(line)
+    configurations = list(dict.fromkeys(showing.title.split(", ")[1] for showing in showings))
+    print(f"Written: {file}. Nothing needs to be preprocessed again. Train on it, for instance:")
+    for stage in stages:
+        preferred = "3d_fullres" if "3d_fullres" in configurations else configurations[0]
+        print(f"  nnUNetv2_train {request.dataset} {preferred} 0 -tr {stage.__name__} -p {file.stem}")
