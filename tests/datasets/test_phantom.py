@@ -5,15 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from nnunetv2_missmod.datasets.phantom import modality_names, phantom_case, write_phantom_dataset
+from nnunetv2_missmod.datasets.phantom_anatomy import (
+    CORE,
+    CSF,
+    EDEMA,
+    ENHANCING,
+    GLIOSIS,
+    HAEMORRHAGE,
+    HARD,
+    VESSEL,
+    draw_anatomy,
+)
+from nnunetv2_missmod.datasets.phantom_imaging import contrast_of
 
 SHAPE = (36, 40, 32)
 FOUR = modality_names(4)
 
 
-def draw(*seed, modalities=FOUR, shape=SHAPE):
-    return phantom_case(np.random.default_rng(seed), modalities, shape)
+def draw(*seed, modalities=FOUR, shape=SHAPE, **difficulty):
+    return phantom_case(np.random.default_rng(seed), modalities, shape, **difficulty)
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +276,67 @@ def test_unknown_modality(modality):
 def test_small_axis_in_a_single_case():
     with pytest.raises(ValueError, match="at least 32 voxels"):
         draw(0, shape=(32, 32, 16))
+
+
+# --- a hard cohort ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hard_cohort():
+    drawn = [draw(0, number, difficulty=HARD) for number in range(24)]
+    return [(dict(zip(FOUR, images, strict=True)), labels) for images, labels in drawn]
+
+
+def share_of_brain(cohort):
+    return np.mean([(labels > 0).sum() / (images["T1"] > 0).sum() for images, labels in cohort])
+
+
+def test_hard_tumours_are_smaller_and_fainter(cohort, hard_cohort):
+    assert share_of_brain(hard_cohort) < 0.4 * share_of_brain(cohort)
+    for modality, region in (("FLAIR", 1), ("T2", 1), ("T1c", 3)):
+        assert contrast(hard_cohort, modality, region, 0) < 0.8 * contrast(cohort, modality, region, 0)
+
+
+def test_some_hard_cases_have_several_tumours_and_clear_ones_have_one(cohort, hard_cohort):
+    def large_parts(labels):
+        parts, count = ndimage.label(labels > 0)
+        return (ndimage.sum_labels(labels > 0, parts, range(1, count + 1)) > 0.1 * (labels > 0).sum()).sum()
+
+    assert {large_parts(labels) for _, labels in cohort} == {1}
+    assert max(large_parts(labels) for _, labels in hard_cohort) > 1
+
+
+def test_hard_cases_have_findings_that_are_no_tumour():
+    rng = np.random.default_rng(0)
+    anatomies = [draw_anatomy(rng, SHAPE, HARD) for _ in range(12)]
+    found = [set(np.unique(anatomy.healthy)) for anatomy in anatomies]
+    assert 0 < sum(GLIOSIS in tissues for tissues in found) < 12
+    assert 0 < sum(HAEMORRHAGE in tissues for tissues in found) < 12
+
+
+def test_findings_that_are_no_tumour_have_no_label(hard_cohort):
+    assert set(np.unique([labels for _, labels in hard_cohort])) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("mimic", "region", "alike_on", "told_apart_by"),
+    [
+        (GLIOSIS, EDEMA, "FLAIR", "T2"),
+        (CSF, CORE, "T2", "FLAIR"),
+        (VESSEL, ENHANCING, "T1c", "FLAIR"),
+        (HAEMORRHAGE, ENHANCING, "T1c", "T1"),
+    ],
+)
+def test_every_mimic_is_told_apart_by_another_modality(mimic, region, alike_on, told_apart_by):
+    def difference(modality):
+        return abs(contrast_of(modality)[mimic] - contrast_of(modality)[region])
+
+    assert difference(alike_on) < 0.16
+    assert difference(told_apart_by) > 0.25
+
+
+def test_a_hard_cohort_is_written(tmp_path):
+    hard = write_phantom_dataset(tmp_path / "hard", num_training=1, num_test=1, shape=SHAPE, hard=True)
+    clear = write_phantom_dataset(tmp_path / "clear", num_training=1, num_test=1, shape=SHAPE)
+    labels = [read(folder / "labelsTr" / "phantom_000.nii.gz") for folder in (hard, clear)]
+    assert 0 < (labels[0] > 0).sum() < (labels[1] > 0).sum()
