@@ -24,7 +24,7 @@ from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
 from nnunetv2_missmod.doors import find_command, pretraining_of, with_doors
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.evaluation.summary import mean_over_subsets, robustness_area, subset_means
-from nnunetv2_missmod.planning import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 
 DATASET, CONFIGURATION = "Dataset501_Phantom", "3d_fullres"
 UPDATES_PER_EPOCH = 250  # nnU-Net's own, which its trainer's variants keep

@@ -104,6 +104,7 @@ def phantom(parsed: argparse.Namespace) -> int:
         num_modalities=parsed.modalities,
         shape=(parsed.size,) * 3,
         incomplete=parsed.incomplete,
+        hard=parsed.hard,
         seed=parsed.seed,
     )
     print(folder)

@@ -239,7 +239,7 @@ def arguments_of_phantom(monkeypatch, tmp_path):
 
 
 def test_every_flag_of_phantom_arrives(arguments_of_phantom, tmp_path):
-    flags = "-d 12 --training 3 --test 5 --modalities 6 --size 40 --incomplete 0.25 --seed 9"
+    flags = "-d 12 --training 3 --test 5 --modalities 6 --size 40 --incomplete 0.25 --hard --seed 9"
     assert arguments_of_phantom(*flags.split()) == (
         (tmp_path, 12),
         {
@@ -248,6 +248,7 @@ def test_every_flag_of_phantom_arrives(arguments_of_phantom, tmp_path):
             "num_modalities": 6,
             "shape": (40, 40, 40),
             "incomplete": 0.25,
+            "hard": True,
             "seed": 9,
         },
     )
