@@ -15,7 +15,7 @@ from nnunetv2_missmod.doors import VARIABLE, door_folder, door_names
 
 SMALL = ["--training", "1", "--test", "1", "--size", "32"]
 SIGNATURE = inspect.signature(write_phantom_dataset)
-VERBS = ("doors", "run", "doctor", "phantom", "predict", "evaluate", "report", "demo")
+VERBS = ("doors", "run", "doctor", "phantom", "plan", "predict", "evaluate", "report", "demo")
 
 
 @pytest.fixture(autouse=True)
