@@ -182,10 +182,11 @@ def planner_of(dataset: PlannedDataset) -> Any:
             "Plan the dataset with nnUNetv2_plan_experiment, or use --setting paper, which asks no planner."
         )
     with passing_folder() as folder_of_all:
-        images = folder_of_all / dataset.folder.name / "imagesTr"
-        images.mkdir(parents=True)
-        save_json(dataset.json, images.parent / "dataset.json")
-        save_json(dataset.fingerprint, images.parent / "dataset_fingerprint.json")
+        folder = folder_of_all / dataset.folder.name
+        folder.mkdir()
+        no_files = {**dataset.json, "dataset": {}}  # else nnU-Net starts a pool of processes to list them
+        save_json(no_files, folder / "dataset.json")
+        save_json(dataset.fingerprint, folder / "dataset_fingerprint.json")
         return found(dataset.folder.name)
 
 
