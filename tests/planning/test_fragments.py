@@ -357,7 +357,9 @@ def test_every_number_of_a_paper_has_a_source_and_nothing_else_has(file):
     assert all(load_sources(file).values())
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("{", "Expecting"), ("[1, 2]", r"got \[1, 2\]"), (None, "No such file")])
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("{", "Expecting"), ("[1, 2]", r"got \[1, 2\]"), (None, "No such file")]
+)
 def test_a_file_that_is_no_fragment_is_named(text, complaint, tmp_path):
     file = tmp_path / "mine.json"
     if text is not None:

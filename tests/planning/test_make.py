@@ -118,8 +118,7 @@ def test_without_a_target_the_planner_s_own_is_taken(make_dataset, by_formula):
     dataset = make_dataset(shape=(128, 128, 128), training=400)
     assert plan(BASELINE) == 0
     configuration = written(dataset, f"nnUNetPlans_{BASELINE}")["configurations"][CONFIGURATION]
-    used = 20_000 * math.prod(configuration["patch_size"])
-    assert configuration["batch_size"] == 8 * GB // used  # one more would not fit
+    assert configuration["batch_size"] == 8 * GB // (20_000 * math.prod(configuration["patch_size"]))
 
 
 def test_memory_is_asked_for_once_and_with_the_settings_that_are_merged(make_dataset, by_formula, tmp_path):
@@ -184,8 +183,7 @@ def test_the_estimate_of_the_trainer_itself_is_within_the_target(make_dataset, n
 def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset, no_counting, capsys):
     dataset = make_dataset(features=(8, 8, 16))
     assert plan(trainer, "--setting", "paper") == 0
-    plans = written(dataset, f"nnUNetPlans_{trainer}_paper")
-    configuration = plans["configurations"][CONFIGURATION]
+    configuration = written(dataset, f"nnUNetPlans_{trainer}_paper")["configurations"][CONFIGURATION]
     fragment = json.loads((plans_folder() / f"{trainer}.json").read_text())
     assert configuration["batch_size"] == fragment["batch_size"]
     assert configuration["patch_size"] == [32] * 3
@@ -225,7 +223,6 @@ def test_show_prints_what_the_trainer_will_do_and_writes_nothing(make_dataset, c
     assert rows["num_epochs"][1:] == ["263", "default"]
     assert rows["length"][1:] == ["263", "epochs", "x", "250", "iterations", "=", "65,750", "updates"]
     assert rows["loss"][1:] == ["terms", "segmentation,", "consistency"]
-    assert rows["optimizer"][1:] == ["Adam"]
     assert re.search(r"operations per step +[\d.]+ GMAC", printed)
     assert re.search(r"memory +0\.\d GB of a GPU, estimated", printed)
     assert "\x1b" not in printed
@@ -265,9 +262,7 @@ def test_a_plan_of_this_name_is_replaced_only_on_request(make_dataset, by_formul
     dataset = make_dataset()
     assert plan(BASELINE) == 0
     (dataset.folder / f"nnUNetPlans_{BASELINE}.json").write_text("mine")
-    message = refused(capsys, BASELINE)
-    assert "exists" in message
-    assert "--overwrite" in message
+    assert re.search("exists.*--overwrite", refused(capsys, BASELINE))
     assert (dataset.folder / f"nnUNetPlans_{BASELINE}.json").read_text() == "mine"
     assert plan(BASELINE, "--overwrite") == 0
     assert written(dataset, f"nnUNetPlans_{BASELINE}")

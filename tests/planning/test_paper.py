@@ -43,9 +43,10 @@ def test_a_2d_configuration_is_refused(tmp_path):
 def test_the_stages_of_m3ae_are_merged_into_one_plan_with_fine_tuning_s_batch(tmp_path):
     dataset = small_dataset(tmp_path, 4, shape=BRAIN, features=SIX_STAGES)
     files = paper_files(["M3AEPretrainTrainer", "M3AETrainer"])
-    plans, _ = merge_paper(dataset.plans, CONFIGURATION, files, "paperPlans")
+    plans, said = merge_paper(dataset.plans, CONFIGURATION, files, "paperPlans")
     configuration = plans["configurations"][CONFIGURATION]
     assert configuration["batch_size"] == 1
+    assert said.endswith("M3AETrainer's, 1; M3AEPretrainTrainer's would be 2.")
     assert set(configuration["missmod"]["trainer"]) == {"M3AEPretrainTrainer", "M3AETrainer"}
 
 
