@@ -165,6 +165,7 @@ RULES = {
         [
             (f"{PACKAGE}.trainer", "from nnunetv2_missmod.methods.one.network import OneNet"),
             (f"{PACKAGE}.commands", "def late():\n    from .methods import one"),
+            (f"{PACKAGE}.planning.show", "from nnunetv2_missmod.methods.one.network import OneNet"),
         ],
         [(OWN, "from nnunetv2_missmod.methods.one.network import OneNet")],
     ),

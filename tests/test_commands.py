@@ -17,7 +17,7 @@ from nnunetv2_missmod.doors import VARIABLE, door_folder, door_names
 SMALL = ["--training", "1", "--test", "1", "--size", "32"]
 SIGNATURE = inspect.signature(write_phantom_dataset)
 VERBS = (
-    *("doors", "run", "doctor", "phantom", "convert", "fingerprint", "restore-labels", "predict", "evaluate"),
+    *("doors", "run", "doctor", "phantom", "convert", "fingerprint", "restore-labels", "plan", "predict", "evaluate"),
     *("report", "demo"),
 )
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,16 +175,22 @@ def planner_of(dataset: PlannedDataset) -> Any:
         ValueError: nnU-Net has none of this name, or it plans in another way.
     """
     name = dataset.plans.get("experiment_planner_used")
-    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
-    found = name and recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+    found = _find_planner(name) if isinstance(name, str) else None
     if not (isinstance(found, type) and issubclass(found, ExperimentPlanner)):
         raise ValueError(
             f"Expected a plan of one of nnU-Net's planners, got experiment_planner_used = {name!r}, which is none. "
             "Plan the dataset with nnUNetv2_plan_experiment, or use --setting paper, which asks no planner."
         )
     with passing_folder() as folder_of_all:
-        images = folder_of_all / dataset.folder.name / "imagesTr"
-        images.mkdir(parents=True)
-        save_json(dataset.json, images.parent / "dataset.json")
-        save_json(dataset.fingerprint, images.parent / "dataset_fingerprint.json")
+        folder = folder_of_all / dataset.folder.name
+        folder.mkdir()
+        no_files = {**dataset.json, "dataset": {}}  # else nnU-Net starts a pool of processes to list them
+        save_json(no_files, folder / "dataset.json")
+        save_json(dataset.fingerprint, folder / "dataset_fingerprint.json")
         return found(dataset.folder.name)
+
+
+@cache
+def _find_planner(name: str) -> Any:
+    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
+    return recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")

@@ -62,7 +62,7 @@ def merge_paper(
         ValueError: the configuration has another number of axes than the paper's patch.
     """
     merged, said = dict(plans), ""
-    median = configuration_of(plans, configuration)["median_image_size_in_voxels"]
+    median = [int(n) for n in configuration_of(plans, configuration)["median_image_size_in_voxels"]]
     for file in files:
         fragment = copy.deepcopy(load_fragment(file))
         patch = fragment["patch_size"]
@@ -71,12 +71,19 @@ def merge_paper(
                 f"Expected a configuration of {len(patch)} axes, got {configuration}: the patch of the paper is "
                 f"{patch}. Name another with -c, or use --setting nnunet."
             )
-        fragment["patch_size"] = [min(size, int(shape)) for size, shape in zip(patch, median, strict=True)]
+        fragment["patch_size"] = [min(size, shape) for size, shape in zip(patch, median, strict=True)]
         merged = merge_fragment(merged, configuration, fragment, plans_name)
         if fragment["patch_size"] != patch:
             fitted = merged["configurations"][configuration]["patch_size"]
             said = (
-                f"{configuration}: the paper's patch {patch} is larger than the median case {[int(n) for n in median]};"
-                f" beyond it there would be padding alone. The patch is {fitted}."
+                f"{configuration}: the paper's patch {patch} is larger than the median case {median}; beyond it there "
+                f"would be padding alone. The patch is {fitted}."
             )
-    return merged, said
+    return merged, f"{said} {_shared_batch(files)}".strip()
+
+
+def _shared_batch(files: Sequence[Path]) -> str:
+    batches = {file.stem: load_fragment(file)["batch_size"] for file in files}
+    last = files[-1].stem
+    others = [f"{name}'s would be {batch}" for name, batch in batches.items() if batch != batches[last]]
+    return f"The batch of the plan that they share is {last}'s, {batches[last]}; {', '.join(others)}." if others else ""

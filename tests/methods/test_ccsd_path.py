@@ -18,7 +18,7 @@ def make(tmp_path, monkeypatch):
 
 
 def path_of(trainer, batch):
-    drawn = trainer.draw_passes(batch)
+    drawn = trainer.draw_passes(batch.cases)
     out = trainer.network(batch.images, drawn.presents)
     return trainer.path(out, drawn, batch), out, drawn
 

@@ -18,7 +18,7 @@ from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
-from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.fragments import load_fragment, load_sources, merge_fragment, write_plans
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
 DEMO = plans_folder() / "demo.json"
@@ -286,18 +286,12 @@ def trainer_of(file, plans, folder, monkeypatch):
     return small_trainer(door, plans, small_dataset_json(), folder, monkeypatch)
 
 
-def table_of(file):
-    """The rows of a fragment's table in the README, by setting."""
-    text = (plans_folder() / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"(^\|.*\n)+", text[text.rindex(f"{file.name}:") :], flags=re.MULTILINE).group()
-    return {row.split("`")[1]: row for row in table.splitlines() if row.startswith("| `")}
-
-
 @pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
-def test_the_paper_s_settings_are_the_trainer_s_own_or_the_readme_gives_both(file, tmp_path, monkeypatch):
+def test_the_paper_s_settings_are_the_trainer_s_own_or_their_source_gives_both(file, tmp_path, monkeypatch):
     settings = trainer_of(file, small_plans(), tmp_path, monkeypatch).settings()
     paper = settings_in(load_fragment(file), file.stem)
-    defaults = {name: re.search(r"\(default (\S+)\)", row) for name, row in table_of(file).items()}
+    sources = load_sources(file)
+    defaults = {name: re.search(r"the trainer's default is ([\d.e-]+)", text) for name, text in sources.items()}
     other = {name: float(default[1]) for name, default in defaults.items() if default}
     assert {"initial_lr", "weight_decay", "num_epochs"} < set(paper)
     assert {**paper, **other} == {name: settings[name] for name in paper}
@@ -356,10 +350,22 @@ def test_every_fragment_fits_a_plan_for_mri(file):
 
 
 @pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
-def test_the_readme_gives_the_source_of_every_number_of_a_paper(file):
+def test_every_number_of_a_paper_has_a_source_and_nothing_else_has(file):
     fragment = load_fragment(file)
     numbers = {**fragment, **settings_in(fragment, file.stem), **fragment["missmod"].get("network", {})}
-    assert set(table_of(file)) == set(numbers) - {"missmod"}
+    assert set(load_sources(file)) == set(numbers) - {"missmod"}
+    assert all(load_sources(file).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("{", "Expecting"), ("[1, 2]", r"got \[1, 2\]"), (None, "No such file")]
+)
+def test_a_file_that_is_no_fragment_is_named(text, complaint, tmp_path):
+    file = tmp_path / "mine.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=rf"fragment of a plan.*mine\.json.*{complaint}"):
+        load_fragment(file)
 
 
 @pytest.mark.parametrize("residual", [False, True])
