@@ -25,7 +25,7 @@ from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
 from nnunetv2_missmod.settings import overrides_for, settings_of
 from nnunetv2_missmod.terms import require_finite, term_means
-from nnunetv2_missmod.validation import dice_per_subset, nanmean, shown, subset_walk
+from nnunetv2_missmod.validation import dice_per_subset, nanmean, of_all_ranks, shown, subset_walk
 
 
 @dataclass(frozen=True)
@@ -241,21 +241,13 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log the pseudo Dice of every subset; nnU-Net's curve and checkpoint_best follow their mean."""
-        val_outputs = self.of_all_ranks(val_outputs)
+        val_outputs = of_all_ranks(val_outputs, self.is_ddp)
         dice = dice_per_subset(val_outputs)
         per_class = nanmean(np.stack(list(dice.values())), axis=0)
         self.logger.log("mean_fg_dice", nanmean(per_class), self.current_epoch)
         self.logger.log("dice_per_class_or_region", list(per_class), self.current_epoch)
         self.logger.log("val_losses", np.mean([step["loss"] for step in val_outputs]), self.current_epoch)
         self.log_metrics({f"pseudo_dice/{name}": nanmean(values) for name, values in dice.items()})
-
-    def of_all_ranks(self, val_outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Collect the validation steps of every rank."""
-        if not self.is_ddp:
-            return val_outputs
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, val_outputs)
-        return [step for rank in gathered for step in rank]
 
     # --- log and checkpoints ------------------------------------------------------------------------------------------
 

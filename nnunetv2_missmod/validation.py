@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch import distributed as dist
 
 from nnunetv2_missmod.modalities import all_subsets
 
@@ -45,6 +46,15 @@ def by_subset(steps: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     for step in steps:
         groups.setdefault(step["subset"], []).append(step)
     return groups
+
+
+def of_all_ranks(val_outputs: list[dict[str, Any]], is_ddp: bool) -> list[dict[str, Any]]:
+    """Collect the validation steps of every rank."""
+    if not is_ddp:
+        return val_outputs
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, val_outputs)
+    return [step for rank in gathered for step in rank]
 
 
 def dice_per_subset(steps: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:

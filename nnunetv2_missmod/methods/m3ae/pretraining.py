@@ -27,7 +27,7 @@ from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress,
 from nnunetv2_missmod.methods.m3ae.stage import CosineLR, M3AEStage
 from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained_variance, reconstruction_scores
 from nnunetv2_missmod.trainer import Batch
-from nnunetv2_missmod.validation import nanmean, shown
+from nnunetv2_missmod.validation import nanmean, of_all_ranks, shown
 
 ERROR = "reconstruction_error/"  # names of the subsets' errors in metrics.csv begin so
 
@@ -191,7 +191,7 @@ class M3AEPretrainTrainer(M3AEStage):
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log the reconstruction error of every subset; checkpoint_best follows the explained variance."""
-        val_outputs = self.of_all_ranks(val_outputs)
+        val_outputs = of_all_ranks(val_outputs, self.is_ddp)
         explained = explained_variance(val_outputs)
         errors = error_per_subset(val_outputs)
         self.logger.log("mean_fg_dice", nanmean(explained), self.current_epoch)
