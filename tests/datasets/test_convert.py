@@ -55,6 +55,11 @@ def test_a_dataset_has_the_folders_files_and_names_of_nnunet(tmp_path, archive):
     assert [file.name for file in (tmp_path / "raw").iterdir()] == [folder.name]
 
 
+def test_folders_without_files_are_not_there(tmp_path, archive):
+    folder, _ = run(tmp_path, write_case(archive, "a"))
+    assert {entry.name for entry in folder.iterdir()} == {"imagesTr", "labelsTr", "dataset.json", "conversion.csv"}
+
+
 def test_labels_of_test_cases_are_kept_beside_them(tmp_path, archive):
     folder, _ = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", training=False))
     assert read(folder / "labelsTs" / "b.nii.gz").max() == 3
@@ -172,6 +177,18 @@ def test_volumes_of_a_4d_file_are_written_one_by_one(tmp_path, archive):
     assert "FLAIR: one volume of a 4D file" in reports["a"].rewritten
 
 
+def test_several_4d_files_of_a_case_are_told_apart(tmp_path, archive):
+    """The second holds a constant, so its modality is absent."""
+    case, images = write_case(archive, "a"), {}
+    for modality, array in (("FLAIR", volume(1)), ("T1c", np.full(SHAPE, 5, np.float32))):
+        image = sitk.JoinSeries([sitk.GetImageFromArray(array), sitk.GetImageFromArray(array)])
+        image.SetSpacing((1.0, 1.0, 2.0, 1.0))
+        sitk.WriteImage(image, str(archive / f"{modality}.nii.gz"))
+        images[modality] = ImageFile(archive / f"{modality}.nii.gz", 1)
+    _, reports = run(tmp_path, SourceCase("a", "a", images, case.label), write_case(archive, "b"))
+    assert reports["a"].why == "T1c is constant"
+
+
 def test_a_dataset_of_uncompressed_files_stays_uncompressed(tmp_path, archive):
     folder, _ = run(
         tmp_path, write_case(archive, "a", ending=".nii"), write_case(archive, "b", ("T1c",), ending=".nii")
@@ -225,8 +242,17 @@ def test_absent_channels_of_training_cases_are_zeros_on_the_cases_grid(tmp_path,
 
 def test_absent_channels_of_test_cases_are_not_written(tmp_path, archive):
     folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ("T1c",), values=None))
-    assert [file.name for file in (folder / "imagesTs").iterdir()] == ["b_0001.nii.gz"]
+    assert sorted(file.name for file in folder.rglob("b_*")) == ["b_0001.nii.gz"]
     assert reports["b"].status == "incomplete"
+
+
+def test_absent_channels_take_the_orientation_of_the_dataset(tmp_path, archive):
+    cases = [write_case(archive, name) for name in "ab"] + [write_case(archive, "c", ("T1c",), orientation="SAR")]
+    folder, _ = run(tmp_path, *cases)
+    empty, there = (sitk.ReadImage(str(folder / "imagesTr" / f"c_000{channel}.nii.gz")) for channel in (0, 1))
+    assert empty.GetSize() == there.GetSize() == SHAPE[::-1]
+    assert empty.GetDirection() == there.GetDirection()
+    assert empty.GetOrigin() == pytest.approx(there.GetOrigin())
 
 
 @pytest.mark.parametrize("value", [0, 7])

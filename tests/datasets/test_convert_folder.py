@@ -111,6 +111,7 @@ def test_the_summary_counts_subsets_and_names_refused_cases(tmp_path, capsys):
     assert ["│", "T1c", "│", "1", "│", "0", "│"] in rows
     assert "Refused patient_03: expected the values [0, 1, 2] in " in printed.out
     assert "got 7" in printed.out
+    assert "no FLAIR" not in printed.out
     assert "missmod: 1 case failed" in printed.err
 
 

@@ -338,6 +338,20 @@ def test_the_later_archive_of_wmh_has_the_same_names_and_test_cases(tmp_path):
     assert names(read_source(tmp_path / "WMH" / "test" / "Singapore")) == ["Singapore_70"]
 
 
+def test_folders_that_are_like_those_of_wmh_are_not_taken_for_them(tmp_path):
+    for name in ("pre/FLAIR.nii.gz", "pre/T1.nii.gz", "pre/IR.nii.gz", "segm.nii.gz"):  # MRBrainS18
+        write_image(tmp_path / "training" / "1" / name, image(name, 0))
+    with pytest.raises(ValueError, match="known layout"):
+        read_source(tmp_path)
+
+
+def test_wmh_without_labels_can_be_named(tmp_path):
+    write_wmh_case(tmp_path / "Utrecht" / "0")
+    (tmp_path / "Utrecht" / "0" / "wmh.nii.gz").unlink()
+    case = read_source(tmp_path, "wmh").cases[0]
+    assert case.label is None and not case.is_training and list(case.images) == ["FLAIR", "T1"]
+
+
 def test_a_case_of_both_archives_of_wmh_is_an_error(tmp_path):
     for place in ("old/Utrecht/0", "new/training/Utrecht/0"):
         write_wmh_case(tmp_path / place)

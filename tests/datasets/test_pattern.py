@@ -58,7 +58,7 @@ def test_a_case_may_lack_files(cohort):
 
 def test_a_modality_whose_text_begins_with_anothers(tmp_path):
     write_images(tmp_path, "a_t1.nii.gz", "a_t1ce.nii.gz")
-    case = read(tmp_path, "{case}*{modality}.nii.gz", None, {"T1": "t1", "T1c": "t1ce"}).cases[0]
+    case = read(tmp_path, "{case}_{modality}*.nii.gz", None, {"T1": "t1", "T1c": "t1ce"}).cases[0]
     assert {name: found.file.name for name, found in case.images.items()} == {
         "T1": "a_t1.nii.gz",
         "T1c": "a_t1ce.nii.gz",

@@ -71,8 +71,10 @@ def test_a_bad_mask_is_named_and_the_others_are_restored(dataset, masks, tmp_pat
 
 def test_masks_are_not_overwritten(dataset, masks):
     before = (masks / "a.nii.gz").read_bytes()
+    linked = masks.parent / "linked"
+    linked.symlink_to(masks)
     with pytest.raises(ValueError, match="another folder than that of the masks"):
-        restore_labels(masks, masks.parent / "masks", dataset / "dataset.json")
+        restore_labels(masks, linked, dataset / "dataset.json")
     assert (masks / "a.nii.gz").read_bytes() == before
 
 
