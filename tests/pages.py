@@ -46,9 +46,15 @@ def each_with(language):
     return each_of([page for page in PAGES if texts_of(page, language)])
 
 
-def said(expected):
-    """A pattern for what a block of expected output shows: ``...`` stands for anything, blanks for any blanks."""
-    return re.compile(r"\s+".join(".*?" if word == "..." else re.escape(word) for word in expected.split()), re.DOTALL)
+def shows(output, expected):
+    """Whether an output has what a block expects: ``...`` stands for any words, blanks for any blanks."""
+    rest = f" {' '.join(output.split())} "
+    for part in f" {' '.join(expected.split())} ".split("..."):
+        _, found, rest = rest.partition(part)
+        if not found:
+            return False
+        rest = f" {rest}"
+    return True
 
 
 def code_in_text(page):

@@ -21,7 +21,7 @@ from pages import (
     each_with,
     links_of,
     missmod_commands,
-    said,
+    shows,
     texts_of,
 )
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
@@ -149,8 +149,11 @@ def test_the_parser_of_pages_finds_what_it_must(tmp_path):
     assert links_of(page) == ["a.md#b"]
     assert code_in_text(page) == ["b", "--flag"]
     assert missmod_commands(texts_of(page, "bash")[0]) == [["run", "a"]]
-    assert said("a ... b").search("a\nx\nb")
-    assert not said("a b").search("a x b")
+    assert shows("a\n  x\nb c", "a\n...\nb")
+    assert shows("a b", "a ... b")
+    assert not shows("a x b", "a b")
+    assert not shows("b a", "a ... b")
+    assert not shows("ab", "a")
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

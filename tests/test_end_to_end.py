@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from pages import blocks_of, each_with, said
+from pages import blocks_of, each_with, shows
 from small_plans import SMALL_NETWORK
 from small_sources import write_layout
 
@@ -63,7 +63,7 @@ def test_the_commands_of_a_page_run_and_say_what_it_shows(page, shell):
         if block.language == "bash":
             output = shell.run(block.text)
         elif block.language == "text":
-            assert said(block.text).search(output), f"{page.name}:{block.line} expects other output than\n{output}"
+            assert shows(output, block.text), f"{page.name}:{block.line} expects other output than\n{output}"
 
 
 def assert_same_but_for_ties(mask, expected):
