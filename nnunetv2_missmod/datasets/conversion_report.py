@@ -94,14 +94,14 @@ def print_summary(reports: Sequence[CaseReport], modalities: Sequence[str], cons
     for reason, count in Counter(
         reason.partition(": ")[2] for report in reports for reason in set(filter(None, report.rewritten.split("; ")))
     ).most_common():
-        console.print(f"{count} files written again: {escape(reason)}", highlight=False)
+        console.print(f"Files written again, {escape(reason)}: {count}", highlight=False)
     shown_by_table = {"", *(f"no {name}" for name in modalities)}
     notes = Counter(note for report in reports if report.is_written for note in report.why.split(", "))
     for note, count in notes.most_common():
         if note not in shown_by_table:
             console.print(f"{count} {'case' if count == 1 else 'cases'}: {escape(note)}", highlight=False)
     if left_out := [report.case for report in reports if report.status == LEFT_OUT]:
-        console.print(f"{len(left_out)} incomplete cases left out: {escape(', '.join(left_out))}", highlight=False)
+        console.print(f"Incomplete cases left out: {escape(', '.join(left_out))}", highlight=False)
     for report in reports:
         if report.status == REFUSED:
             console.print(f"Refused {escape(report.case)}: {escape(report.why)}", highlight=False, soft_wrap=True)

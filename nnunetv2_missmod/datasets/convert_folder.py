@@ -77,7 +77,7 @@ def convert_folder(
     else:
         dataset, reports = _convert(source, dataset_id, settings, folders)
     print_summary(reports, source.modalities)
-    print(f"{len(added)} files added to {dataset}" if in_place else dataset)
+    print(f"Files added to {dataset}: {len(added)}" if in_place else dataset)
     if split_files or not in_place:
         _write_splits(split_files, reports, source, folders, dataset.name)
     if not in_place or added:

@@ -255,7 +255,7 @@ def test_a_dataset_gets_the_files_it_lacks_and_nothing_else(dataset, tmp_path, c
     assert after.keys() - before.keys() == {"imagesTr/case_01_0001.nii.gz", "conversion.csv"}
     assert {file: after[file] for file in before} == before
     assert not read(dataset / "imagesTr" / "case_01_0001.nii.gz").any()
-    assert "1 files added" in capsys.readouterr().out
+    assert f"Files added to {dataset}: 1\n" in capsys.readouterr().out
     verify_labels_and_grid(dataset)
     assert [folder.name for folder in (tmp_path / "raw").iterdir()] == ["Dataset042_Lesions"]
 
@@ -277,7 +277,7 @@ def test_filling_twice_does_nothing_more(dataset, capsys):
     assert {file: file.stat().st_mtime_ns for file in dataset.rglob("*") if file.is_file()} == {
         file: time for file, time in times.items() if file.is_file()
     }
-    assert "0 files added" in capsys.readouterr().out
+    assert f"Files added to {dataset}: 0\n" in capsys.readouterr().out
 
 
 def test_every_orientation_stays_in_a_dataset_that_is_filled(dataset):
