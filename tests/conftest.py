@@ -23,6 +23,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "trained" not in item.fixturenames)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """What the tests of a file set in the environment, for processes that they start, ends with the file."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
