@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = "Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres"
 PRETRAINING = "nnUNet_results/Dataset501_Phantom/M3AEPretrainTrainer__nnUNetPlans__3d_fullres/fold_0"
-PREDICT = "nnUNetv2_predict -d 501 -c 3d_fullres -tr DCSegTrainer -device cpu --disable_tta"
+PREDICT = "nnUNetv2_predict -d 501 -c 3d_fullres -tr DCSegTrainer -device cpu --disable_tta -npp 1 -nps 1"
 SEQUENTIALLY = " -npp 0 -nps 0"
 
 
@@ -152,7 +152,7 @@ def test_parts_folds_probabilities_and_model_folder(trained):
     trained.run(f"{PREDICT} {options} -num_parts 2 -part_id 0\n{PREDICT} {options} -num_parts 2 -part_id 1")
     trained.run(
         f"nnUNetv2_predict_from_modelfolder -m nnUNet_results/{MODEL} -f 0 1 --save_probabilities --disable_tta "
-        "-device cpu -i cases_lacking_channels -o from_folder"
+        "-npp 1 -nps 1 -device cpu -i cases_lacking_channels -o from_folder"
     )
     shutil.rmtree(model / "fold_1")
     assert_same_masks(trained.folder / "parts", trained.folder / "from_folder")
