@@ -175,10 +175,14 @@ class Bench:
 
     def write_plan(self, name: str, run: Run, stages: list[str]) -> str:
         """Write the plan of a row, the common one with the row's schedule and settings; give its name."""
-        plans_name = "nnUNetPlans_" + "".join(word for word in re.split(r"\W+", name.title()))
+        plans_name = "nnUNetPlans_" + "".join(re.split(r"\W+", name.title()))
         plans = load_json(str(self.preprocessed / "nnUNetPlans.json"))
-        shares = {stage: self.epochs // len(stages) for stage in stages}
-        settings = {stage: {"num_epochs": shares[stage], **run.settings.get(stage, {})} for stage in stages}
+        first = self.epochs // len(stages)
+        shares = [first, self.epochs - first] if len(stages) > 1 else [first]
+        settings = {
+            stage: {"num_epochs": share, **run.settings.get(stage, {})}
+            for stage, share in zip(stages, shares, strict=True)
+        }
         for fragment in (self.fragment, {} if run.trainer == STOCK else {"missmod": {"trainer": settings}}):
             plans = merge_fragment(plans, CONFIGURATION, fragment, plans_name)
         write_plans(plans, self.preprocessed.parent)
