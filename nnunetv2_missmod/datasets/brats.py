@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_missmod.datasets.archive import Found, cases_of, examples, stem
@@ -35,6 +35,8 @@ REGIONS: dict[str, int | list[int]] = {
 ENHANCING_IS_4 = LabelScheme({0: 0, 2: 1, 1: 2, 4: 3}, REGIONS, (1, 2, 3))
 ENHANCING_IS_3 = LabelScheme({0: 0, 2: 1, 1: 2, 3: 3}, REGIONS, (1, 2, 3))
 WITH_CAVITY = LabelScheme({0: 0, 2: 1, 1: 2, 3: 3, 4: 4}, {**REGIONS, "resection cavity": [4]}, (1, 2, 3, 4))
+
+PEDIATRIC = replace(ENHANCING_IS_3, of_others={4: "the pediatric release of 2024, whose edema is 4"})
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class BratsYear:
         return re.fullmatch(rf"(?P<case>(?P<subject>{self.subject}){self.scan})[_-](?P<part>{parts})", name)
 
 
-def _since_2023(challenge: str) -> BratsYear:
-    return BratsYear(f"BraTS2023-{challenge}", rf"BraTS-{challenge}-\d+", r"-0\d\d", SINCE_2023, ENHANCING_IS_3)
+def _since_2023(challenge: str, scheme: LabelScheme = ENHANCING_IS_3) -> BratsYear:
+    return BratsYear(f"BraTS2023-{challenge}", rf"BraTS-{challenge}-\d+", r"-0\d\d", SINCE_2023, scheme)
 
 
 YEARS: dict[str, BratsYear] = {
@@ -75,7 +77,7 @@ YEARS: dict[str, BratsYear] = {
     "brats2023-ssa": _since_2023("SSA"),
     "brats2023-men": _since_2023("MEN"),
     "brats2023-met": _since_2023("MET"),
-    "brats2023-ped": _since_2023("PED"),
+    "brats2023-ped": _since_2023("PED", PEDIATRIC),
     "brats2024-gli": BratsYear("BraTS2024-GLI", r"BraTS-GLI-\d+", r"-\d{3}", SINCE_2023, WITH_CAVITY),
     "fets2022": BratsYear("FeTS2022", r"FeTS2022_\d+", "", UNTIL_2022, ENHANCING_IS_4),
 }

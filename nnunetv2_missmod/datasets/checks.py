@@ -20,6 +20,10 @@ from nnunetv2_missmod.datasets.volumes import (
 )
 
 
+class OtherReleaseError(ValueError):
+    """The labels of one case tell that those of all cases mean something else."""
+
+
 @dataclass(frozen=True)
 class CheckedCase:
     """What was found in the files of a case.
@@ -44,10 +48,16 @@ class CheckedCase:
 
 
 def check_case(case: SourceCase, scheme: LabelScheme) -> CheckedCase:
-    """Read every file of a case and compare them with one another and with the scheme of the labels."""
+    """Read every file of a case and compare them with one another and with the scheme of the labels.
+
+    Raises:
+        OtherReleaseError: the label file has a value of another release's scheme.
+    """
     try:
         checked = _with_present_images(case)
         return _with_label(checked, scheme) if case.label else checked
+    except OtherReleaseError:
+        raise
     except ValueError as error:
         return CheckedCase(case, refused=str(error))
 
@@ -101,6 +111,12 @@ def _with_label(checked: CheckedCase, scheme: LabelScheme) -> CheckedCase:
     _check_geometry(geometry, file, checked.geometry, next(iter(checked.case.images.values())).file)
     voxels = read_voxels(file)
     values = whole_values(voxels, file)
+    if others := sorted(values & scheme.of_others.keys()):
+        raise OtherReleaseError(
+            f"Expected the values {sorted(scheme.from_source)} in {file}, got {others[0]}, as in "
+            f"{scheme.of_others[others[0]]}: the values of all its cases mean something else. Give another --layout; "
+            "--layout pattern takes any values."
+        )
     if unknown := unknown_values(values, set(scheme.from_source), file):
         raise ValueError(f"{unknown}: correct the labels, or the scheme if these values have a meaning")
     new_label = {value: scheme.from_source[value] for value in values}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -47,11 +47,14 @@ class LabelScheme:
         from_source: the converted label of each value that may occur in the source's files.
         labels: of dataset.json, in its form: names to a label or, for regions, to several; background first.
         regions_class_order: of dataset.json; empty without regions.
+        of_others: values that the labels of another release would have, and which release: one of them in one case
+            means that the values of every case mean something else.
     """
 
     from_source: Mapping[int, int]
     labels: Mapping[str, int | list[int]]
     regions_class_order: tuple[int, ...] = ()
+    of_others: Mapping[int, str] = field(default_factory=dict)
 
     def to_source(self) -> dict[int, int]:
         """The value of each label in the source's files; of several that are one label, the first."""

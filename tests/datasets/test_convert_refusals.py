@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from small_cohort import SHAPE, label_map, save, source_of, volume, write_case
 
 from nnunetv2_missmod.datasets import convert as convert_module
+from nnunetv2_missmod.datasets.brats import YEARS
 from nnunetv2_missmod.datasets.convert import ConversionSettings, convert
 from nnunetv2_missmod.datasets.source import ImageFile, SourceCase
 
@@ -222,6 +223,14 @@ def test_an_id_that_is_taken_by_another_name_where_nnunet_preprocesses(tmp_path,
 def test_no_sound_case(tmp_path, archive):
     cases = write_case(archive, "a", values=(9,)), write_case(archive, "b", values=(8,))
     nothing_written(tmp_path, r"got none of 2\. a: .*got 9.*; b: ", *cases)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_labels_of_another_release_than_the_layout_s(tmp_path, archive, processes):
+    settings = ConversionSettings(processes=processes)
+    cases = write_case(archive, "a", values=(1, 2, 3)), write_case(archive, "b", values=(1, 4))
+    scheme = YEARS["brats2023-ped"].scheme
+    nothing_written(tmp_path, r"got 4, as in the pediatric release of 2024", *cases, settings=settings, scheme=scheme)
 
 
 def test_no_complete_case(tmp_path, archive):
