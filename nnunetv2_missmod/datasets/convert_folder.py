@@ -53,8 +53,7 @@ def convert_folder(
     Args:
         folder: with the files of a layout.
         dataset_id: 1 to 999.
-        layout: one of ``LAYOUTS``.
-        pattern: for ``--layout pattern`` alone.
+        layout, pattern: as in ``read_source``.
         settings: how.
         split_files: published splits; by subject without them.
 
@@ -62,8 +61,7 @@ def convert_folder(
         How many cases were refused.
 
     Raises:
-        ValueError: the folder, the id, the splits or the settings cannot be used. Nothing is written then, unless it
-            is the refused cases that leave a fold empty.
+        ValueError: something cannot be used; nothing is written then, unless refused cases leave a fold empty.
     """
     folders, folder = NnunetFolders.from_environment(), folder.absolute()
     source = read_source(folder, layout, pattern)
@@ -72,8 +70,8 @@ def convert_folder(
         _check_splits(split_files, source, folders)
     if in_place:
         _check_in_place(settings, split_files, folders, folder)
-        added, reports = fill(source, folder, description_of(folder)["file_ending"], settings.processes)
-        dataset = folder
+        ending = description_of(folder)["file_ending"]
+        dataset, (added, reports) = folder, fill(source, folder, ending, settings.processes)
     else:
         dataset, reports = _convert(source, dataset_id, settings, folders)
     print_summary(reports, source.modalities)
