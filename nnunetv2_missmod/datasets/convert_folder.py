@@ -51,9 +51,8 @@ def convert_folder(
     """Convert a folder, or add the missing files where it is that very dataset; print what became of its cases.
 
     Args:
-        folder: with the files of a layout.
+        folder, layout, pattern: as in ``read_source``.
         dataset_id: 1 to 999.
-        layout, pattern: as in ``read_source``.
         settings: how.
         split_files: published splits; by subject without them.
 
@@ -70,8 +69,8 @@ def convert_folder(
         _check_splits(split_files, source, folders)
     if in_place:
         _check_in_place(settings, split_files, folders, folder)
-        ending = description_of(folder)["file_ending"]
-        dataset, (added, reports) = folder, fill(source, folder, ending, settings.processes)
+        dataset = folder
+        added, reports = fill(source, folder, description_of(folder)["file_ending"], settings.processes)
     else:
         dataset, reports = _convert(source, dataset_id, settings, folders)
     print_summary(reports, source.modalities)
