@@ -71,7 +71,7 @@ def assert_same_but_for_ties(mask, expected):
     assert np.count_nonzero(mask != expected) <= 1e-5 * mask.size
 
 
-def test_every_subset_has_the_mask_that_nnunet_predicts_with_the_other_files_missing(trained):
+def test_the_masks_of_both_commands_are_the_same(trained):
     nnunets = masks(trained.folder / "out")  # phantom_010 has FLAIR and T1c, phantom_011 T1
     assert_same_but_for_ties(masks(trained.folder / "masks")["phantom_010.nii.gz"], nnunets["phantom_010.nii.gz"])
     assert_same_but_for_ties(masks(trained.folder / "masks")["phantom_011.nii.gz"], nnunets["phantom_011.nii.gz"])
@@ -80,7 +80,10 @@ def test_every_subset_has_the_mask_that_nnunet_predicts_with_the_other_files_mis
         "phantom_010,available,phantom_010.nii.gz,FLAIR+T1c",
         "phantom_011,available,phantom_011.nii.gz,T1",
     ]
-    predictions = trained.folder / "scores" / "dcseg" / "predictions"
+
+
+def test_every_subset_has_the_mask_that_nnunet_predicts_with_the_other_files_missing(trained, inputs):
+    nnunets, predictions = masks(inputs), trained.folder / "scores" / "dcseg" / "predictions"
     assert_same_but_for_ties(masks(predictions / "FLAIR+T1c")["phantom_010.nii.gz"], nnunets["phantom_010.nii.gz"])
     assert_same_but_for_ties(masks(predictions / "T1")["phantom_011.nii.gz"], nnunets["phantom_011.nii.gz"])
 
