@@ -109,7 +109,7 @@ def main() -> None:
     for seed in arguments.seeds:  # seed by seed: an early end leaves a table of fewer seeds
         for name in names:
             bench.train_and_score(name, runs[name], seed)
-            print_tables(bench, names, arguments.seeds)
+        print_tables(bench, names, arguments.seeds)
 
 
 class Bench:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,11 @@ from typing import Any
 from nnunetv2_missmod.datasets.checks import orientation_of
 from nnunetv2_missmod.datasets.conversion_report import CaseReport, write_table
 from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.datasets.raw_folder import free_folder
 from nnunetv2_missmod.datasets.source import Source
 from nnunetv2_missmod.datasets.writing import Target, convert_case
 
 PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
-LARGEST_ID = 999
 
 
 @dataclass(frozen=True)
@@ -79,26 +78,6 @@ def convert(
         write_table(reports, target.folder)
         target.folder.rename(folder)
     return folder, reports
-
-
-def free_folder(raw: Path, dataset_id: int, name: str, other_folders: Sequence[Path] = ()) -> Path:
-    """Name the dataset's folder.
-
-    Raises:
-        ValueError: the id or the name cannot be used, or the id is taken.
-    """
-    if not 1 <= dataset_id <= LARGEST_ID:
-        raise ValueError(f"Expected a dataset id from 1 to {LARGEST_ID}, got {dataset_id}: choose another -d.")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
-        raise ValueError(f"Expected a name of letters, digits, _, . and -, got {name!r}: give one with --name.")
-    folder = raw / f"Dataset{dataset_id:03d}_{name}"
-    for where in (raw, *other_folders):
-        for taken in sorted(where.glob(f"Dataset{dataset_id:03d}_*")):
-            if where == raw or taken.name != folder.name:
-                raise ValueError(
-                    f"Expected dataset id {dataset_id} to be free, found {taken}: choose another -d, or remove it."
-                )
-    return folder
 
 
 def check_cohort(reports: Sequence[CaseReport], modalities: Sequence[str]) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_missmod.datasets.conversion_report import INCOMPLETE, REFUSED, CaseReport, print_summary
-from nnunetv2_missmod.datasets.convert import ConversionSettings, convert, free_folder, write_json
+from nnunetv2_missmod.datasets.convert import ConversionSettings, convert, write_json
 from nnunetv2_missmod.datasets.described import description_of
 from nnunetv2_missmod.datasets.fill import fill
 from nnunetv2_missmod.datasets.layouts import read_source
 from nnunetv2_missmod.datasets.pattern import PatternLayout
+from nnunetv2_missmod.datasets.raw_folder import free_folder
 from nnunetv2_missmod.datasets.source import Source
 from nnunetv2_missmod.datasets.splits import read_splits, subject_splits
 

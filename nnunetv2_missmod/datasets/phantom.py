@@ -26,6 +26,7 @@ from nnunetv2_missmod.datasets.phantom_anatomy import (
     draw_anatomy,
 )
 from nnunetv2_missmod.datasets.phantom_imaging import CONTRASTS, GENERATED, acquire, contrast_of
+from nnunetv2_missmod.datasets.raw_folder import free_folder
 
 FEWER_THAN_FOUR = {2: ("FLAIR", "T1c"), 3: ("FLAIR", "T1c", "T2")}
 SMALLEST_AXIS = 32  # voxels; below it the enhancing rim is thinner than one voxel
@@ -91,9 +92,9 @@ def write_phantom_dataset(
         ValueError: an argument is out of its range or the dataset id is taken; nothing is written then.
     """
     modalities = modality_names(num_modalities)
-    _check_cohort(dataset_id, num_training, num_test, spacing, incomplete, seed)
+    _check_cohort(num_training, num_test, spacing, incomplete, seed)
     _check_shape(shape)
-    folder = _free_folder(raw, dataset_id, name)
+    folder = free_folder(Path(raw), dataset_id, name)
     for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / part).mkdir(parents=True)
     absent = _absent_channels(seed, num_training, num_modalities, incomplete)
@@ -114,13 +115,6 @@ def _absent_channels(seed: int, num_training: int, num_modalities: int, incomple
     lots = np.argsort([rng.random() for rng in rngs])[: round(incomplete * num_training)]
     counts = {n: int(rngs[n].integers(1, num_modalities)) for n in lots.tolist()}
     return {n: rngs[n].choice(num_modalities, count, replace=False).tolist() for n, count in counts.items()}
-
-
-def _free_folder(raw: Path, dataset_id: int, name: str) -> Path:
-    """The folder to write to; ValueError if its id is taken, as nnU-Net refuses one id with two names."""
-    for taken in Path(raw).glob(f"Dataset{dataset_id:03d}_*"):
-        raise ValueError(f"Expected dataset id {dataset_id} to be free, found {taken}: choose another id or remove it.")
-    return Path(raw) / f"Dataset{dataset_id:03d}_{name}"
 
 
 def _write_volume(path: Path, volume: NDArray[np.float32] | NDArray[np.uint8], spacing: Sequence[float]) -> None:
@@ -144,11 +138,8 @@ def _check_shape(shape: Sequence[int]) -> None:
         raise ValueError(f"Expected three axes of at least {SMALLEST_AXIS} voxels, got {tuple(shape)}: enlarge it.")
 
 
-def _check_cohort(
-    dataset_id: int, num_training: int, num_test: int, spacing: Sequence[float], incomplete: float, seed: int
-) -> None:
+def _check_cohort(num_training: int, num_test: int, spacing: Sequence[float], incomplete: float, seed: int) -> None:
     for holds, expected, got in (
-        (1 <= dataset_id <= 999, "a dataset id from 1 to 999", dataset_id),
         (num_training >= 1, "at least 1 training case", num_training),
         (num_test >= 1, "at least 1 test case", num_test),
         (len(spacing) == 3 and min(spacing) > 0, "three positive spacings in mm", spacing),

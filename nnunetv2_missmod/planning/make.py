@@ -143,8 +143,13 @@ def configurations_of(
         raise ValueError(f"Expected configurations of {request.plans}, got {unknown}. It has {', '.join(known)}.")
     if request.configurations or request.setting != "paper":
         return list(request.configurations or known)
-    axes = len(load_fragment(paper_files([stage.__name__ for stage in stages])[0])["patch_size"])
+    axes = len(load_fragment(papers_of(stages)[0])["patch_size"])
     return [name for name in known if len(configuration_of(dataset.plans, name)["patch_size"]) == axes] or list(known)
+
+
+def papers_of(stages: Sequence[type[MissingModalityTrainer]]) -> list[Path]:
+    """Find the fragments of the stages' papers."""
+    return paper_files([stage.__name__ for stage in stages])
 
 
 def plan_configuration(
@@ -158,7 +163,7 @@ def plan_configuration(
     own = load_fragment(request.merge) if request.merge else {}
     plans_name, note = dataset.plans["plans_name"], ""
     if request.setting == "paper":
-        files = paper_files([stage.__name__ for stage in stages])
+        files = papers_of(stages)
         plans, note = merge_paper(dataset.plans, name, files, plans_name)
     else:
         settings = {key: value for key, value in own.items() if key not in FITTED}
@@ -217,11 +222,11 @@ def report(
     for showing in showings:
         print_showing(showing)
     if request.setting == "paper":
-        files = paper_files([stage.__name__ for stage in stages])
+        files = papers_of(stages)
         print_numbers([number for paper in files for number in paper_numbers(paper)])
     for line in said:
         print(line)
-    configurations = list(dict.fromkeys(showing.title.split(", ")[1] for showing in showings))
+    configurations = list(dict.fromkeys(showing.configuration for showing in showings))
     print(f"Written: {file}. Nothing needs to be preprocessed again. Train on it, for instance:")
     for stage in stages:
         preferred = "3d_fullres" if "3d_fullres" in configurations else configurations[0]

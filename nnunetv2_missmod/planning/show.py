@@ -34,18 +34,24 @@ class Showing:
     """What is shown of one trainer on one configuration.
 
     Attributes:
-        title: trainer and configuration.
+        trainer, configuration: their names.
         network: rows of names and values: the network and what a step needs.
         training: likewise, the schedule and the loss.
         settings: rows of name, value and where it is from.
         memory: bytes of a GPU that training needs.
     """
 
-    title: str
+    trainer: str
+    configuration: str
     network: dict[str, str]
     training: dict[str, str]
     settings: list[tuple[str, str, str]]
     memory: float
+
+    @property
+    def title(self) -> str:
+        """Trainer and configuration."""
+        return f"{self.trainer}, {self.configuration}"
 
 
 def look_at(
@@ -63,7 +69,8 @@ def look_at(
     block = plan_block(PlansManager(dataset.plans).get_configuration(configuration))
     training, settings = training_of(rehearsal), settings_of(rehearsal, block)
     return Showing(
-        f"{stage.__name__}, {configuration}",
+        stage.__name__,
+        configuration,
         network_of(rehearsal, memory, "measured" if is_measured else "estimated"),
         training,
         settings,

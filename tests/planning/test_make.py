@@ -44,7 +44,7 @@ def by_formula(monkeypatch):
         return 20_000 * factor * math.prod(configuration["patch_size"]) * configuration["batch_size"]
 
     def look_at(stage, dataset, name, step_memory):
-        return Showing(f"{stage.__name__}, {name}", {}, {}, [], step_memory(stage, dataset.plans, name, dataset.json))
+        return Showing(stage.__name__, name, {}, {}, [], step_memory(stage, dataset.plans, name, dataset.json))
 
     monkeypatch.setattr(make, "step_memory_on", lambda device: memory)
     monkeypatch.setattr(make, "look_at", look_at)
