@@ -13,19 +13,13 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
-from benchmarks.step import (
-    FEATURES,
-    MODALITIES,
-    build,
-    in_own_process,
-    plans_for,
-    resident,
-    trainer_class_of,
-    version_of,
-)
+import torch
+
+from benchmarks.cost import forget_peak, in_own_process, memory_now, peak
+from benchmarks.models import FEATURES, MODALITIES, Setting, build, plans_for, trainer_class_of
 
 
 def main() -> None:
@@ -40,7 +34,7 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(measure_and_estimate(arguments.only, arguments.features)))
         return
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version_of('torch')}\n")
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version('torch')}\n")
     print("| trainer | estimated, GB | measured, GB | error |\n|---|---|---|---|")
     command = [sys.executable, "-m", "benchmarks.footprint", "--features", *map(str, arguments.features), "--only"]
     for name in arguments.trainers:
@@ -52,20 +46,21 @@ def main() -> None:
 def measure_and_estimate(name: str, features: Sequence[int]) -> dict[str, Any]:
     """Take two steps for real, then rehearse them."""
     trainer_class = trainer_class_of(name)
-    before = resident("VmRSS")
-    trainer, batch = build(trainer_class, features)
+    setting, device = Setting(features), torch.device("cpu")
+    before = memory_now(device)
+    trainer, batch = build(trainer_class, setting)
     trainer.network.train()
     trainer.train_step(batch)
     trainer.seed_costliest_step(batch["keys"])
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of building and of the first step
+    forget_peak(device)  # of building and of the first step
     trainer.train_step(batch)
-    measured = resident("VmHWM") - before
+    measured = peak(device) - before
 
     from small_plans import CONFIGURATION, small_dataset_json  # noqa: PLC0415
 
     from nnunetv2_missmod.planning.rehearsal import rehearse  # noqa: PLC0415, after the measurement
 
-    plans, dataset = plans_for(trainer_class, features), small_dataset_json(MODALITIES, True)
+    plans, dataset = plans_for(trainer_class, setting), small_dataset_json(MODALITIES, True)
     estimated = rehearse(trainer_class, plans, CONFIGURATION, dataset, mixed_precision=False).memory
     return {"estimated": estimated, "measured": measured}
 

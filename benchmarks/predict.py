@@ -4,6 +4,7 @@ A case of 240 x 240 x 155 voxels and four modalities, 1 mm, a brain of 158 x 132
 overlapping regions, six levels of 32 to 320 features, random weights, without mirroring. Whole processes are counted:
 start, reading, preprocessing, prediction, export and their worker processes, in CPU time and on the clock. What a run
 of nnUNetv2_predict costs does not depend on which files are there, so that a few stand for all 15 (``--runs``).
+``--half`` halves every length, of the case and the patch (five levels).
 """
 
 from __future__ import annotations
@@ -21,12 +22,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.step import MODALITIES, trainer_class_of
+from benchmarks.models import MODALITIES, trainer_class_of
 from nnunetv2_missmod.doors import find_command, with_doors
 
-SHAPE, BRAIN = (155, 240, 240), (146, 176, 146)  # z, y, x; the brain fills nine tenths of its box
-PATCH, FEATURES = 128, (32, 64, 128, 256, 320, 320)
 STANDING_FOR_ALL = ("0", "12", "0123")  # the channels of some of the 15 runs
+
+
+class Job(NamedTuple):
+    """A case of one size, and the plan to predict it with."""
+
+    shape: tuple[int, int, int]  # z, y, x
+    brain: tuple[int, int, int]
+    patch: int
+    features: tuple[int, ...]
+
+
+WHOLE = Job((155, 240, 240), (146, 176, 146), 128, (32, 64, 128, 256, 320, 320))
+HALF = Job((78, 120, 120), (73, 88, 73), 64, (32, 64, 128, 256, 320))
 
 
 class Cost(NamedTuple):
@@ -41,14 +53,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainers", nargs="+", default=["DCSegTrainer", "CCSDTrainer", "M3AETrainer"])
     parser.add_argument("--runs", nargs="+", default=STANDING_FOR_ALL, help="channels of the runs of nnUNetv2_predict")
-    parser.add_argument("--features", type=int, nargs="+", default=FEATURES)
+    parser.add_argument("--features", type=int, nargs="+", help="of the plan's levels (default: 32 to 320)")
+    parser.add_argument("--half", action="store_true", help="a case and a patch of half the size")
     parser.add_argument("-device", default="cpu")
     arguments = parser.parse_args()
+    job = HALF if arguments.half else WHOLE
+    if arguments.features:
+        job = job._replace(features=tuple(arguments.features))
     print("| trainer | one run, CPU-s (s) | missmod predict --subsets all, CPU-s (s) | against 15 runs, CPU (clock) |")
     print("|---|---|---|---|")
     for name in arguments.trainers:
         with tempfile.TemporaryDirectory() as folder:
-            environment = prepare(Path(folder), name, arguments.features)
+            environment = prepare(Path(folder), name, job)
             model = ["-d", "501", "-c", "3d_fullres", "-tr", name, "-p", "smallPlans", "-f", "0", "--disable_tta"]
             model += ["-device", arguments.device, "-i"]
             runs = [run(["nnUNetv2_predict", *model, f"{folder}/{c}", "-o", f"{folder}/o{c}"], environment)
@@ -62,7 +78,7 @@ def main() -> None:
         )
 
 
-def prepare(folder: Path, name: str, features: list[int]) -> dict[str, str]:
+def prepare(folder: Path, name: str, job: Job) -> dict[str, str]:
     """Write a model with random weights, and the case once for every set of channels; give the environment."""
     trainer_class = trainer_class_of(name)
     import pytest  # noqa: PLC0415
@@ -70,7 +86,7 @@ def prepare(folder: Path, name: str, features: list[int]) -> dict[str, str]:
     from small_plans import small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
 
     dataset_json = small_dataset_json(MODALITIES, True)
-    plans = small_plans(MODALITIES, patch=[PATCH] * 3, features=features, **whole_step(trainer_class))
+    plans = small_plans(MODALITIES, patch=[job.patch] * 3, features=job.features, **whole_step(trainer_class))
     with pytest.MonkeyPatch.context() as patch:
         trainer = small_trainer(trainer_class, plans, dataset_json, folder, patch)
     model = folder / "nnUNet_results" / plans["dataset_name"] / f"{name}__smallPlans__3d_fullres"
@@ -78,8 +94,9 @@ def prepare(folder: Path, name: str, features: list[int]) -> dict[str, str]:
     trainer.save_checkpoint(str(model / "fold_0" / "checkpoint_final.pth"))
     (model / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
     (model / "dataset.json").write_text(json.dumps(dataset_json))
-    images = np.zeros((MODALITIES, *SHAPE), dtype=np.float32)
-    images[(slice(None), *(slice(4, 4 + size) for size in BRAIN))] = small_images(MODALITIES, BRAIN)
+    images = np.zeros((MODALITIES, *job.shape), dtype=np.float32)
+    inside = (slice(None), *(slice(4, 4 + size) for size in job.brain))
+    images[inside] = small_images(MODALITIES, job.brain)
     for channel, image in enumerate(images):
         write_image(folder / "0123" / f"case_000{channel}.nii.gz", image, spacing=(1.0, 1.0, 1.0))
     for channels in ("".join(str(c) for c in range(4) if number >> c & 1) for number in range(1, 15)):

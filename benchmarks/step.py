@@ -1,32 +1,36 @@
-"""Cost of one training step of every door against a stock nnU-Net step: ``python -m benchmarks.step``.
+"""Cost of a training step and of a prediction, every door against stock nnU-Net: ``python -m benchmarks.step``.
 
-Patch 64^3, batch 2, four modalities, three overlapping regions, the five levels that nnU-Net plans for this patch,
-features 32 to 320, on the CPU. Each trainer runs in a process of its own, one after the other, in two rounds. CPU time
-is the mean over the steps (those of CCSD differ: each decodes as many subsets as there are of the size it drew), of the
-quicker round (a machine is never quicker than it is, only busier); peak memory is the largest resident set beyond that
-of the process before it built the network: weights, gradients, optimizer and activations.
+Four modalities, three overlapping regions, patch 64^3, batch 2, the five levels that nnU-Net plans for this patch,
+features 32 to 320, float32 on the CPU; ``-device cuda --patch 128 --features 32 64 128 256 320 320 --compile`` for a
+GPU, with mixed precision. A prediction is one forward pass of one patch with all modalities, without mirroring.
+
+Each measurement has a process of its own, one after the other, in two rounds. Time is the mean over the calls (CCSD's
+steps differ: each decodes as many subsets as there are of the size it drew), of the quicker round (a machine is never
+quicker than it is, only busier). Peak memory is, on the CPU, the largest resident set beyond that of the process before
+it built the network: weights, gradients, optimizer and activations; on CUDA, what PyTorch has reserved.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import platform
 import re
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
-STOCK = "nnUNetTrainer"
-TYPICAL_DRAWS = 0  # CCSD's seed: its eight steps after the first decode 5.0 subsets on average, in the long run 4.9
-PATCH, BATCH, FEATURES, MODALITIES = 64, 2, (32, 64, 128, 256, 320), 4
+import torch
+from torch import nn
+
+from benchmarks.cost import cost_of, in_own_process, memory_now
+from benchmarks.models import FEATURES, STOCK, Setting, build, trainer_class_of
+from nnunetv2_missmod.doors import PRETRAINING, door_names
+
+GPUS = (11, 24, 80)  # GB
+CUDA_CONTEXT = 0.6  # GB beyond what PyTorch reserves
+JOBS = ("step", "prediction")
 
 
 def main() -> None:
@@ -35,98 +39,92 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--features", type=int, nargs="+", default=FEATURES, help="of the plan's levels")
-    parser.add_argument("--only", help="measure this trainer alone, in this process, and print JSON")
+    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("-device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
+    parser.add_argument("--trainers", nargs="+", default=door_names())
+    parser.add_argument("--only", nargs=2, help="measure this trainer's JOB in this process, and print JSON")
     arguments = parser.parse_args()
+    setting = Setting(arguments.features, arguments.patch, arguments.batch, arguments.device, arguments.compile)
     if arguments.only:
-        print(json.dumps(measure(arguments.only, arguments.steps, arguments.features)))
+        print(json.dumps(measure(*arguments.only, setting, arguments.steps)))
         return
-    from nnunetv2_missmod.doors import door_names  # noqa: PLC0415, the measuring processes start without it
-
-    command = [sys.executable, "-m", "benchmarks.step", "--steps", str(arguments.steps)]
-    command += ["--features", *map(str, arguments.features), "--only"]
-    names = (STOCK, *door_names())
-    rounds = [{name: in_own_process([*command, name]) for name in names} for _ in range(arguments.rounds)]
-    print_table({name: min((results[name] for results in rounds), key=lambda r: r["cpu"]) for name in names})
-
-
-def in_own_process(command: list[str]) -> dict[str, Any]:
-    """Measure in a new process."""
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    measured: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return measured
+    results = {
+        name: {job: quickest(name, job, arguments.rounds) for job in JOBS if not is_idle(name, job)}
+        for name in (STOCK, *arguments.trainers)
+    }
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version('torch')}\n")
+    print_table(results, on_gpu=setting.device == "cuda")
+    print_shares(results)
 
 
-def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """Print absolute figures and ratios to stock, and where each network's multiplications are."""
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version_of('torch')}\n")
-    print("| trainer | CPU-s per step | ratio | peak memory, GB | ratio | parameters, M |\n|---|---|---|---|---|---|")
-    stock = results[STOCK]
-    for name, r in results.items():
-        cpu, memory = r["cpu"] / stock["cpu"], r["memory"] / stock["memory"]
-        row = f"{r['cpu']:.1f} | {cpu:.2f} | {r['memory'] / 1e9:.2f} | {memory:.2f} | {r['parameters'] / 1e6:.1f}"
-        print(f"| {name} | {row} |")
-    for name, r in results.items():
-        total = sum(r["flops"].values())
-        shares = ", ".join(f"{part} {100 * f / total:.0f} %" for part, f in r["flops"].items() if f > 0.005 * total)
-        print(f"\n{name}: {total / 2e9:.0f} GMAC forward in training: {shares}.")
+def is_idle(name: str, job: str) -> bool:
+    """Whether a trainer has no such job: a pretraining predicts nothing."""
+    return job == "prediction" and name.endswith(PRETRAINING)
 
 
-def trainer_class_of(name: str) -> Any:
-    """Import a trainer, and all that building one needs, so that what is measured later is not the imports."""
-    import pytest  # noqa: F401, PLC0415
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import small_plans  # noqa: F401, PLC0415
-
-    module = "nnunetv2.training.nnUNetTrainer" if name == STOCK else "nnunetv2_missmod.trainers"
-    return getattr(importlib.import_module(f"{module}.{name}"), name)
+def quickest(name: str, job: str, rounds: int) -> dict[str, Any]:
+    """Measure in as many processes as there are rounds; the quicker one counts."""
+    command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], "--only", name, job]
+    return min((in_own_process(command) for _ in range(rounds)), key=lambda result: result["seconds"])
 
 
-def build(trainer_class: Any, features: Sequence[int] = FEATURES) -> tuple[Any, dict[str, Any]]:
-    """Build a trainer whose every step is a whole one, and a random batch for it."""
-    import pytest  # noqa: PLC0415
-    from small_plans import random_batch, small_dataset_json, small_trainer  # noqa: PLC0415
-
-    plans = plans_for(trainer_class, features)
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        trainer = small_trainer(trainer_class, plans, small_dataset_json(MODALITIES, True), Path(folder), patch)
-    if hasattr(trainer, "host_generator"):
-        trainer.host_generator.manual_seed(TYPICAL_DRAWS)
-    return trainer, random_batch(trainer)
-
-
-def plans_for(trainer_class: Any, features: Sequence[int] = FEATURES) -> dict[str, Any]:
-    """Make the plan."""
-    from small_plans import small_plans, whole_step  # noqa: PLC0415
-
-    plans: dict[str, Any] = small_plans(
-        MODALITIES, patch=[PATCH] * 3, batch_size=BATCH, features=features, **whole_step(trainer_class)
-    )
-    return plans
-
-
-def measure(name: str, steps: int, features: Sequence[int]) -> dict[str, Any]:
-    """Train a few steps of one trainer on random batches."""
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
-
+def measure(name: str, job: str, setting: Setting, steps: int) -> dict[str, Any]:
+    """Measure the training steps of one trainer on a random batch, or its predictions."""
     trainer_class = trainer_class_of(name)
-    before = resident("VmRSS")
-    trainer, batch = build(trainer_class, features)
-    trainer.network.train()
-    trainer.train_step(batch)
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of building and of the first step
-    times = []
-    for _ in range(steps):
-        start = time.process_time()
-        trainer.train_step(batch)
-        times.append(time.process_time() - start)
-    peak = resident("VmHWM")
+    device = torch.device(setting.device)
+    before = memory_now(device)
+    trainer, batch = build(trainer_class, setting)
+    run = training_step(trainer, batch) if job == "step" else prediction(trainer, batch["data"][:1].to(device))
+    cost = cost_of(run, steps, device, before)._asdict()
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415, not part of what is measured
+
     with FlopCounterMode(display=False) as counter:
-        trainer.network(batch["data"])
+        run()
     counts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
-    flops = {child: flops_of(child, counts) for child, _ in trainer.network.named_children()}
-    parameters = sum(p.numel() for p in trainer.network.parameters())
-    return {"cpu": statistics.mean(times), "memory": peak - before, "parameters": parameters, "flops": flops}
+    parts = {child: flops_of(child, counts) for child, _ in trainer.network.named_children()}
+    parameters = learned(trainer) if job == "step" else used(trainer.network, run)
+    return {**cost, "macs": counts["Global"] / 2, "parts": parts, "parameters": parameters}
+
+
+def training_step(trainer: Any, batch: dict[str, Any]) -> Any:
+    """Give the whole step: forward, loss, backward, optimizer."""
+    trainer.network.train()
+    return lambda: trainer.train_step(batch)
+
+
+def prediction(trainer: Any, images: torch.Tensor) -> Any:
+    """Give the forward pass that nnU-Net's predictor runs on one patch."""
+    trainer.set_deep_supervision_enabled(False)
+    network = trainer.network.eval()
+
+    def predict() -> None:
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=images.device.type == "cuda"):
+            network(images)
+
+    return predict
+
+
+def learned(trainer: Any) -> int:
+    """Count the parameters that training holds, those of teachers and discriminators too."""
+    holders = [getattr(value, "network", value) for value in vars(trainer).values()]
+    modules = [holder for holder in holders if isinstance(holder, nn.Module)]
+    return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
+
+
+def used(network: nn.Module, run: Any) -> int:
+    """Count the parameters of the modules that a call runs."""
+    seen: dict[int, int] = {}
+
+    def remember(module: nn.Module, _: object) -> None:
+        seen.update({id(p): p.numel() for p in module.parameters(recurse=False)})
+
+    hooks = [module.register_forward_pre_hook(remember) for module in network.modules()]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return sum(seen.values())
 
 
 def flops_of(child: str, counts: dict[str, int]) -> int:
@@ -136,18 +134,33 @@ def flops_of(child: str, counts: dict[str, int]) -> int:
     return max(whole) if whole else sum(pieces)
 
 
-def resident(field: str) -> int:
-    """Bytes of VmRSS or VmHWM of this process (Linux)."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
+def print_table(results: dict[str, dict[str, dict[str, Any]]], on_gpu: bool) -> None:
+    """Print ratios to stock and absolute figures: a row for each trainer's step, then one for its predictions."""
+    columns = ["time", "memory", "GMAC", "s", "CPU-s", "GB", "GMAC", "parameters, M", *(["fits, GB"] if on_gpu else [])]
+    print("| trainer | of a | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 2) + "|")
+    for job in JOBS:
+        stock = results[STOCK][job]
+        for name, r in ((name, of_trainer[job]) for name, of_trainer in results.items() if job in of_trainer):
+            # Under a changing load the CPU's time says more than the clock; a GPU's work is on the clock alone.
+            ratios = [f"{r[key] / stock[key]:.2f}" for key in ("seconds" if on_gpu else "cpu", "memory", "macs")]
+            values = [f"{r['seconds']:.3g}", f"{r['cpu']:.3g}", f"{r['memory'] / 1e9:.2f}", f"{r['macs'] / 1e9:.0f}"]
+            fits = [smallest_gpu(r["memory"])] if on_gpu else []
+            print("|", " | ".join([name, job, *ratios, *values, f"{r['parameters'] / 1e6:.1f}", *fits]), "|")
 
 
-def version_of(package: str) -> str:
-    """Version of an installed package."""
-    from importlib.metadata import version  # noqa: PLC0415
+def smallest_gpu(memory: int) -> str:
+    """Name the smallest GPU that the job fits."""
+    fitting = [size for size in GPUS if memory / 1e9 + CUDA_CONTEXT <= size]
+    return str(fitting[0]) if fitting else f"more than {GPUS[-1]}"
 
-    return version(package)
+
+def print_shares(results: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Print where the multiplications of each network's steps are."""
+    for name, of_trainer in results.items():
+        parts = of_trainer["step"]["parts"]
+        total = sum(parts.values()) or 1
+        shares = ", ".join(f"{part} {100 * f / total:.0f} %" for part, f in parts.items() if f > 0.005 * total)
+        print(f"\n{name}, step: {shares}.")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.step import MODALITIES, build, trainer_class_of
+from benchmarks.models import MODALITIES, Setting, build, trainer_class_of
 from nnunetv2_missmod.doors import PRETRAINING, door_names
 from nnunetv2_missmod.modalities import all_subsets
 
@@ -26,7 +26,7 @@ def main() -> None:
     print("| trainer | forward, CPU-s | all subsets, CPU-s | ratio |\n|---|---|---|---|")
     subsets = all_subsets(MODALITIES)
     for name in (door for door in door_names() if not door.endswith(PRETRAINING)):
-        trainer, batch = build(trainer_class_of(name), FEATURES)
+        trainer, batch = build(trainer_class_of(name), Setting(FEATURES))
         trainer.set_deep_supervision_enabled(False)
         network, images = trainer.network.eval(), batch["data"][:1]
         with torch.no_grad():

@@ -9,6 +9,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 CONFIGURATION = "3d_fullres"
+CPU = torch.device("cpu")
 LABELS = {"background": 0, "edema": 1, "tumor": 2}
 SMALL_NETWORK = {"embed_dim": 16, "num_layers": 4, "num_heads": 2, "feedforward_dim": 24}  # where a network has them
 WHOLE_STEP = {"pretrained": False, "warm_up_fraction": 0.0}  # no checkpoint to look for, every term from the start
@@ -103,7 +104,7 @@ def with_small_network(trainer_class, plans):
     return plans
 
 
-def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("a", "b", "c", "d"), seed=0):
+def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("a", "b", "c", "d"), seed=0, device=CPU):
     """A trainer of a door, initialised on a preprocessed folder with small random cases."""
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(variable, str(folder / variable))
@@ -111,7 +112,7 @@ def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("
     torch.manual_seed(seed)
     trainer_class = recursive_find_trainer_class_by_name(name) if isinstance(name, str) else name
     plans = copy.deepcopy(plans)
-    trainer = trainer_class({**plans, "continue_training": False}, CONFIGURATION, 0, dataset_json, torch.device("cpu"))
+    trainer = trainer_class({**plans, "continue_training": False}, CONFIGURATION, 0, dataset_json, device)
     trainer.initialize()
     num_modalities = len(dataset_json["channel_names"])
     trainer.available_in_case = {case: (True,) * num_modalities for case in cases}

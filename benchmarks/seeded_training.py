@@ -1,0 +1,74 @@
+"""``nnUNetv2_train`` for a comparison: seeded, as many epochs for stock nnU-Net, no final validation.
+
+``python -m benchmarks.seeded_training --seed 0 --epochs 5 501 2d 0 -tr DCSegTrainer ...``: what is not named below goes
+to nnU-Net. Its own trainer cannot be told from a plan how long to train; ours are. Scoring is left to
+``missmod evaluate``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from typing import Any
+
+import torch
+from nnunetv2.run.run_training import run_training_entry
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_missmod.trainer import MissingModalityTrainer
+
+
+def main() -> None:
+    """Seed, change what is asked for, and train."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--epochs", type=int, required=True, help="of nnUNetTrainer")
+    parser.add_argument("--threads", type=int, help="of PyTorch; nnU-Net takes a thread per core on a CPU")
+    parser.add_argument(
+        "--adam", type=float, help="learning rate of Adam, for our trainers that have nnU-Net's own optimizer"
+    )
+    arguments, for_nnunet = parser.parse_known_args()
+    torch.manual_seed(arguments.seed)
+    train_stock_for(arguments.epochs)
+    nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None  # type: ignore[method-assign]
+    if arguments.threads:
+        keep_threads(arguments.threads)
+    if arguments.adam:
+        use_adam(arguments.adam)
+    sys.argv[1:] = for_nnunet
+    run_training_entry()
+
+
+def train_stock_for(epochs: int) -> None:
+    """Set the number of epochs of nnUNetTrainer; trainers built on it set their own afterwards."""
+    original = nnUNetTrainer.__init__
+
+    @functools.wraps(original)  # nnU-Net reads the signature
+    def init(self: nnUNetTrainer, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.num_epochs = epochs
+
+    nnUNetTrainer.__init__ = init  # type: ignore[method-assign]
+
+
+def keep_threads(threads: int) -> None:
+    """Set the number of PyTorch's threads, for trainings side by side, whatever nnU-Net asks for later."""
+    torch.set_num_threads(threads)
+    torch.set_num_threads = lambda _: None
+
+
+def use_adam(initial_lr: float) -> None:
+    """Give our trainers that train with nnU-Net's SGD the optimizer of DC-Seg: else optimizers would be compared."""
+
+    def configure_optimizers(self: MissingModalityTrainer) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        parameters = self.network.parameters()
+        optimizer = torch.optim.Adam(parameters, initial_lr, weight_decay=1e-4, amsgrad=True)
+        return optimizer, PolyLRScheduler(optimizer, initial_lr, self.num_epochs)
+
+    MissingModalityTrainer.configure_optimizers = configure_optimizers  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()
