@@ -163,10 +163,10 @@ class Bench:
         """Where the scores of a row are."""
         return self.out / "scores" / f"seed_{seed}" / name.replace(" ", "_")
 
-    def finished_scores(self, name: str, seeds: Sequence[int]) -> list[Path]:
-        """Folders of a row's scores, of the seeds that have been scored."""
-        folders = [self.scores(name, seed) for seed in seeds]
-        return [folder for folder in folders if (folder / "scores.csv").exists()]
+    def finished_scores(self, name: str, seeds: Sequence[int]) -> dict[int, Path]:
+        """Folders of a row's scores by seed, of the seeds that have been scored."""
+        folders = {seed: self.scores(name, seed) for seed in seeds}
+        return {seed: folder for seed, folder in folders.items() if (folder / "scores.csv").exists()}
 
 
 def stages_of(run: Run) -> list[str]:

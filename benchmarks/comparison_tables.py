@@ -1,60 +1,124 @@
-"""The tables of a comparison, as Markdown: mean over subsets, area under the robustness curve, every subset."""
+"""A comparison's scores as a CSV, Markdown tables and a picture: ``python -m benchmarks.comparison_tables FILE.csv``.
+
+The CSV holds the mean Dice over the cases by trainer, seed, subset and region; all else is computed from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 
 from nnunetv2_missmod.evaluation.scores import read_scores
-from nnunetv2_missmod.evaluation.summary import mean_over_subsets, robustness_area, subset_means
+from nnunetv2_missmod.evaluation.summary import mean_over_subsets, robustness_area, robustness_curve, subset_means
 
 
-def print_tables(folders: Mapping[str, Sequence[Path]]) -> None:
-    """Print the mean over the subsets, the area under the robustness curve and the Dice of every subset.
+def main() -> None:
+    """Print the tables of a CSV that was kept, and draw its picture beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--subsets", action="store_true", help="the Dice of every subset as well")
+    parser.add_argument("--draw", nargs="+", help="the rows of a picture beside the file")
+    arguments = parser.parse_args()
+    means = pd.read_csv(arguments.file, keep_default_na=False)
+    print(table_of_means(means))
+    if arguments.subsets:
+        print(f"\n{table_of_subsets(means)}")
+    if arguments.draw:
+        draw_curves(means[means["trainer"].isin(arguments.draw)], arguments.file.with_suffix(".png"))
+
+
+def report(folders: Mapping[str, Mapping[int, Path]], out: Path) -> None:
+    """Write the CSV of what has been scored, and print the tables.
 
     Args:
-        folders: of scores, one for each seed, by row of the table.
+        folders: of scores by seed, by row of the table.
+        out: folder of the comparison.
     """
-    means = {
-        name: [subset_means(read_scores(folder).table, "dice") for folder in of_seeds]
-        for name, of_seeds in folders.items()
-        if of_seeds
-    }
-    print_means(means)
-    print_subsets(means)
+    means = collect(folders)
+    means.to_csv(out / "means.csv", index=False)
+    print(f"{table_of_means(means)}\n\n{table_of_subsets(means)}", flush=True)
 
 
-def print_means(means: Mapping[str, Sequence[pd.DataFrame]]) -> None:
-    """Print a row for each trainer: its means and areas by region, over the seeds."""
-    regions = list(next(iter(means.values()))[0].columns)
-    print_rows(["trainer", "seeds", *regions, "mean over regions", *(f"area, {region}" for region in regions)])
-    for name, of_seeds in means.items():
-        dice = pd.DataFrame([mean_over_subsets(of_seed) for of_seed in of_seeds])
-        area = pd.DataFrame([robustness_area(of_seed) for of_seed in of_seeds])
-        cells = [spread(dice[region]) for region in regions] + [spread(dice.mean(axis=1))]
-        print_rows([name, str(len(of_seeds)), *cells, *(spread(area[region]) for region in regions)], False)
+def collect(folders: Mapping[str, Mapping[int, Path]]) -> pd.DataFrame:
+    """Mean Dice over the cases: a row for each trainer, seed, subset and region."""
+    parts = []
+    for name, of_seeds in folders.items():
+        for seed, folder in of_seeds.items():
+            means = subset_means(read_scores(folder).table, "dice").rename_axis(index="subset", columns="region")
+            rows = means.stack(future_stack=True).rename("dice").round(4).reset_index()
+            parts.append(rows.assign(trainer=name, seed=seed))
+    return pd.concat(parts)[["trainer", "seed", "subset", "region", "dice"]]
 
 
-def print_subsets(means: Mapping[str, Sequence[pd.DataFrame]]) -> None:
-    """Print the Dice of every subset and region, a column for each trainer."""
-    print()
-    print_rows(["subset", "region", *means])
-    first = next(iter(means.values()))[0]
-    for subset in first.index:
-        for region in first.columns:
-            values = [pd.Series([of_seed.loc[subset, region] for of_seed in of_seeds]) for of_seeds in means.values()]
-            print_rows([str(subset), str(region), *map(spread, values)], False)
+def table_of_means(means: pd.DataFrame) -> str:
+    """A row for each trainer: mean over the subsets and area under the robustness curve by region, over the seeds."""
+    regions = list(dict.fromkeys(means["region"]))
+    head = ["trainer", "seeds", *regions, "mean of these", *(f"area, {region}" for region in regions)]
+    rows = []
+    for name, of_trainer in by_trainer(means):
+        dice = pd.DataFrame([mean_over_subsets(of_seed) for of_seed in of_trainer])[regions]
+        area = pd.DataFrame([robustness_area(of_seed) for of_seed in of_trainer])[regions]
+        columns = [dice[region] for region in regions] + [dice.mean(axis=1)] + [area[region] for region in regions]
+        rows.append([name, str(len(of_trainer)), *map(spread, columns)])
+    return markdown(head, rows)
 
 
-def print_rows(cells: Sequence[str], is_head: bool = True) -> None:
-    """Print a row of a Markdown table, with the line below its head."""
-    print("|", " | ".join(cells), "|", flush=True)
-    if is_head:
-        print("|" + "---|" * len(cells))
+def table_of_subsets(means: pd.DataFrame) -> str:
+    """The Dice of every subset and region, a column for each trainer."""
+    trainers = list(dict.fromkeys(means["trainer"]))
+    rows = []
+    for (subset, region), of_row in means.groupby(["subset", "region"], sort=False):
+        values = [of_row.loc[of_row["trainer"] == trainer, "dice"] for trainer in trainers]
+        rows.append([str(subset), str(region), *map(spread, values)])
+    return markdown(["subset", "region", *trainers], rows)
+
+
+def draw_curves(means: pd.DataFrame, file: Path) -> None:
+    """Draw the mean Dice by the number of modalities present, a panel for each region, the seeds as a band."""
+    curves = [
+        robustness_curve(of_seed).stack(future_stack=True).rename("Dice").reset_index().assign(trainer=name)
+        for name, of_trainer in by_trainer(means)
+        for of_seed in of_trainer
+    ]
+    long = pd.concat(curves).rename(columns={"num_present": "modalities present"})
+    styles = {"hue": "trainer", "style": "trainer", "markers": True, "dashes": False}
+    grid = sns.relplot(
+        long,
+        x="modalities present",
+        y="Dice",
+        col="region",
+        kind="line",
+        errorbar="sd",
+        height=3,
+        aspect=0.95,
+        **styles,
+    )
+    grid.set_titles("{col_name}").set(xticks=sorted(set(long["modalities present"])), ylim=(0, None))
+    grid.savefig(file, dpi=110)
+    plt.close(grid.figure)
+
+
+def by_trainer(means: pd.DataFrame) -> Iterator[tuple[str, list[pd.DataFrame]]]:
+    """A trainer's tables, one for each seed: a row per subset, a column per region, as ``subset_means`` gives them."""
+    for name, of_trainer in means.groupby("trainer", sort=False):
+        seeds = [of_seed for _, of_seed in of_trainer.groupby("seed")]
+        yield str(name), [of_seed.pivot(index="subset", columns="region", values="dice") for of_seed in seeds]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def spread(values: pd.Series[float]) -> str:
     """Mean, and standard deviation over the seeds if there are several."""
     return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()

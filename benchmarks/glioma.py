@@ -15,7 +15,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from benchmarks.comparison import METHODS, Bench, add_flags, bench_of
-from benchmarks.comparison_tables import print_tables
+from benchmarks.comparison_tables import report
 from nnunetv2_missmod.doors import find_command
 
 DATASET = "Dataset502_Glioma"
@@ -23,7 +23,7 @@ SPACING = 2.0  # mm
 
 
 def main() -> None:
-    """Train and score what is not there yet, and print the tables as Markdown."""
+    """Train and score what is not there yet; print the tables as Markdown and write OUT/means.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_flags(parser, "benchmark_glioma")
     parser.add_argument("-i", type=Path, required=True, help="folder of the cases")
@@ -37,7 +37,7 @@ def main() -> None:
         for fold in range(len(cases)):
             bench.train(name, METHODS[name], arguments.seed, fold)
         bench.evaluate(name, METHODS[name], arguments.seed, ["-f", *folds])
-    print_tables({name: bench.finished_scores(name, [arguments.seed]) for name in names})
+    report({name: bench.finished_scores(name, [arguments.seed]) for name in names}, bench.out)
 
 
 def prepare(bench: Bench, source: Path) -> list[str]:

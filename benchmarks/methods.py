@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.comparison import METHODS, Bench, Run, Settings, add_flags, bench_of
-from benchmarks.comparison_tables import print_tables
+from benchmarks.comparison_tables import report
 from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
 
 DATASET = "Dataset501_Phantom"
@@ -45,7 +45,7 @@ ABLATIONS = {
 
 
 def main() -> None:
-    """Train and score what is not there yet, and print the tables as Markdown."""
+    """Train and score what is not there yet; print the tables as Markdown and write OUT/means.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_flags(parser, "benchmark_methods")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -63,7 +63,7 @@ def main() -> None:
             run = (METHODS | ABLATIONS)[name]
             bench.train(name, run, seed)
             bench.evaluate(name, run, seed, test_cases(bench))
-        print_tables({name: bench.finished_scores(name, arguments.seeds) for name in names})
+        report({name: bench.finished_scores(name, arguments.seeds) for name in names}, bench.out)
 
 
 def prepare(bench: Bench, training: int, test: int, size: int) -> None:

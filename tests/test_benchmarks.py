@@ -1,0 +1,148 @@
+"""The comparisons: what is trained is what the tables say, and the tables are those of the figures that are kept."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer, with_small_network
+
+from nnunetv2_missmod.doors import pretraining_of
+from nnunetv2_missmod.evaluation.summary import robustness_area
+from nnunetv2_missmod.trainer import MissingModalityTrainer
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY))
+
+from benchmarks import seeded_training  # noqa: E402
+from benchmarks.comparison import METHODS, STOCK, Bench, plans_name, stages_of  # noqa: E402
+from benchmarks.comparison_tables import table_of_means, table_of_subsets  # noqa: E402
+from benchmarks.methods import ABLATIONS  # noqa: E402
+
+ROWS = METHODS | ABLATIONS
+FIGURES = sorted((REPOSITORY / "benchmarks" / "figures").glob("*.csv"))
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path, "Dataset501_Small", CONFIGURATION, "cpu", 1, 5, {"batch_size": 3})
+    bench.preprocessed.mkdir(parents=True)
+    (bench.preprocessed / "nnUNetPlans.json").write_text(json.dumps(small_plans()))
+    return bench
+
+
+def door_class(name):
+    return getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+
+
+def plan_of(bench, name):
+    file = bench.preprocessed / f"{bench.write_plan(name, ROWS[name])}.json"
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_is_trained_with_its_settings_and_no_others(name, bench, tmp_path, monkeypatch):
+    run = ROWS[name]
+    plans = plan_of(bench, name)
+    assert plans["configurations"][CONFIGURATION]["batch_size"] == 3
+    if run.trainer == STOCK:
+        return
+    for stage in stages_of(run):
+        door = door_class(stage)
+        with_small_network(door, with_scratch(plans, stage))
+        trainer = small_trainer(door, plans, small_dataset_json(), tmp_path / stage, monkeypatch)
+        changed = {
+            setting
+            for setting, value in vars(trainer).items()
+            if isinstance(value, (bool, int, float, str)) and value != getattr(door, setting, value)
+        }
+        assert changed == set(run.settings.get(stage, {})) | {"pretrained"} & changed
+
+
+def with_scratch(plans, stage):
+    """The plan, for a second stage without the checkpoint of its first."""
+    if pretraining_of(stage):
+        plans["configurations"][CONFIGURATION]["missmod"]["trainer"][stage]["pretrained"] = False
+    return plans
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_all_rows_have_the_same_number_of_updates(name, bench):
+    run = ROWS[name]
+    if run.trainer == STOCK:
+        return
+    settings = plan_of(bench, name)["configurations"][CONFIGURATION]["missmod"]["trainer"]
+    assert sum(settings[stage]["num_epochs"] for stage in stages_of(run)) == 5
+
+
+def test_rows_have_plans_and_folders_of_their_own(bench):
+    assert len({plans_name(name) for name in ROWS}) == len(ROWS)
+    assert len({bench.scores(name, 0) for name in ROWS}) == len(ROWS)
+
+
+def run_seeded(monkeypatch, *arguments):
+    """What nnUNetv2_train would have done: its arguments, stock's epochs, and the first random number."""
+    seen = {}
+
+    def train():
+        dataset_json = small_dataset_json()
+        trainer = nnUNetTrainer(
+            {**small_plans(), "continue_training": False}, CONFIGURATION, 0, dataset_json, torch.device("cpu")
+        )
+        seen.update(argv=sys.argv[1:], epochs=trainer.num_epochs, number=torch.rand(1).item())
+
+    monkeypatch.setattr(nnUNetTrainer, "__init__", nnUNetTrainer.__init__)
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", nnUNetTrainer.perform_actual_validation)
+    monkeypatch.setattr(seeded_training, "run_training_entry", train)
+    monkeypatch.setattr(sys, "argv", ["seeded_training", *arguments])
+    seeded_training.main()
+    return seen
+
+
+def test_a_seeded_training_hands_the_rest_to_nnunet(monkeypatch, tmp_path):
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    nnunet = ["501", "2d", "0", "-tr", STOCK, "-p", "plans", "-device", "cpu", "--c"]
+    first = run_seeded(monkeypatch, "--seed", "3", "--epochs", "7", *nnunet)
+    assert (first["argv"], first["epochs"]) == (nnunet, 7)
+    assert run_seeded(monkeypatch, "--seed", "3", "--epochs", "7", *nnunet)["number"] == first["number"]
+    assert run_seeded(monkeypatch, "--seed", "4", "--epochs", "7", *nnunet)["number"] != first["number"]
+
+
+@pytest.mark.parametrize("name", ["ModalityDropoutTrainer", "CCSDTrainer", "DCSegTrainer"])
+def test_adam_replaces_nnunets_own_optimizer_and_no_other(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(MissingModalityTrainer, "configure_optimizers", MissingModalityTrainer.configure_optimizers)
+    seeded_training.use_adam(0.5)
+    trainer = small_trainer(door_class(name), small_plans(), small_dataset_json(), tmp_path, monkeypatch)
+    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    assert (trainer.optimizer.param_groups[0]["lr"] == 0.5) == (name != "DCSegTrainer")
+
+
+def test_tables_have_the_mean_over_subsets_the_area_and_the_spread_over_seeds():
+    dice = {0: (0.2, 0.4, 0.9), 1: (0.4, 0.6, 0.9)}
+    means = pd.DataFrame(
+        [
+            ("A", seed, subset, "tumor", value)
+            for seed, values in dice.items()
+            for subset, value in zip(("x", "y", "x+y"), values, strict=True)
+        ],
+        columns=["trainer", "seed", "subset", "region", "dice"],
+    )
+    row = table_of_means(means).splitlines()[2].strip("| ").split(" | ")
+    areas = [(0.3 + 0.9) / 2, (0.5 + 0.9) / 2]
+    assert row[:3] == ["A", "2", f"{(0.5 + 1.9 / 3) / 2:.3f} ± {pd.Series([0.5, 1.9 / 3]).std():.3f}"]
+    assert row[4] == f"{sum(areas) / 2:.3f} ± {pd.Series(areas).std():.3f}"
+    assert robustness_area(pd.DataFrame({"tumor": dice[0]}, index=["x", "y", "x+y"]))["tumor"] == pytest.approx(
+        areas[0]
+    )
+    assert "| x+y | tumor | 0.900 ± 0.000 |" in table_of_subsets(means).splitlines()
+
+
+@pytest.mark.parametrize("file", FIGURES, ids=[file.stem for file in FIGURES])
+def test_the_readme_has_the_tables_of_the_figures(file):
+    readme = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert table_of_means(pd.read_csv(file, keep_default_na=False)) in readme
