@@ -32,8 +32,8 @@ def main() -> None:
         draw_curves(means[means["trainer"].isin(arguments.draw)], arguments.file.with_suffix(".png"))
 
 
-def report(folders: Mapping[str, Mapping[int, Path]], out: Path) -> None:
-    """Write the CSV of what has been scored, and print the tables.
+def report(folders: Mapping[str, Mapping[int, Path]], out: Path) -> pd.DataFrame:
+    """Write the CSV of what has been scored, print the tables and give the CSV's.
 
     Args:
         folders: of scores by seed, by row of the table.
@@ -42,6 +42,7 @@ def report(folders: Mapping[str, Mapping[int, Path]], out: Path) -> None:
     means = collect(folders)
     means.to_csv(out / "means.csv", index=False)
     print(f"{table_of_means(means)}\n\n{table_of_subsets(means)}", flush=True)
+    return means
 
 
 def collect(folders: Mapping[str, Mapping[int, Path]]) -> pd.DataFrame:
@@ -52,7 +53,8 @@ def collect(folders: Mapping[str, Mapping[int, Path]]) -> pd.DataFrame:
             means = subset_means(read_scores(folder).table, "dice").rename_axis(index="subset", columns="region")
             rows = means.stack(future_stack=True).rename("dice").round(4).reset_index()
             parts.append(rows.assign(trainer=name, seed=seed))
-    return pd.concat(parts)[["trainer", "seed", "subset", "region", "dice"]]
+    means: pd.DataFrame = pd.concat(parts)[["trainer", "seed", "subset", "region", "dice"]]
+    return means
 
 
 def table_of_means(means: pd.DataFrame) -> str:
@@ -76,6 +78,25 @@ def table_of_subsets(means: pd.DataFrame) -> str:
         values = [of_row.loc[of_row["trainer"] == trainer, "dice"] for trainer in trainers]
         rows.append([str(subset), str(region), *map(spread, values)])
     return markdown(["subset", "region", *trainers], rows)
+
+
+def table_of_ablations(means: pd.DataFrame, wholes: Mapping[str, str]) -> str:
+    """A row for each part left out: mean over the subsets by region, and what the part brings (whole less ablated).
+
+    Args:
+        means: the CSV's table; compared are the seeds that both rows have.
+        wholes: the row of the whole method, by ablation.
+    """
+    regions = list(dict.fromkeys(means["region"]))
+    wide = means.pivot_table("dice", ["trainer", "seed"], "region")[regions]
+    rows = []
+    for name, whole in wholes.items():
+        if name in wide.index and whole in wide.index:
+            ablated, complete = wide.loc[name].align(wide.loc[whole], join="inner", axis=0)
+            gain = (complete - ablated).mean()
+            dice = [f"{ablated[region].mean():.3f}" for region in regions]
+            rows.append([name, *dice, *(f"{gain[region]:+.3f}" for region in regions), f"{gain.mean():+.3f}"])
+    return markdown(["ablation", *regions, *(f"gain, {region}" for region in regions), "mean gain"], rows)
 
 
 def draw_curves(means: pd.DataFrame, file: Path) -> None:

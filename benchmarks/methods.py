@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.comparison import METHODS, Bench, Run, Settings, add_flags, bench_of
-from benchmarks.comparison_tables import report
+from benchmarks.comparison_tables import report, table_of_ablations
 from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
 
 DATASET = "Dataset501_Phantom"
@@ -27,10 +27,10 @@ ABLATIONS = {
     "DC-Seg without L_mod": Run("DCSegTrainer", {"DCSegTrainer": {"modality_weight": 0.0}}),
     "DC-Seg without L_rec": Run("DCSegTrainer", {"DCSegTrainer": {"reconstruction_weight": 0.0}}),
     "DC-Seg without L_reg": Run("DCSegTrainer", {"DCSegTrainer": {"separate_weight": 0.0}}),
-    "CCSD without HMSD": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 0.0}}),
-    "CCSD without DMCD": Run("CCSDTrainer", {"CCSDTrainer": {"dmcd_weight": 0.0}}),
-    "CCSD, random path": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "random"}}),
-    "CCSD, least critical first": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "min"}}),
+    "CCSD without HMSD": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 0.0}}, adam=2e-3),
+    "CCSD without DMCD": Run("CCSDTrainer", {"CCSDTrainer": {"dmcd_weight": 0.0}}, adam=2e-3),
+    "CCSD, random path": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "random"}}, adam=2e-3),
+    "CCSD, least critical first": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "min"}}, adam=2e-3),
     "MST-KDNet without MS-TKD": Run("MSTKDNetTrainer", {"MSTKDNetTrainer": {"evd_weight": 0.0, "mst_weight": 0.0}}),
     "MST-KDNet without GSME": Run(
         "MSTKDNetTrainer", {"MSTKDNetTrainer": {"gram_weight": 0.0, "adversarial_weight": 0.0}}
@@ -41,6 +41,10 @@ ABLATIONS = {
     "M3AE, zero for x_sub": Run("M3AETrainer", of_both("zero")),
     "M3AE, mean image for x_sub": Run("M3AETrainer", of_both("mean")),
     "M3AE without self distillation": Run("M3AETrainer", {"M3AETrainer": {"consistency_weight": 0.0}}),
+}
+
+WHOLES = {
+    name: "CCSD, Adam" if run.adam else name.split(" without")[0].split(",")[0] for name, run in ABLATIONS.items()
 }
 
 
@@ -63,7 +67,9 @@ def main() -> None:
             run = (METHODS | ABLATIONS)[name]
             bench.train(name, run, seed)
             bench.evaluate(name, run, seed, test_cases(bench))
-        report({name: bench.finished_scores(name, arguments.seeds) for name in names}, bench.out)
+        means = report({name: bench.finished_scores(name, arguments.seeds) for name in names}, bench.out)
+        if arguments.ablations:
+            print(f"\n{table_of_ablations(means, WHOLES)}", flush=True)
 
 
 def prepare(bench: Bench, training: int, test: int, size: int) -> None:

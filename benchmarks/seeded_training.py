@@ -32,7 +32,7 @@ def main() -> None:
     arguments, for_nnunet = parser.parse_known_args()
     torch.manual_seed(arguments.seed)
     train_stock_for(arguments.epochs)
-    nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None  # type: ignore[method-assign]
+    nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None
     if arguments.threads:
         keep_threads(arguments.threads)
     if arguments.adam:
@@ -50,13 +50,13 @@ def train_stock_for(epochs: int) -> None:
         original(self, *args, **kwargs)
         self.num_epochs = epochs
 
-    nnUNetTrainer.__init__ = init  # type: ignore[method-assign]
+    nnUNetTrainer.__init__ = init
 
 
 def keep_threads(threads: int) -> None:
     """Set the number of PyTorch's threads, for trainings side by side, whatever nnU-Net asks for later."""
     torch.set_num_threads(threads)
-    torch.set_num_threads = lambda _: None
+    torch.set_num_threads = lambda nthreads: None
 
 
 def use_adam(initial_lr: float) -> None:
@@ -67,7 +67,7 @@ def use_adam(initial_lr: float) -> None:
         optimizer = torch.optim.Adam(parameters, initial_lr, weight_decay=1e-4, amsgrad=True)
         return optimizer, PolyLRScheduler(optimizer, initial_lr, self.num_epochs)
 
-    MissingModalityTrainer.configure_optimizers = configure_optimizers  # type: ignore[method-assign]
+    MissingModalityTrainer.configure_optimizers = configure_optimizers
 
 
 if __name__ == "__main__":
