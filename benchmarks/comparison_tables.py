@@ -50,8 +50,8 @@ def collect(folders: Mapping[str, Mapping[int, Path]]) -> pd.DataFrame:
     parts = []
     for name, of_seeds in folders.items():
         for seed, folder in of_seeds.items():
-            means = subset_means(read_scores(folder).table, "dice").rename_axis(index="subset", columns="region")
-            rows = means.stack(future_stack=True).rename("dice").round(4).reset_index()
+            wide = subset_means(read_scores(folder).table, "dice").rename_axis(index="subset", columns="region")
+            rows = wide.stack(future_stack=True).rename("dice").round(4).reset_index()
             parts.append(rows.assign(trainer=name, seed=seed))
     means: pd.DataFrame = pd.concat(parts)[["trainer", "seed", "subset", "region", "dice"]]
     return means

@@ -26,15 +26,19 @@ def plain_mst(teacher, student):
     return sum(fmean((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in pairs)
 
 
-def plain_evd(teacher, student, axis):
+def plain_evd(teacher, student, axis, relative=False):
     """Equations 2 to 4 of attention (L, H, ...)."""
     total, (layers, heads, elements) = 0, teacher.flatten(2).shape
-    for extreme, layer, h, i in product((max, min, fmean), range(layers), range(heads), range(elements)):
-        full, missing = (
-            extreme((a[:, h, i] if axis == "layer" else a[layer, :, i]).tolist()) * a[layer, h, i].item()
-            for a in (teacher.flatten(2), student.flatten(2))
-        )
-        total += (full - missing) ** 2 / (heads * elements)
+    for extreme, layer in product((max, min, fmean), range(layers)):
+        pairs = [
+            [
+                extreme((a[:, h, i] if axis == "layer" else a[layer, :, i]).tolist()) * a[layer, h, i].item()
+                for a in (teacher.flatten(2), student.flatten(2))
+            ]
+            for h, i in product(range(heads), range(elements))
+        ]
+        error = fmean((full - missing) ** 2 for full, missing in pairs)
+        total += error / fmean(full**2 for full, _ in pairs) if relative else error
     return total
 
 
@@ -93,6 +97,11 @@ def slkd_case(outputs, axis="class", overlapping=False):
 DISTILLATION = {
     "EVD over layers": (of_parts(losses.evd_loss), partial(plain_evd, axis="layer"), (3, 2)),
     "EVD over heads": (of_parts(losses.evd_loss, axis="head"), partial(plain_evd, axis="head"), (3, 2)),
+    "EVD as a share": (
+        of_parts(losses.evd_loss, relative=True),
+        partial(plain_evd, axis="layer", relative=True),
+        (3, 2),
+    ),
     "MST": (of_parts(losses.mst_loss), plain_mst, (3, 2)),
     "MSE": (losses.logit_mse, plain_mst, (4,)),
     "SLKD of four classes": slkd_case(4),

@@ -24,10 +24,25 @@ NETWORKS = {"student", "teacher", "discriminator"}
 REGIONS = {"targets": {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}}
 REGION = {"targets": {"labels": {"background": 0, "whole": [1, 2]}, "regions_class_order": [1]}}
 BINARY = {"targets": {"labels": {"background": 0, "tumor": 1}}}
-VARIANT = {"evd_axis": "head", "mse_of": "logits", "slkd_axis": "last_spatial", "ramp_up_fraction": 0.03}
+VARIANT = {
+    "evd_axis": "head",
+    "evd_scale": "tokens",
+    "ramp_up_of": "mse",
+    "mse_of": "logits",
+    "slkd_axis": "last_spatial",
+    "ramp_up_fraction": 0.03,
+}
 UNDISTILLED = {f"{name}_weight": 0.0 for name in DISTILLATION}
 ABLATIONS = [("evd", "mst"), ("gram", "adversarial"), ("slkd",), ("mse",), (*DISTILLATION, "adversarial")]
-WRONG = [{"evd_axis": "token"}, {"mse_of": "labels"}, {"slkd_axis": "voxel"}, {"tau": 0.0}, {"tau": -1.0}]
+WRONG = [
+    {"evd_axis": "token"},
+    {"evd_scale": "student"},
+    {"ramp_up_of": "evd"},
+    {"mse_of": "labels"},
+    {"slkd_axis": "voxel"},
+    {"tau": 0.0},
+    {"tau": -1.0},
+]
 SETTINGS = [REGIONS, REGION, BINARY, VARIANT, {"enable_deep_supervision": False}, {"modalities": 2}, {"modalities": 5}]
 EITHER_TEACHER = pytest.mark.parametrize("detach_teacher", [True, False])
 
@@ -87,7 +102,10 @@ def losing(trainer, teacher, student):
 
 
 def expected_terms(trainer, batch):
-    """Eq. 12 with its released weights, and the discriminator's loss, of the outputs that both networks give here."""
+    """Eq. 12 with its released weights, and the discriminator's loss, of the outputs that both networks give here.
+
+    Distillation counts once for all of the outputs, as the pipeline's Dice, a mean over them, does.
+    """
     missing = trainer.network(batch.images, torch.tensor(SUBSETS) & batch.available)
     labelled = trainer.teacher.network(batch.images, batch.available)
     with torch.no_grad() if trainer.detach_teacher else nullcontext():
@@ -95,16 +113,20 @@ def expected_terms(trainer, batch):
     pair, judge = (full.logits[0], missing.logits[0]), trainer.discriminator.network
     regions = trainer.label_manager.has_regions
     probabilities = [logits.sigmoid() if regions else logits.softmax(1) for logits in pair]
+    released = trainer.evd_scale == "tokens"
+    evd = evd_loss(full.attention, missing.attention, trainer.evd_axis, relative=not released)
     ramp = math.exp(-5 * (1 - min(trainer.current_epoch / (trainer.ramp_up_fraction * 1000), 1)) ** 2)
+    of_mse = ramp / full.logits[0].shape[1]
+    share = (1 if trainer.ramp_up_of == "mse" else ramp) / full.logits[0].shape[1]
     return {
         "segmentation": 0.6 * trainer.loss(missing.logits, batch.target),
         "teacher": 0.4 * trainer.loss(labelled.logits, batch.target),
-        "evd": 0.5 * 16**4 * evd_loss(full.attention, missing.attention, trainer.evd_axis).mean(),
-        "mst": 0.2 * mst_loss(full.hidden, missing.hidden).mean(),
-        "mse": 10 * ramp * logit_mse(*(pair if trainer.mse_of == "logits" else probabilities)).mean(),
-        "slkd": slkd_loss(*pair, 7.0, trainer.slkd_axis, regions).mean(),
-        "gram": gram_loss(*((out.encoded, out.transformed, out.decoded) for out in (full, missing))).mean(),
-        "adversarial": 2e-3 * F.softplus(judge(missing.style)).mean(),
+        "evd": share * 0.5 * (16**4 if released else 1) * evd.mean(),
+        "mst": share * 0.2 * mst_loss(full.hidden, missing.hidden).mean(),
+        "mse": of_mse * 10 * logit_mse(*(pair if trainer.mse_of == "logits" else probabilities)).mean(),
+        "slkd": share * slkd_loss(*pair, 7.0, trainer.slkd_axis, regions).mean(),
+        "gram": share * gram_loss(*((out.encoded, out.transformed, out.decoded) for out in (full, missing))).mean(),
+        "adversarial": 2e-4 * F.softplus(judge(missing.style)).mean(),
         "discriminator": (F.softplus(judge(full.style.detach())) + F.softplus(-judge(missing.style.detach()))).mean(),
     }
 

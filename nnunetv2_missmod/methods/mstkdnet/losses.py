@@ -29,19 +29,24 @@ NORM_EPS = 1e-5  # of a channel's variance, as in the plan's norms
 # --- MS-TKD: attention and tokens -------------------------------------------------------------------------------------
 
 
-def evd_loss(teacher: Sequence[Tensor], student: Sequence[Tensor], axis: str = "layer") -> Tensor:
+def evd_loss(
+    teacher: Sequence[Tensor], student: Sequence[Tensor], axis: str = "layer", relative: bool = False
+) -> Tensor:
     """Extreme value distillation, Equations 2 to 4 of [0].
 
     The maximum, the minimum and the mean over an axis, elementwise times each layer's attention: the mean squared error
-    of each such product, summed. With uniform attention, 1 / T, it falls with T^4.
+    of each such product, summed. With uniform attention, 1 / T, it falls with T^4; where each token attends to one
+    other alone, it reaches 1 / T.
 
     Args:
         teacher, student: A of the tapped layers, L x (B, H, T, T) float32.
         axis: "layer" (released code) or "head", the literal reading of Eq. 2: each layer's extremes over its heads.
+        relative: each error as a share of the mean square of the teacher's product, which is not in the paper.
     """
     extremes = zip(extremes_of(teacher, axis), extremes_of(student, axis), strict=True)
     layers = zip(teacher, student, extremes, strict=True)
-    return torch.stack([recompute(product_error, full, missing, *pair) for full, missing, pair in layers]).sum(0)
+    errors = [recompute(product_error, full, missing, *pair, relative) for full, missing, pair in layers]
+    return torch.stack(errors).sum(0)
 
 
 def extremes_of(attention: Sequence[Tensor], axis: str) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -53,13 +58,19 @@ def extremes_of(attention: Sequence[Tensor], axis: str) -> list[tuple[Tensor, Te
 
 
 def product_error(
-    full: Tensor, missing: Tensor, extremes_full: tuple[Tensor, ...], extremes_missing: tuple[Tensor, ...]
+    full: Tensor,
+    missing: Tensor,
+    extremes_full: tuple[Tensor, ...],
+    extremes_missing: tuple[Tensor, ...],
+    relative: bool,
 ) -> Tensor:
     """Mean squared error of each extreme times a layer's attention (B, H, T, T), Eq. 3 and 4 of [0], summed: (B,)."""
-    pairs = zip(extremes_full, extremes_missing, strict=True)
-    return torch.stack(
-        [(of_full * full - of_missing * missing).square().flatten(1).mean(1) for of_full, of_missing in pairs]
-    ).sum(0)
+    errors = []
+    for of_full, of_missing in zip(extremes_full, extremes_missing, strict=True):
+        product = of_full * full
+        error = (product - of_missing * missing).square().flatten(1).mean(1)
+        errors.append(error / product.detach().square().flatten(1).mean(1) if relative else error)
+    return torch.stack(errors).sum(0)
 
 
 def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:

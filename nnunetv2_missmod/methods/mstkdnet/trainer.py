@@ -39,17 +39,19 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     teacher_weight = 0.4  # of the teacher's segmentation loss, Eq. 12 (released code)
     student_weight = 0.6  # of the student's (released code)
-    evd_weight = 0.5  # of L_EVD, with A times the number of tokens (1e8 without, at the paper's 120 tokens)
+    evd_weight = 0.5  # of L_EVD (released code: 1e8 of the raw term, 0.48 at its 120 tokens and uniform attention)
     evd_axis = "layer"  # "head": Eq. 2 read literally
+    evd_scale = "teacher"  # errors as shares of the teacher's mean square; "tokens": times T^4, as released
     mst_weight = 0.2  # of L_MST (released code)
-    mse_weight = 10.0  # of the logit MSE, Eq. 5, after the ramp-up (released code)
+    mse_weight = 10.0  # of the logit MSE, Eq. 5 (released code)
     mse_of = "probabilities"  # released code; "logits": Eq. 5
     ramp_up_fraction = 0.08  # of the epochs: 20 of 250 (released code)
+    ramp_up_of = "all"  # that distils: the teacher starts from scratch as well; "mse": released code
     slkd_weight = 1.0  # of L_SLKD, Eq. 8
     slkd_axis = "class"  # Eq. 6; "last_spatial": released code
     tau = 7.0  # temperature of Eq. 6 and 7
     gram_weight = 1.0  # theta, of the cross-Gram loss, Eq. 10
-    adversarial_weight = 2e-3  # of the adversarial loss, Eq. 11 (released code: 2e-4)
+    adversarial_weight = 2e-4  # of the adversarial loss, Eq. 11 (released code)
     detach_teacher = True  # whether the teacher learns from its labels alone (released code: it does not)
 
     build_network = staticmethod(MSTKDNet.from_plans)
@@ -119,7 +121,9 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         """
         super().apply_plan_overrides()
         check_choice("evd_axis", self.evd_axis, ("layer", "head"))
+        check_choice("evd_scale", self.evd_scale, ("teacher", "tokens"))
         check_choice("mse_of", self.mse_of, ("probabilities", "logits"))
+        check_choice("ramp_up_of", self.ramp_up_of, ("all", "mse"))
         check_choice("slkd_axis", self.slkd_axis, ("class", "last_spatial"))
         if self.tau <= 0:
             raise ValueError(f"Expected tau above zero, got {self.tau}. Correct it in the plan.")
@@ -173,7 +177,10 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return detached(full), term.detach()
 
     def distillation(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> dict[str, Tensor]:
-        """Compute the weighted terms by which the student matches the teacher, each (B,); without those of weight 0."""
+        """Compute the weighted terms by which the student matches the teacher, each (B,); without those of weight 0.
+
+        The weights go with a Dice loss summed over the outputs (released code); the pipeline's is their mean.
+        """
         losses = {
             "evd": (self.evd_weight, self.evd),
             "mst": (self.mst_weight, self.mst),
@@ -181,23 +188,32 @@ class MSTKDNetTrainer(MissingModalityTrainer):
             "slkd": (self.slkd_weight, self.slkd),
             "gram": (self.gram_weight, self.gram),
         }
-        return {name: weight * loss(full, missing) for name, (weight, loss) in losses.items() if weight > 0}
+        ramp = ramp_up(self.current_epoch, self.ramp_up_fraction * self.num_epochs)
+        ramped = losses if self.ramp_up_of == "all" else ("mse",)
+        share = {name: (ramp if name in ramped else 1) / self.label_manager.num_segmentation_heads for name in losses}
+        return {
+            name: share[name] * weight * loss(full, missing) for name, (weight, loss) in losses.items() if weight > 0
+        }
 
     def evd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_EVD of attention times the number of tokens T (hence T^4): uniform attention is 1, whatever the patch."""
-        tokens = full.attention[0].shape[-1]
-        return tokens**4 * evd_loss(full.attention, missing.attention, self.evd_axis)
+        """L_EVD, of the same size whatever the number of tokens T.
+
+        Times T^4 does that for uniform attention, but as attention becomes peaked the term grows up to T^3-fold.
+        """
+        if self.evd_scale == "teacher":
+            return evd_loss(full.attention, missing.attention, self.evd_axis, relative=True)
+        return full.attention[0].shape[-1] ** 4 * evd_loss(full.attention, missing.attention, self.evd_axis)
 
     def mst(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_MST."""
         return mst_loss(full.hidden, missing.hidden)
 
     def mse(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_MSE, ramped up over the first epochs."""
+        """L_MSE."""
         teacher, student = finest(full.logits), finest(missing.logits)
         if self.mse_of == "probabilities":
             teacher, student = (self.probabilities(logits) for logits in (teacher, student))
-        return ramp_up(self.current_epoch, self.ramp_up_fraction * self.num_epochs) * logit_mse(teacher, student)
+        return logit_mse(teacher, student)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Give those of classes or regions, (B, K, *spatial)."""
