@@ -31,7 +31,7 @@ ABLATIONS = {
     "CCSD without DMCD": Run("CCSDTrainer", {"CCSDTrainer": {"dmcd_weight": 0.0}}, adam=2e-3),
     "CCSD, random path": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "random"}}, adam=2e-3),
     "CCSD, least critical first": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "min"}}, adam=2e-3),
-    "CCSD, HMSD times tau^2": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 16.0}}, adam=2e-3),
+    "CCSD, HMSD's weight as printed": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 1.0}}, adam=2e-3),
     "MST-KDNet without MS-TKD": Run("MSTKDNetTrainer", {"MSTKDNetTrainer": {"evd_weight": 0.0, "mst_weight": 0.0}}),
     "MST-KDNet without GSME": Run(
         "MSTKDNetTrainer", {"MSTKDNetTrainer": {"gram_weight": 0.0, "adversarial_weight": 0.0}}

@@ -26,6 +26,7 @@ from torch import nn
 
 from benchmarks.cost import cost_of, in_own_process, memory_now
 from benchmarks.models import FEATURES, STOCK, Setting, build, trainer_class_of
+from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.doors import PRETRAINING, door_names
 
 GPUS = (11, 24, 80)  # GB
@@ -80,11 +81,12 @@ def measure(name: str, job: str, setting: Setting, steps: int) -> dict[str, Any]
     cost = cost_of(run, steps, device, before)._asdict()
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415, not part of what is measured
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
         run()
+    network = unwrapped(trainer.network)
     counts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
-    parts = {child: flops_of(child, counts) for child, _ in trainer.network.named_children()}
-    parameters = learned(trainer) if job == "step" else used(trainer.network, run)
+    parts = {child: flops_of(child, counts) for child, _ in network.named_children()}
+    parameters = learned(trainer) if job == "step" else used(network, run)
     return {**cost, "macs": counts["Global"] / 2, "parts": parts, "parameters": parameters}
 
 
@@ -121,7 +123,8 @@ def used(network: nn.Module, run: Any) -> int:
         seen.update({id(p): p.numel() for p in module.parameters(recurse=False)})
 
     hooks = [module.register_forward_pre_hook(remember) for module in network.modules()]
-    run()
+    with torch.compiler.set_stance("force_eager"):
+        run()
     for hook in hooks:
         hook.remove()
     return sum(seen.values())
@@ -143,7 +146,7 @@ def print_table(results: dict[str, dict[str, dict[str, Any]]], on_gpu: bool) -> 
         for name, r in ((name, of_trainer[job]) for name, of_trainer in results.items() if job in of_trainer):
             # Under a changing load the CPU's time says more than the clock; a GPU's work is on the clock alone.
             ratios = [f"{r[key] / stock[key]:.2f}" for key in ("seconds" if on_gpu else "cpu", "memory", "macs")]
-            values = [f"{r['seconds']:.3g}", f"{r['cpu']:.3g}", f"{r['memory'] / 1e9:.2f}", f"{r['macs'] / 1e9:.0f}"]
+            values = [f"{r['seconds']:.3g}", f"{r['cpu']:.3g}", f"{r['memory'] / 1e9:.2f}", f"{r['macs'] / 1e9:.3g}"]
             fits = [smallest_gpu(r["memory"])] if on_gpu else []
             print("|", " | ".join([name, job, *ratios, *values, f"{r['parameters'] / 1e6:.1f}", *fits]), "|")
 
