@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 STOCK = "nnUNetTrainer"
-TYPICAL_DRAWS = 0  # CCSD's seed: its eight steps after the first decode 5.0 subsets on average, in the long run 4.9
+TYPICAL_DRAWS = 42  # CCSD's seed: after the first, four steps decode 5.0 subsets on average, eight 4.9 as many do
 MODALITIES = 4
 FEATURES = (32, 64, 128, 256, 320)
 

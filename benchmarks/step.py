@@ -37,7 +37,7 @@ JOBS = ("step", "prediction")
 def main() -> None:
     """Measure every trainer and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--features", type=int, nargs="+", default=FEATURES, help="of the plan's levels")
     parser.add_argument("--patch", type=int, default=64)

@@ -13,6 +13,7 @@ from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_tr
 
 from nnunetv2_missmod.doors import pretraining_of
 from nnunetv2_missmod.evaluation.summary import robustness_area
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
 from nnunetv2_missmod.trainer import MissingModalityTrainer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -20,11 +21,10 @@ sys.path.append(str(REPOSITORY))
 
 from benchmarks import seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, STOCK, Bench, plans_name, stages_of  # noqa: E402
-from benchmarks.comparison_tables import table_of_means, table_of_subsets  # noqa: E402
-from benchmarks.methods import ABLATIONS  # noqa: E402
+from benchmarks.comparison_tables import table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
+from benchmarks.methods import ABLATIONS, WHOLES  # noqa: E402
 
 ROWS = METHODS | ABLATIONS
-FIGURES = sorted((REPOSITORY / "benchmarks" / "figures").glob("*.csv"))
 
 
 @pytest.fixture
@@ -142,7 +142,42 @@ def test_tables_have_the_mean_over_subsets_the_area_and_the_spread_over_seeds():
     assert "| x+y | tumor | 0.900 ± 0.000 |" in table_of_subsets(means).splitlines()
 
 
-@pytest.mark.parametrize("file", FIGURES, ids=[file.stem for file in FIGURES])
-def test_the_readme_has_the_tables_of_the_figures(file):
-    readme = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    assert table_of_means(pd.read_csv(file, keep_default_na=False)) in readme
+@pytest.fixture(scope="module")
+def page():
+    return (REPOSITORY / "docs" / "does_it_help.md").read_text(encoding="utf-8")
+
+
+def figures(name):
+    return pd.read_csv(REPOSITORY / "benchmarks" / "figures" / f"{name}.csv", keep_default_na=False)
+
+
+def test_the_page_has_the_tables_of_the_phantoms_figures(page):
+    phantom = figures("phantom")
+    assert table_of_means(phantom[phantom["trainer"].isin(METHODS)]) in page
+    assert table_of_ablations(phantom, WHOLES) in page
+    assert set(phantom["trainer"]) <= set(ROWS)
+
+
+def test_the_page_has_the_table_of_the_gliomas_figures(page):
+    glioma = figures("glioma")
+    assert table_of_subsets(glioma) in page
+    assert set(glioma["trainer"]) <= set(METHODS)
+
+
+def test_an_ablations_gain_is_what_the_whole_has_more():
+    rows = [("whole", 0, 0.5), ("whole", 1, 0.9), ("without", 0, 0.6)]
+    means = pd.DataFrame(
+        [(name, seed, subset, "tumor", dice) for name, seed, dice in rows for subset in ("x", "y")],
+        columns=["trainer", "seed", "subset", "region", "dice"],
+    )
+    table = table_of_ablations(means, {"without": "whole", "not run": "whole"}).splitlines()
+    assert table[2:] == ["| without | 0.600 | -0.100 | -0.100 |"]
+
+
+@pytest.mark.parametrize("name", ["phantom_2d_cpu", "glioma_2d_cpu"])
+def test_the_settings_that_are_kept_can_be_merged(name):
+    fragment = load_fragment(REPOSITORY / "benchmarks" / "settings" / f"{name}.json")
+    plans = small_plans(dims=2, patch=[64, 64], features=(32, 64, 128, 256))
+    merged = merge_fragment(plans, CONFIGURATION, fragment, "merged")["configurations"][CONFIGURATION]
+    assert merged["batch_size"] == 4
+    assert merged["architecture"]["arch_kwargs"]["features_per_stage"][:3] == [16, 32, 64]

@@ -28,12 +28,13 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 
 from nnunetv2_missmod import methods
 from nnunetv2_missmod.commands import build_parser
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.doors import PRETRAINING, door_names
 from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.planning.fragments import merge_fragment
 
 KINDS = {"bash", "text", "json", "python"}
 WRITTEN = [README, *PAGES]
+EVERY_SUBSET = ("Every subset", "Every subset of a case, whole commands")
 LINKED = [*WRITTEN, *(REPOSITORY / folder / "README.md" for folder in ("benchmarks", "plans"))]
 NNUNETS_PARSERS = (
     "run/run_training.py",
@@ -159,25 +160,32 @@ def test_the_parser_of_pages_finds_what_it_must(tmp_path):
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(page, section=""):
-    """Cells of the tables' rows that begin with a trainer's name, by name, from a section on."""
+def rows_of(page, section="", job=None):
+    """Cells of the tables' rows that begin with a trainer's name, by name, from a section on; those of a job alone."""
     text = page.read_text(encoding="utf-8").partition(section)[2] if section else page.read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    return {row[0]: row[1:] for row in reversed(rows) if row[0].endswith("Trainer")}
+    rows = [row for row in rows if row[0].endswith("Trainer") and (job is None or row[1] == job)]
+    return {row[0]: row[1:] for row in reversed(rows)}
 
 
 def test_the_costs_are_those_of_the_benchmarks():
     benchmarks = REPOSITORY / "benchmarks" / "README.md"
-    steps, subsets = rows_of(benchmarks), rows_of(benchmarks, "## Every subset\n")
+    steps, predictions = (rows_of(benchmarks, job=job) for job in ("step", "prediction"))
+    subsets, commands = (rows_of(benchmarks, f"## {title}\n") for title in EVERY_SUBSET)
     costs = rows_of(REPOSITORY / "docs" / "which_trainer.md", "## What each costs")
     assert set(costs) == set(door_names())
-    for name, (time, memory, parameters, passes, _) in costs.items():
-        assert [time, memory, parameters] == [steps[name][1], steps[name][3], steps[name][4]]
-        assert passes == subsets[name][2] if name in subsets else not passes[:1].isdecimal()
+    for name, (time, memory, of_prediction, parameters, passes, clock) in costs.items():
+        assert [time, memory] == steps[name][1:3]
+        if name.endswith(PRETRAINING):
+            assert name not in predictions
+            continue
+        assert [of_prediction, parameters] == [predictions[name][1], predictions[name][8]]
+        assert passes == subsets[name][2]
+        assert clock == re.search(r"\((.*)\)", commands[name][2])[1]
     for name, cells in rows_of(README, "## Methods").items():
         rounded = re.fullmatch(r"(.*) x time, (.*) x memory", cells[-1])
         assert [float(rounded[1]), float(rounded[2])] == pytest.approx(
-            [float(steps[name][1]), float(steps[name][3])], abs=0.0501
+            [float(steps[name][1]), float(steps[name][2])], abs=0.0501
         )
 
 
