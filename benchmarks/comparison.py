@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,11 +161,6 @@ class Bench:
     def scores(self, name: str, seed: int) -> Path:
         """Where the scores of a row are."""
         return self.out / "scores" / f"seed_{seed}" / name.replace(" ", "_")
-
-    def finished_scores(self, name: str, seeds: Sequence[int]) -> dict[int, Path]:
-        """Folders of a row's scores by seed, of the seeds that have been scored."""
-        folders = {seed: self.scores(name, seed) for seed in seeds}
-        return {seed: folder for seed, folder in folders.items() if (folder / "scores.csv").exists()}
 
 
 def stages_of(run: Run) -> list[str]:

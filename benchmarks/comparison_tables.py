@@ -107,7 +107,8 @@ def draw_curves(means: pd.DataFrame, file: Path) -> None:
         for of_seed in of_trainer
     ]
     long = pd.concat(curves).rename(columns={"num_present": "modalities present"})
-    styles = {"hue": "trainer", "style": "trainer", "markers": True, "dashes": False}
+    regions = list(dict.fromkeys(means["region"]))
+    styles = {"hue": "trainer", "style": "trainer", "markers": True, "dashes": False, "col_order": regions}
     grid = sns.relplot(
         long,
         x="modalities present",

@@ -37,7 +37,7 @@ def main() -> None:
         for fold in range(len(cases)):
             bench.train(name, METHODS[name], arguments.seed, fold)
         bench.evaluate(name, METHODS[name], arguments.seed, ["-f", *folds])
-    report({name: bench.finished_scores(name, [arguments.seed]) for name in names}, bench.out)
+    report({name: {arguments.seed: bench.scores(name, arguments.seed)} for name in names}, bench.out)
 
 
 def prepare(bench: Bench, source: Path) -> list[str]:

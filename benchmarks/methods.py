@@ -63,12 +63,13 @@ def main() -> None:
     bench = bench_of(arguments, DATASET)
     prepare(bench, arguments.training, arguments.test, arguments.size)
     names = arguments.only or list(runs)
-    for seed in arguments.seeds:  # seed by seed: an early end leaves a table of fewer seeds
+    for done, seed in enumerate(arguments.seeds, 1):  # seed by seed: an early end leaves a table of fewer seeds
         for name in names:
             run = (METHODS | ABLATIONS)[name]
             bench.train(name, run, seed)
             bench.evaluate(name, run, seed, test_cases(bench))
-        means = report({name: bench.finished_scores(name, arguments.seeds) for name in names}, bench.out)
+        scored = arguments.seeds[:done]
+        means = report({name: {seed: bench.scores(name, seed) for seed in scored} for name in names}, bench.out)
         if arguments.ablations:
             print(f"\n{table_of_ablations(means, WHOLES)}", flush=True)
 

@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -79,24 +80,31 @@ def measure(name: str, job: str, setting: Setting, steps: int) -> dict[str, Any]
     trainer, batch = build(trainer_class, setting)
     run = training_step(trainer, batch) if job == "step" else prediction(trainer, batch["data"][:1].to(device))
     cost = cost_of(run, steps, device, before)._asdict()
+    network = unwrapped(trainer.network)
+    macs = operations(run)["Global"] / 2
+    if job == "prediction":
+        return {**cost, "macs": macs, "parameters": used(network, trainer.network, batch["data"][:1].to(device))}
+    counts = operations(lambda: trainer.network(batch["data"].to(device)))
+    parts = {child: flops_of(child, counts) for child, _ in network.named_children()}
+    return {**cost, "macs": macs, "parameters": learned(trainer), "parts": parts}
+
+
+def operations(run: Callable[[], object]) -> dict[str, int]:
+    """Count the floating-point operations of a call by module, two for each multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415, not part of what is measured
 
     with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
         run()
-    network = unwrapped(trainer.network)
-    counts = {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
-    parts = {child: flops_of(child, counts) for child, _ in network.named_children()}
-    parameters = learned(trainer) if job == "step" else used(network, run)
-    return {**cost, "macs": counts["Global"] / 2, "parts": parts, "parameters": parameters}
+    return {part: sum(flops.values()) for part, flops in counter.get_flop_counts().items()}
 
 
-def training_step(trainer: Any, batch: dict[str, Any]) -> Any:
+def training_step(trainer: Any, batch: dict[str, Any]) -> Callable[[], object]:
     """Give the whole step: forward, loss, backward, optimizer."""
     trainer.network.train()
     return lambda: trainer.train_step(batch)
 
 
-def prediction(trainer: Any, images: torch.Tensor) -> Any:
+def prediction(trainer: Any, images: torch.Tensor) -> Callable[[], object]:
     """Give the forward pass that nnU-Net's predictor runs on one patch."""
     trainer.set_deep_supervision_enabled(False)
     network = trainer.network.eval()
@@ -115,19 +123,12 @@ def learned(trainer: Any) -> int:
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
 
 
-def used(network: nn.Module, run: Any) -> int:
-    """Count the parameters of the modules that a call runs."""
-    seen: dict[int, int] = {}
-
-    def remember(module: nn.Module, _: object) -> None:
-        seen.update({id(p): p.numel() for p in module.parameters(recurse=False)})
-
-    hooks = [module.register_forward_pre_hook(remember) for module in network.modules()]
+def used(network: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> int:
+    """Count the parameters that an output depends on: those that get a gradient, and those that learn no more."""
+    network.zero_grad(set_to_none=True)
     with torch.compiler.set_stance("force_eager"):
-        run()
-    for hook in hooks:
-        hook.remove()
-    return sum(seen.values())
+        forward(images).sum().backward()
+    return sum(p.numel() for p in network.parameters() if p.grad is not None or not p.requires_grad)
 
 
 def flops_of(child: str, counts: dict[str, int]) -> int:
@@ -158,12 +159,12 @@ def smallest_gpu(memory: int) -> str:
 
 
 def print_shares(results: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Print where the multiplications of each network's steps are."""
+    """Print where the multiplications of each network are in training."""
     for name, of_trainer in results.items():
         parts = of_trainer["step"]["parts"]
         total = sum(parts.values()) or 1
         shares = ", ".join(f"{part} {100 * f / total:.0f} %" for part, f in parts.items() if f > 0.005 * total)
-        print(f"\n{name}, step: {shares}.")
+        print(f"\n{name}, forward pass of a step: {shares}.")
 
 
 if __name__ == "__main__":

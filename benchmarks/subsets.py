@@ -7,6 +7,7 @@ what calling ``forward`` for each subset costs.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -23,9 +24,13 @@ REPEATS = 5
 
 def main() -> None:
     """Measure every network that segments and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    segmenting = [door for door in door_names() if not door.endswith(PRETRAINING)]
+    parser.add_argument("--trainers", nargs="+", default=segmenting)
+    trainers = parser.parse_args().trainers
     print("| trainer | forward, CPU-s | all subsets, CPU-s | ratio |\n|---|---|---|---|")
     subsets = all_subsets(MODALITIES)
-    for name in (door for door in door_names() if not door.endswith(PRETRAINING)):
+    for name in trainers:
         trainer, batch = build(trainer_class_of(name), Setting(FEATURES))
         trainer.set_deep_supervision_enabled(False)
         network, images = trainer.network.eval(), batch["data"][:1]
