@@ -144,9 +144,15 @@ class Bench:
         self.run([*command, "--disable_tta", "--no-save", "-nps", "1", *arguments], seed)
 
     def write_plan(self, name: str, run: Run) -> str:
-        """Write the plan of a row, the common one with the row's schedule and settings; give its name."""
+        """Write the plan of a row, the common one with the row's schedule and settings; give its name.
+
+        Raises:
+            ValueError: there are fewer epochs than stages.
+        """
         plans = load_json(str(self.preprocessed / "nnUNetPlans.json"))
         stages = stages_of(run)
+        if self.epochs < len(stages):
+            raise ValueError(f"Expected an epoch for each of {' and '.join(stages)}, got {self.epochs}: more --epochs.")
         first = self.epochs // len(stages)
         shares = [first, self.epochs - first] if len(stages) > 1 else [first]
         settings = {

@@ -79,6 +79,13 @@ def test_all_rows_have_the_same_number_of_updates(name, bench):
     assert sum(settings[stage]["num_epochs"] for stage in stages_of(run)) == 5
 
 
+def test_two_stages_need_two_epochs(bench):
+    bench.epochs = 1
+    with pytest.raises(ValueError, match="M3AEPretrainTrainer and M3AETrainer"):
+        bench.write_plan("M3AE", ROWS["M3AE"])
+    assert bench.write_plan("DC-Seg", ROWS["DC-Seg"]) == "nnUNetPlans_DcSeg"
+
+
 def test_rows_have_plans_and_folders_of_their_own(bench):
     assert len({plans_name(name) for name in ROWS}) == len(ROWS)
     assert len({bench.scores(name, 0) for name in ROWS}) == len(ROWS)
