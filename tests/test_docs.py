@@ -161,8 +161,9 @@ def test_the_parser_of_pages_finds_what_it_must(tmp_path):
 
 
 def rows_of(page, section="", job=None):
-    """Cells of the tables' rows that begin with a trainer's name, by name, from a section on; those of a job alone."""
-    text = page.read_text(encoding="utf-8").partition(section)[2] if section else page.read_text(encoding="utf-8")
+    """Cells of the tables' rows that begin with a trainer's name, by name, of one section, of one job."""
+    text = page.read_text(encoding="utf-8")
+    text = text.partition(section)[2].partition("\n## ")[0] if section else text
     rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     rows = [row for row in rows if row[0].endswith("Trainer") and (job is None or row[1] == job)]
     return {row[0]: row[1:] for row in reversed(rows)}
