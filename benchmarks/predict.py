@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.models import MODALITIES, trainer_class_of
-from nnunetv2_missmod.doors import PRETRAINING, door_names, find_command, with_doors
+from nnunetv2_missmod.doors import find_command, segmenting_names, with_doors
 
 STANDING_FOR_ALL = ("0", "12", "0123")  # the channels of some of the 15 runs
 
@@ -51,8 +51,7 @@ class Cost(NamedTuple):
 def main() -> None:
     """Measure every trainer asked for and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    segmenting = [door for door in door_names() if not door.endswith(PRETRAINING)]
-    parser.add_argument("--trainers", nargs="+", default=segmenting)
+    parser.add_argument("--trainers", nargs="+", default=segmenting_names())
     parser.add_argument("--runs", nargs="+", default=STANDING_FOR_ALL, help="channels of the runs of nnUNetv2_predict")
     parser.add_argument("--features", type=int, nargs="+", help="of the plan's levels (default: 32 to 320)")
     parser.add_argument("--half", action="store_true", help="a case and a patch of half the size")

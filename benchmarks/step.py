@@ -29,9 +29,9 @@ from benchmarks.cost import cost_of, in_own_process, memory_now
 from benchmarks.models import FEATURES, STOCK, Setting, build, trainer_class_of
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.planning.gpu_memory import CUDA_CONTEXT, GB
 
 GPUS = (11, 24, 80)  # GB
-CUDA_CONTEXT = 0.6  # GB beyond what PyTorch reserves
 JOBS = ("step", "prediction")
 
 
@@ -154,7 +154,7 @@ def print_table(results: dict[str, dict[str, dict[str, Any]]], on_gpu: bool) -> 
 
 def smallest_gpu(memory: int) -> str:
     """Name the smallest GPU that the job fits."""
-    fitting = [size for size in GPUS if memory / 1e9 + CUDA_CONTEXT <= size]
+    fitting = [size for size in GPUS if memory + CUDA_CONTEXT <= size * GB]
     return str(fitting[0]) if fitting else f"more than {GPUS[-1]}"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.models import MODALITIES, Setting, build, trainer_class_of
-from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.doors import segmenting_names
 from nnunetv2_missmod.modalities import all_subsets
 
 FEATURES = (32, 64, 128, 256)
@@ -25,8 +25,7 @@ REPEATS = 5
 def main() -> None:
     """Measure every network that segments and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    segmenting = [door for door in door_names() if not door.endswith(PRETRAINING)]
-    parser.add_argument("--trainers", nargs="+", default=segmenting)
+    parser.add_argument("--trainers", nargs="+", default=segmenting_names())
     trainers = parser.parse_args().trainers
     print("| trainer | forward, CPU-s | all subsets, CPU-s | ratio |\n|---|---|---|---|")
     subsets = all_subsets(MODALITIES)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
-from nnunetv2_missmod.doors import PRETRAINING, door_names, find_command, plans_folder, pretraining_of, with_doors
+from nnunetv2_missmod.doors import find_command, plans_folder, pretraining_of, segmenting_names, with_doors
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.report.page import write_report
 from nnunetv2_missmod.evaluation.scores import read_scores
@@ -40,7 +40,7 @@ def run_demo(out: Path, trainer: str, device: str) -> Path:
         ValueError: the folder is in use or the trainer unknown.
         CommandFailedError: a command failed; the end of its output is in the message.
     """
-    trainers = [name for name in door_names() if not name.endswith(PRETRAINING)]
+    trainers = segmenting_names()
     if trainer not in trainers:
         raise ValueError(f"Expected one of the trainers that segment, {', '.join(trainers)}, got {trainer!r}.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

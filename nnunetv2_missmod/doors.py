@@ -28,6 +28,11 @@ def door_names() -> list[str]:
     return sorted(file.stem for file in door_folder().glob("*.py") if file.stem != "__init__")
 
 
+def segmenting_names() -> list[str]:
+    """Names of the trainers that segment: all but the pretrainings."""
+    return [name for name in door_names() if not name.endswith(PRETRAINING)]
+
+
 def pretraining_of(name: str) -> str | None:
     """Name of the trainer that pretrains for another: ``XTrainer`` starts from where ``XPretrainTrainer`` ended."""
     pretraining = name.removesuffix("Trainer") + PRETRAINING
