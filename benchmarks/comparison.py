@@ -41,6 +41,7 @@ METHODS = {
     "DC-Seg": Run("DCSegTrainer"),
     "CCSD": Run("CCSDTrainer"),
     "CCSD, Adam": Run("CCSDTrainer", adam=2e-3),
+    "CCSD, Adam, tau^2": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 16.0}}, adam=2e-3),
     "MST-KDNet": Run("MSTKDNetTrainer"),
     "M3AE": Run("M3AETrainer"),
 }

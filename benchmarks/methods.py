@@ -15,6 +15,7 @@ from benchmarks.comparison_tables import report, table_of_ablations
 from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
 
 DATASET = "Dataset501_Phantom"
+WHOLE_CCSD = "CCSD, Adam, tau^2"  # what its ablations leave a part out of
 
 
 def of_both(substitute: str) -> Settings:
@@ -22,16 +23,21 @@ def of_both(substitute: str) -> Settings:
     return {name: {"substitute": substitute} for name in ("M3AEPretrainTrainer", "M3AETrainer")}
 
 
+def of_ccsd(**settings: float | str) -> Run:
+    """CCSD with HMSD's weight of tau^2 and other settings."""
+    whole = METHODS[WHOLE_CCSD]
+    return whole._replace(settings={"CCSDTrainer": {**whole.settings["CCSDTrainer"], **settings}})
+
+
 ABLATIONS = {
     "DC-Seg without L_ana": Run("DCSegTrainer", {"DCSegTrainer": {"anatomy_weight": 0.0}}),
     "DC-Seg without L_mod": Run("DCSegTrainer", {"DCSegTrainer": {"modality_weight": 0.0}}),
     "DC-Seg without L_rec": Run("DCSegTrainer", {"DCSegTrainer": {"reconstruction_weight": 0.0}}),
     "DC-Seg without L_reg": Run("DCSegTrainer", {"DCSegTrainer": {"separate_weight": 0.0}}),
-    "CCSD without HMSD": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 0.0}}, adam=2e-3),
-    "CCSD without DMCD": Run("CCSDTrainer", {"CCSDTrainer": {"dmcd_weight": 0.0}}, adam=2e-3),
-    "CCSD, random path": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "random"}}, adam=2e-3),
-    "CCSD, least critical first": Run("CCSDTrainer", {"CCSDTrainer": {"path_order": "min"}}, adam=2e-3),
-    "CCSD, HMSD's weight as printed": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 1.0}}, adam=2e-3),
+    "CCSD without HMSD": of_ccsd(hmsd_weight=0.0),
+    "CCSD without DMCD": of_ccsd(dmcd_weight=0.0),
+    "CCSD, random path": of_ccsd(path_order="random"),
+    "CCSD, least critical first": of_ccsd(path_order="min"),
     "MST-KDNet without MS-TKD": Run("MSTKDNetTrainer", {"MSTKDNetTrainer": {"evd_weight": 0.0, "mst_weight": 0.0}}),
     "MST-KDNet without GSME": Run(
         "MSTKDNetTrainer", {"MSTKDNetTrainer": {"gram_weight": 0.0, "adversarial_weight": 0.0}}
@@ -45,7 +51,8 @@ ABLATIONS = {
 }
 
 WHOLES = {
-    name: "CCSD, Adam" if run.adam else name.split(" without")[0].split(",")[0] for name, run in ABLATIONS.items()
+    name: WHOLE_CCSD if run.trainer == "CCSDTrainer" else name.split(" without")[0].split(",")[0]
+    for name, run in ABLATIONS.items()
 }
 
 

@@ -23,9 +23,9 @@ Deviations (paper / here)
     * HMSD: all C(M, k) subsets, k uniform / the same up to 6 of them, beyond 6 drawn uniformly, the same in
       expectation. k is the size of the segmented subset, which so is a student itself and decoded once for both terms.
       Overlapping regions: not treated / a Bernoulli distribution for each.
-    * tau: not given / 4 for HMSD, 1 for DMCD.
-    * weight of HMSD: 1, Eq. 8 / 16, which is tau^2: the gradient of a softened distribution falls with tau^2. At 1 it
-      was 1 % of L_seg's (hard phantom, 2D, after 750 updates), and the mean Dice over subsets lower (benchmarks/).
+    * tau: not given / 4 for HMSD, 1 for DMCD. ``hmsd_weight = 16``, tau^2, makes up for the gradient of a softened
+      distribution, which falls with tau^2: single modalities gain, the full set loses, and with SGD it must wait until
+      the network has found something (``warm_up_fraction``; docs/does_it_help.md).
     * DMCD: softmax unspecified / over the M * C channels of a voxel (over space within a channel, the modalities that
       remain would get no gradient). With two modalities left the scores of Eq. 5 tie: those of the full set decide.
     * warm-up: not mentioned / no distillation in the first 5 % of the epochs (ShaSpec's author: starting with subsets

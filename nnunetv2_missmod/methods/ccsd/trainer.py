@@ -35,7 +35,7 @@ class CCSDTrainer(MissingModalityTrainer):
     4.5 (Tables 5 and 6): ``path_order`` and ``criticality``.
     """
 
-    hmsd_weight = 16.0  # of L_HMSD: hmsd_tau^2, as is usual beside a temperature; Eq. 8 prints 1 and names no tau
+    hmsd_weight = 1.0  # of L_HMSD, Eq. 8
     dmcd_weight = 1.0  # of L_DMCD, Eq. 8
     hmsd_tau = 4.0  # tau of Eq. 2 (the paper gives none)
     dmcd_tau = 1.0  # tau of Eq. 7 (the paper gives none)
