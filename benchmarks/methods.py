@@ -24,7 +24,7 @@ def of_both(substitute: str) -> Settings:
 
 
 def of_ccsd(**settings: float | str) -> Run:
-    """CCSD with HMSD's weight of tau^2 and other settings."""
+    """CCSD as in the row of its whole, but for some settings."""
     whole = METHODS[WHOLE_CCSD]
     return whole._replace(settings={"CCSDTrainer": {**whole.settings["CCSDTrainer"], **settings}})
 
