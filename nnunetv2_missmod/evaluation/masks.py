@@ -20,10 +20,11 @@ from nnunetv2_missmod.evaluation.cohort import Export, export_of, walk
 from nnunetv2_missmod.evaluation.model import ModelChoice, PredictionSettings, open_predictor, read_json
 from nnunetv2_missmod.evaluation.postprocessing import check_min_voxels
 from nnunetv2_missmod.evaluation.predict import Images, Segmented, predict_subsets
-from nnunetv2_missmod.evaluation.scores import LOCK, write_whole
+from nnunetv2_missmod.evaluation.scores import LOCK
 from nnunetv2_missmod.evaluation.subsets import AVAILABLE, choose_subsets, distinct_names
 from nnunetv2_missmod.modalities import subset_name
 from nnunetv2_missmod.preprocessing import read_case
+from nnunetv2_missmod.whole_files import write_whole
 
 MASKS_CSV = "masks.csv"
 COLUMNS = ["case", "subset", "mask", "channels"]

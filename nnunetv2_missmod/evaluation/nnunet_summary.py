@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.scores import Scores, write_whole
+from nnunetv2_missmod.evaluation.scores import Scores
+from nnunetv2_missmod.whole_files import write_whole
 
 SUMMARY = "summary.json"
 

@@ -7,14 +7,15 @@ Every file is replaced as a whole, so that a killed run leaves the scores of its
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from filelock import FileLock
+
+from nnunetv2_missmod.whole_files import write_whole
 
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
@@ -154,13 +155,6 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
     """Write ``provenance.json``."""
     text = json.dumps(asdict(provenance), indent=2) + "\n"
     write_whole(folder / PROVENANCE, lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Replace a file at once: whoever reads it finds the old one or the new one."""
-    partial = file.with_name(f".{file.name}.partial")
-    write(partial)
-    os.replace(partial, file)
 
 
 def read_scores(folder: Path) -> Scores:

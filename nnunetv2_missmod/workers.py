@@ -1,0 +1,64 @@
+"""Processes that work beside this one: they end when it ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from types import FrameType
+
+TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell has it
+
+
+@contextmanager
+def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of spawned processes, each with one thread for torch; what it has not begun ends with an error.
+
+    Args:
+        processes: how many.
+    """
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), begin_worker)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def begin_worker() -> None:
+    """Prepare a process of a pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that what is half done is cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)
