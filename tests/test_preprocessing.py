@@ -303,7 +303,7 @@ def test_two_files_for_one_channel_are_an_error(tmp_path, images):
 def test_images_of_different_shapes_are_an_error(tmp_path, images):
     good = write_subset(tmp_path, images, (0, 1))
     bad = write(images[2][:-1], tmp_path / f"{CASE}_0002.nii.gz")
-    refused([*good, bad], bad, good[0], "(24, 26, 22)", "(23, 26, 22)")
+    refused([*good, bad], bad, good[0], "[24, 26, 22]", "[23, 26, 22]")
 
 
 def test_images_of_different_spacings_are_an_error(tmp_path, images):
@@ -316,7 +316,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, images):
     good = write_subset(tmp_path, images, (0, 1))
     bad = tmp_path / f"{CASE}_0002.nii.gz"
     bad.write_text("not an image")
-    refused([*good, bad], f"cannot read {bad}")
+    refused([*good, bad], f"expected a whole image, got {bad}")
 
 
 def test_a_file_that_does_not_exist_is_an_error(tmp_path, images):

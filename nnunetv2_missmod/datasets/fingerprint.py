@@ -21,7 +21,8 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from numpy.typing import NDArray
 
 from nnunetv2_missmod.datasets.parallel import in_processes
-from nnunetv2_missmod.preprocessing import modality_names, read_images, varying
+from nnunetv2_missmod.preprocessing import modality_names, varying
+from nnunetv2_missmod.reading import read_images
 
 FILE = "dataset_fingerprint.json"
 PERCENTILES = {"median": 50.0, "percentile_99_5": 99.5, "percentile_00_5": 0.5}
