@@ -150,6 +150,8 @@ def _onto(read: Read, target: Read) -> Read:
     voxels = onto_grid(read.voxels, read.properties, target.voxels.shape[1:], target.properties)
     if voxels is None:
         raise ValueError(f"expected files that say where they lie, to resample them, got {read.file}")
+    if np.ptp(voxels) == 0 < np.ptp(read.voxels):  # it would pass for absent
+        raise ValueError(f"expected images of one place, got {read.file}, of which nothing reaches {target.file}")
     return Read(read.file, voxels, target.properties)
 
 

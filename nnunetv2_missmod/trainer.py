@@ -17,7 +17,7 @@ from torch import distributed as dist
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nnunetv2_missmod.availability import describe_incomplete, find_available
+from nnunetv2_missmod.availability import check_absent, describe_incomplete, find_available
 from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.epoch_log import EpochLog
@@ -136,6 +136,8 @@ class MissingModalityTrainer(nnUNetTrainer):
         available = find_available(training, is_first)
         self.print_to_log_file("Training:", describe_incomplete(available, self.modalities))
         self.available_in_case = available | find_available(validation, is_first)
+        reader = self.plans_manager.image_reader_writer_class()
+        check_absent(self.available_in_case, self.plans_manager.dataset_name, self.dataset_json, reader)
         self.case_number = {case: number for number, case in enumerate(sorted(self.available_in_case))}
         return training, validation
 
