@@ -56,7 +56,7 @@ def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(tmp_path, reader
     file = write_as(tmp_path / f"case_0000{ending}")
     read(file, reader=reader)
     whole = file.read_bytes()
-    end = len(whole) - 16 * (ending == ".png")  # its checksum and its end: without them all voxels are there
+    end = len(whole) - 24 * (ending == ".png")  # checksums and the end: without them all its voxels are there
     for length in (0, *(int(end * share) for share in (0.05, 0.3, 0.6, 0.95)), end - 1):
         file.write_bytes(whole[:length])
         refused(file, match=file.name, reader=reader)
