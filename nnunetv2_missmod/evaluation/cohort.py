@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from nnunetv2_missmod.evaluation.cases import CaseFiles, regions_of
 from nnunetv2_missmod.evaluation.postprocessing import remove_small_regions
 from nnunetv2_missmod.evaluation.predict import Segmented
+from nnunetv2_missmod.out_of_memory import is_out_of_memory
 from nnunetv2_missmod.reading import read_label
 from nnunetv2_missmod.whole_files import LOCK, flush, hidden_folder
 from nnunetv2_missmod.workers import worker_pool
@@ -33,7 +34,7 @@ WRITING = "writing"  # in the names of hidden folders of masks that are not whol
 WAITING = 2  # masks to be exported that may wait for a process; each holds its logits
 
 # What bad input and full memory raise. Anything else is a mistake of ours and ends the run.
-ERRORS_OF_A_CASE = (ValueError, OSError, RuntimeError)
+ERRORS_OF_A_CASE = (ValueError, OSError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def walk(
             except BrokenExecutor as died:
                 raise _worker_died() from died
             except ERRORS_OF_A_CASE as raised:
-                error = raised
+                error = with_levers(raised)
             progress.update(task, completed=number * num_subsets)  # also past what a bad case left undone
             waiting.append((case, futures, error))
             while waiting and all(future.done() for future in waiting[0][1].values()):
@@ -170,8 +171,22 @@ def _collect(case: CaseFiles, futures: dict[int, Future[T]], error: Exception | 
         except BrokenExecutor as died:
             raise _worker_died() from died
         except ERRORS_OF_A_CASE as raised:
-            error = error or raised
+            error = error or with_levers(raised)
     return Finished(case, of_subset, error)
+
+
+def with_levers(error: Exception) -> Exception:
+    """Say of an error what makes a prediction smaller, if it is that memory ended."""
+    if not is_out_of_memory(error):
+        return error
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    levered = RuntimeError(
+        f"memory ended ({reason}). Predict with fewer subsets at a time (--subsets), fewer processes (-nps 0), larger "
+        "steps (-step_size 1) or -device cpu; a plan for less memory is made by missmod plan -gpu_memory_target, and "
+        "trained on anew."
+    )
+    levered.__cause__ = error
+    return levered
 
 
 def _wait_for_room(futures: list[Future[T]], num_processes: int) -> None:
