@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from small_models import folders_of
+
 from nnunetv2_missmod.commands import main
 
 KILLS = int(os.environ.get("MISSMOD_KILLS", "2"))  # at each place; 20 and more by hand
@@ -21,7 +23,7 @@ def begin(arguments, output):
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         try:
-            code = main([str(argument) for argument in arguments])
+            code = main(arguments)
         except SystemExit as ended:
             code = ended.code
         finally:
@@ -62,3 +64,13 @@ def processes_of(session):
         except (OSError, ValueError):
             continue  # it ended meanwhile
     return found
+
+
+def prediction(verb, choice, processes, out):
+    """The arguments of `missmod predict` or `evaluate` for all subsets of a model of ``small_models``."""
+    images, labels = folders_of(choice)
+    model = ["-d", choice.dataset, "-c", choice.configuration, "-tr", choice.trainer, "-p", choice.plans, "-f", "0"]
+    how = ["-device", "cpu", "--disable_tta", "-step_size", "1", "-nps", processes]
+    more = ["--subsets", "all", "--continue_prediction"] if verb == "predict" else ["-gt", labels]
+    arguments = [verb, "-i", images, "-o", out, *model, *how, *more]
+    return [str(argument) for argument in arguments]
