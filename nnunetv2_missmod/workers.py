@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from types import FrameType
@@ -78,7 +78,8 @@ def running_command(command: Sequence[str], environment: Mapping[str, str]) -> I
 
 def _end_group(process: subprocess.Popen[str]) -> None:
     if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # all of it ended already
+            os.killpg(process.pid, signal.SIGTERM)
     else:
         process.terminate()
 
