@@ -20,7 +20,7 @@ _LABEL = Kind(
     lambda value: is_whole(value, most=2**16 - 1) or (is_list(value, is_label) and bool(value)),
     "a whole number, 0 or more, or a list of them",
 )
-_ENDING = Kind(
+FILE_ENDING = Kind(
     lambda value: isinstance(value, str) and bool(ENDING.fullmatch(value)),
     "a dot and letters or digits, such as .nii.gz",
 )
@@ -45,7 +45,7 @@ def check_dataset_json(content: Mapping[str, Any], file: str = "dataset.json") -
     """
     place = Place(file, mend=MEND)
     channel_names(content, file)
-    place.check_all(content, {"labels": TABLE, "file_ending": _ENDING})
+    place.check_all(content, {"labels": TABLE, "file_ending": FILE_ENDING})
     check_labels(content["labels"], place)
     check_order(content, place)
     reader = content.get("overwrite_image_reader_writer", "None")

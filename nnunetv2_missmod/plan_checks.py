@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -32,15 +31,13 @@ from nnunetv2_missmod.named_classes import (
     find_normalization,
     find_reader,
 )
+from nnunetv2_missmod.plan_stages import U_NET, check_stages, is_size
 
-# Beyond these there is no network, but a mistake.
-MOST_STAGES, MOST_FEATURES, MOST_CONVOLUTIONS, MOST_STEP, MOST_VOXELS = 32, 2**14, 128, 64, 2**14
 MEND = "Correct the plan, or plan the dataset again."
 LAYERS = ("conv_op", "norm_op", "dropout_op", "nonlin")
 CT_STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 STATISTICS = "foreground_intensity_properties_per_channel"
 
-is_size = partial(is_whole, least=1, most=MOST_VOXELS)
 _COUNT = Kind(partial(is_whole, least=1, most=2**20), "a whole number, 1 or more")
 _AXES = Kind(
     lambda value: is_list(value, is_whole, (3,)) and sorted(value) == [0, 1, 2], "an order of the axes 0, 1, 2"
@@ -68,16 +65,15 @@ CONFIGURATION = {
     "batch_dice": FLAG,
     "patch_size": _PATCH,
     "spacing": Kind(lambda value: is_list(value, is_positive, (2, 3)), "a number of mm above 0 for every axis"),
+    "median_image_size_in_voxels": Kind(
+        lambda value: is_list(value, is_positive, (2, 3)), "two or three numbers above 0"
+    ),
     "normalization_schemes": Kind(
         lambda value: is_list(value, WORD.fits) and bool(value), "a list of names of classes"
     ),
     "use_mask_for_norm": _FLAGS,
     **{name + kwargs: kind for name in RESAMPLING for kwargs, kind in (("", WORD), ("_kwargs", TABLE))},
     "architecture": TABLE,
-}
-U_NET = {
-    "n_stages": Kind(partial(is_whole, least=2, most=MOST_STAGES), f"a whole number of stages, 2 to {MOST_STAGES}"),
-    "conv_op": Kind(lambda value: value is not None, "the full name of a convolution"),
 }
 ARCHITECTURE = {
     "network_class_name": Kind(lambda value: isinstance(value, str), "the full name of a network"),
@@ -86,13 +82,16 @@ ARCHITECTURE = {
 }
 
 
-def open_plan(plans: Any, configuration: str, file: str) -> tuple[PlansManager, ConfigurationManager]:
+def open_plan(
+    plans: Any, configuration: str, file: str, num_modalities: int
+) -> tuple[PlansManager, ConfigurationManager]:
     """Check a plan and one of its configurations, and give nnU-Net's managers of them.
 
     Args:
         plans: what was read.
         configuration: its name.
         file: where it was read.
+        num_modalities: of dataset.json.
 
     Raises:
         ValueError: names the file and the entry that is missing or wrong, or names something that a network is not
@@ -111,7 +110,11 @@ def open_plan(plans: Any, configuration: str, file: str) -> tuple[PlansManager, 
             f"{type(error).__name__}: {one_line(error)}. {MEND}"
         ) from error
     check_configuration(found.configuration, file, configuration)
-    check_channels(plans, found.configuration, file, configuration)
+    check_channels(plans, found.configuration, file)
+    planned = found.normalization_schemes
+    if len(planned) != num_modalities:
+        words = f"one for each of the {num_modalities} channels of dataset.json"
+        place_of(file, configuration).refuse("normalization_schemes", words, planned)
     return manager, found
 
 
@@ -165,11 +168,9 @@ def check_entries(configuration: Mapping[str, Any], place: Place) -> None:
     """
     place.check_all(configuration, CONFIGURATION)
     dimensions = len(configuration["patch_size"])
-    if "median_image_size_in_voxels" in configuration:
-        median = Kind(lambda value: is_list(value, is_positive, (dimensions,)), f"{dimensions} numbers above 0")
-        place.check("median_image_size_in_voxels", configuration["median_image_size_in_voxels"], median)
-    if len(configuration["spacing"]) != dimensions:
-        place.refuse("spacing", f"of the patch's {dimensions} axes", configuration["spacing"])
+    for key in ("spacing", "median_image_size_in_voxels"):
+        if len(configuration[key]) != dimensions:
+            place.refuse(key, f"of the patch's {dimensions} axes", configuration[key])
     masks = configuration["use_mask_for_norm"]
     if len(masks) != len(configuration["normalization_schemes"]):
         place.refuse("use_mask_for_norm", "as long as normalization_schemes", masks)
@@ -200,57 +201,11 @@ def check_architecture(architecture: Mapping[str, Any], place: Place) -> None:
         kwargs = arch_kwargs.get(f"{key}_kwargs")
         if kwargs is not None:
             place.check(f"architecture.arch_kwargs.{key}_kwargs", kwargs, TABLE)
+    if "features_per_stage" in arch_kwargs:
+        place.check_all(arch_kwargs, U_NET, "architecture.arch_kwargs.")
 
 
-def check_stages(configuration: Mapping[str, Any], place: Place) -> None:
-    """Check what a U-Net has for each of its stages, if the network is one.
-
-    Raises:
-        ValueError: names the entry.
-    """
-    arch_kwargs, patch = configuration["architecture"]["arch_kwargs"], configuration["patch_size"]
-    if "features_per_stage" not in arch_kwargs:
-        return
-    prefix = "architecture.arch_kwargs."
-    place.check_all(arch_kwargs, U_NET, prefix)
-    stages = arch_kwargs["n_stages"]
-    place.check_all(arch_kwargs, stage_kinds(stages, len(patch), arch_kwargs), prefix)
-    strides = [_for_each(stride, len(patch)) for stride in _for_each(arch_kwargs["strides"], stages)]
-    whole = [math.prod(axis) for axis in zip(*strides, strict=True)]
-    if any(size % stride for size, stride in zip(patch, whole, strict=True)):
-        place.refuse("patch_size", f"divisible by the strides, {whole} in all", patch)
-
-
-def stage_kinds(stages: int, dimensions: int, given: Mapping[str, Any]) -> dict[str, Kind]:
-    """Say what a U-Net's entries with a value per stage must be; those that it may lack, if they are given."""
-
-    def per_stage(most: int, count: int = stages) -> Kind:
-        fits = partial(is_whole, least=1, most=most)
-        words = f"a whole number, 1 to {most}, or {count} of them"
-        return Kind(lambda value: fits(value) or is_list(value, fits, (count,)), words)
-
-    step = partial(is_whole, least=1, most=MOST_STEP)
-    per_axis = Kind(
-        lambda value: (
-            step(value) or is_list(value, lambda one: step(one) or is_list(one, step, (dimensions,)), (stages,))
-        ),
-        f"a whole number, or {stages} of them, or as many lists of {dimensions}",
-    )
-    optional = {
-        "n_conv_per_stage": per_stage(MOST_CONVOLUTIONS),
-        "n_blocks_per_stage": per_stage(MOST_CONVOLUTIONS),
-        "n_conv_per_stage_decoder": per_stage(MOST_CONVOLUTIONS, stages - 1),
-        "conv_bias": FLAG,
-    }
-    return {
-        "features_per_stage": per_stage(MOST_FEATURES),
-        "strides": per_axis,
-        "kernel_sizes": per_axis,
-        **{key: kind for key, kind in optional.items() if key in given},
-    }
-
-
-def check_channels(plans: Mapping[str, Any], configuration: Mapping[str, Any], file: str, name: str = "") -> None:
+def check_channels(plans: Mapping[str, Any], configuration: Mapping[str, Any], file: str) -> None:
     """Check that the intensities are known that the normalisation of each channel needs.
 
     Raises:
@@ -292,7 +247,3 @@ def refused_as(what: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """Give the first line of an error's message."""
     return next(iter(str(error).splitlines()), "without a message")
-
-
-def _for_each(value: Any, count: int) -> Sequence[Any]:
-    return [value] * count if isinstance(value, int) else value

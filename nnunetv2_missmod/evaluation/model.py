@@ -154,24 +154,18 @@ def read_plan(choice: ModelChoice, num_modalities: int) -> tuple[PlansManager, C
     """Read the plan of a model, which then accepts missing files.
 
     Raises:
-        ValueError: as ``open_plan``, it is for other modalities, or it needs the segmentation of a previous stage.
+        ValueError: as ``open_plan``, or it needs the segmentation of a previous stage.
         NotImplementedError: it has a preprocessor of its own.
     """
     file = choice.folder / "plans.json"
-    plans_manager, configuration_manager = open_plan(read_json(file), choice.configuration, str(file))
-    if configuration_manager.previous_stage_name is not None:
+    managers = open_plan(read_json(file), choice.configuration, str(file), num_modalities)
+    if managers[1].previous_stage_name is not None:
         raise ValueError(
             f"Expected a configuration without a previous stage, got {choice.configuration}: its input is a "
             "segmentation for every subset. Predict subset by subset with nnUNetv2_predict -prev_stage_predictions."
         )
-    planned = len(configuration_manager.normalization_schemes)
-    if planned != num_modalities:
-        raise ValueError(
-            f"Expected one of normalization_schemes in {file} for each of the {num_modalities} channels of "
-            f"dataset.json, got {planned}. The two files are of different models: copy this model again."
-        )
-    accept_missing_files(configuration_manager)
-    return plans_manager, configuration_manager
+    accept_missing_files(managers[1])
+    return managers
 
 
 def build_network(
