@@ -66,7 +66,7 @@ def channel_names(content: Mapping[str, Any], file: str = "dataset.json") -> lis
     key = "modality" if "modality" in content and "channel_names" not in content else "channel_names"
     place.check_all(content, {key: Kind(lambda value: TABLE.fits(value) and bool(value), "names by channel, from 0")})
     names: Mapping[str, Any] = content[key]
-    channels = [int(channel) for channel in names if channel.isascii() and channel.isdecimal()]
+    channels = [int(channel) for channel in map(str, names) if channel.isascii() and channel.isdecimal()]
     if len(channels) < len(names) or sorted(channels) != list(range(len(names))):
         place.refuse(key, f"names of the channels 0 to {len(names) - 1}", list(names))
     for channel, name in names.items():

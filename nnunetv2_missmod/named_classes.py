@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib
 import inspect
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import dynamic_network_architectures
 import nnunetv2
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
@@ -23,8 +23,8 @@ from torch import nn
 from nnunetv2_missmod.entries import Place, is_word
 
 NETWORKS = "dynamic_network_architectures"
-LAYER_PACKAGES = ("torch.nn", NETWORKS, "nnunetv2_missmod")
-MOVED = f"{NETWORKS}.architectures"  # where nnU-Net looks for a network that is not where an older plan says
+LAYER_PACKAGES = ("torch.nn", NETWORKS, "nnunetv2_missmod.building_blocks", "nnunetv2_missmod.methods")
+MOVED_FROM, MOVED_TO = f"{NETWORKS}.architectures", f"{NETWORKS}.architectures.unet"  # the U-Nets of older plans
 
 A_LAYER = f"the full name of a layer of {', '.join(LAYER_PACKAGES)}"
 A_NETWORK = f"the full name of a network of {', '.join(LAYER_PACKAGES)}"
@@ -50,7 +50,7 @@ def find_layer(name: Any, key: str, place: Place) -> type[nn.Module]:
 
 
 def find_network(name: Any, key: str, place: Place) -> type[nn.Module]:
-    """Find a network's class; as in nnU-Net, also one that has moved within dynamic_network_architectures.
+    """Find a network's class; as in nnU-Net, also a U-Net that has moved within dynamic_network_architectures.
 
     Raises:
         ValueError: it is something else than a network of ``LAYER_PACKAGES``; nothing else was imported.
@@ -105,9 +105,8 @@ def _module_class(name: Any) -> type[nn.Module] | None:
 
 
 def _moved(name: Any) -> type[nn.Module] | None:
-    if not (isinstance(name, str) and _within(name, MOVED) and all(map(is_word, name.split(".")))):
-        return None
-    return _as_module_class(_search(MOVED, name.rpartition(".")[2]))
+    is_network = isinstance(name, str) and _within(name, MOVED_FROM) and all(map(is_word, name.split(".")))
+    return _module_class(f"{MOVED_TO}.{name.rpartition('.')[2]}") if is_network else None
 
 
 def _as_module_class(found: Any) -> type[nn.Module] | None:
@@ -126,9 +125,8 @@ def _find_in_nnunet(name: Any, base: type[Found], package: str, key: str, place:
 @cache
 def _search(package: str, name: str) -> Any:
     """Search a package's folder for a name as nnU-Net does."""
-    root = {"nnunetv2": nnunetv2, NETWORKS: dynamic_network_architectures}[package.partition(".")[0]]
-    folder = "/".join([root.__path__[0], *package.split(".")[1:]])
-    return recursive_find_python_class(folder, name, package)
+    folder = Path(nnunetv2.__path__[0]).joinpath(*package.split(".")[1:])
+    return recursive_find_python_class(str(folder), name, package)
 
 
 def _within(module: str, *packages: str) -> bool:

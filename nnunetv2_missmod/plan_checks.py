@@ -170,7 +170,7 @@ def check_entries(configuration: Mapping[str, Any], place: Place) -> None:
     dimensions = len(configuration["patch_size"])
     for key in ("spacing", "median_image_size_in_voxels"):
         if len(configuration[key]) != dimensions:
-            place.refuse(key, f"of the patch's {dimensions} axes", configuration[key])
+            place.refuse(key, f"as long as patch_size, {dimensions} numbers", configuration[key])
     masks = configuration["use_mask_for_norm"]
     if len(masks) != len(configuration["normalization_schemes"]):
         place.refuse("use_mask_for_norm", "as long as normalization_schemes", masks)

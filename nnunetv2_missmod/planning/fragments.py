@@ -55,10 +55,10 @@ def merge_fragment(
         raise ValueError(f"Expected keys of a plan's configuration, got {unknown}. Known are: {', '.join(resolved)}.")
     dimensions = len(resolved["patch_size"])
     resolved = _merged(resolved, fragment)
-    place = place_of("The merged plan", configuration)
+    patch, place = resolved["patch_size"], place_of("The merged plan", configuration)
+    if isinstance(patch, list) and len(patch) != dimensions:
+        raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
     check_entries(resolved, place)
-    if len(resolved["patch_size"]) != dimensions:
-        raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {resolved['patch_size']}.")
     if "patch_size" in fragment:
         fit_topology(resolved)
     fit_stages(resolved)
