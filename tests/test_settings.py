@@ -8,7 +8,7 @@ import torch
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.building_blocks.network import check_overrides
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.doors import door_names, with_doors
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
 from nnunetv2_missmod.modalities import all_subsets
@@ -222,7 +222,8 @@ def test_values_at_their_limits_are_taken(make):
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.weight_decay) == (1, 1, 0)
 
 
-def test_no_default_of_a_door_is_out_of_range(make):
+def test_no_default_of_a_door_is_out_of_range(make, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", with_doors({})["nnUNet_extTrainer"])
     for name in door_names():
         trainer = make(name, **({"pretrained": False} if name == "M3AETrainer" else {}))
         check_overrides(trainer.settings(), trainer.settings(), name)

@@ -219,10 +219,10 @@ def test_a_patch_that_does_not_divide_is_rounded_up():
 
 
 def test_without_a_patch_in_the_fragment_the_topology_stays():
-    plans = small_plans(features=SIX_STAGES)
+    plans = small_plans(features=SIX_STAGES, patch=[32] * 3)
     configuration = plans["configurations"][CONFIGURATION]
     arch_kwargs(configuration)["strides"][1] = [1, 2, 2]
-    assert merged(plans, {"batch_size": 2}) == configuration  # its patch of 16 would not be planned with six stages
+    assert merged(plans, {"batch_size": 2}) == configuration  # its patch of 32 would not be planned with six stages
 
 
 def test_a_patch_of_other_dimensions_is_an_error():
