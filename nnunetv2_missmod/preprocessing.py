@@ -16,6 +16,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_missmod.channels import assign_channels, passed_over_by_nnunet
+from nnunetv2_missmod.dataset_json import channel_names
 from nnunetv2_missmod.modalities import varying_channels
 from nnunetv2_missmod.reading import read_images, read_label
 
@@ -93,9 +94,8 @@ def accept_missing_files(configuration_manager: ConfigurationManager) -> None:
 
 
 def modality_names(dataset_json: dict[str, Any]) -> list[str]:
-    """Names of the M image channels of a dataset, in channel order."""
-    names = dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"]
-    return [names[key] for key in sorted(names, key=int)]
+    """Names of the M image channels of a dataset, in channel order; ValueError if dataset.json has none."""
+    return channel_names(dataset_json)
 
 
 def read_case(

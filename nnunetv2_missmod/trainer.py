@@ -22,6 +22,7 @@ from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
+from nnunetv2_missmod.plan_checks import checked
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
 from nnunetv2_missmod.settings import overrides_for, settings_of
 from nnunetv2_missmod.terms import require_finite, term_means
@@ -93,11 +94,12 @@ class MissingModalityTrainer(nnUNetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Build the method's network; from here on, prediction with this configuration accepts missing files."""
-        accept_missing_files(configuration_manager)
-        constants = overrides_for(cls.__name__, plan_block(configuration_manager).get("network", {}), door_names())
-        channels = num_input_channels, num_output_channels
-        return cls.build_network(plans_manager, configuration_manager, *channels, enable_deep_supervision, constants)
+        """Build the network that the plan describes (ValueError if none); prediction then accepts missing files."""
+        with checked(plans_manager, configuration_manager):
+            accept_missing_files(configuration_manager)
+            constants = overrides_for(cls.__name__, plan_block(configuration_manager).get("network", {}), door_names())
+            heads = num_input_channels, num_output_channels, enable_deep_supervision
+            return cls.build_network(plans_manager, configuration_manager, *heads, constants)
 
     def initialize(self) -> None:
         """Apply the plan's overrides, then set up everything as nnU-Net does."""
@@ -114,7 +116,7 @@ class MissingModalityTrainer(nnUNetTrainer):
         """Set what ``configuration["missmod"]["trainer"]`` overrides, for all trainers or under this one's name.
 
         Raises:
-            ValueError: a name is unknown (the known ones are listed) or a value has another type.
+            ValueError: a name is unknown (the known ones are listed), or a value has another type or is out of range.
         """
         block = plan_block(self.configuration_manager).get("trainer", {})
         overrides = overrides_for(type(self).__name__, block, door_names())
