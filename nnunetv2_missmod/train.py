@@ -11,6 +11,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
@@ -49,12 +50,17 @@ def join_group(device: str) -> torch.device:
     """Join the processes that torchrun started; give this one's device.
 
     Raises:
-        ValueError: torchrun started none, or more than this machine has GPUs.
+        ValueError: torchrun started none, or more than this machine has GPUs, or could not restart them.
     """
     if "LOCAL_RANK" not in os.environ:
         raise ValueError(
             "Expected to be started by torchrun. On one machine it is `torchrun --nproc-per-node=GPUS -m "
             "nnunetv2_missmod.train ...`; for a single GPU use nnUNetv2_train."
+        )
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and int(os.environ["TORCHELASTIC_MAX_RESTARTS"]) > 0:
+        raise ValueError(
+            "Expected TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment where --max-restarts is above 0: "
+            "otherwise restarted processes look for each other where those before them were. Export it."
         )
     local_rank = int(os.environ["LOCAL_RANK"])  # of this machine; nnU-Net's trainer calls the rank of all its local one
     if device == "cuda":
@@ -70,13 +76,19 @@ def join_group(device: str) -> torch.device:
     return torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)
 
 
-def goes_on(output_folder: str, parsed: argparse.Namespace) -> bool:
-    """Whether to go on from a checkpoint: with --c, or after torchrun restarted a training that has one.
+def was_restarted() -> bool:
+    """Whether torchrun restarted the processes; it counts on the machine where one failed."""
+    counts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(counts, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    return max(counts) > 0
+
+
+def goes_on(output_folder: str, restarted: bool, parsed: argparse.Namespace) -> bool:
+    """Whether to go on from a checkpoint: with --c, or in a training that was restarted and has one.
 
     Raises:
         ValueError: a new training would begin among the checkpoints of another, which a restart could not tell apart.
     """
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     found = [name for name in CHECKPOINTS if (Path(output_folder) / name).is_file()]
     if found and not (parsed.c or parsed.val or restarted):
         raise ValueError(
@@ -101,7 +113,7 @@ def train(parsed: argparse.Namespace, device: torch.device) -> None:
     if not isinstance(trainer, DurableTrainer):
         raise ValueError(f"Expected one of this package's trainers, got {parsed.tr}, which takes its rank for its GPU.")
     trainer.disable_checkpointing = parsed.disable_checkpointing
-    resumes = goes_on(trainer.output_folder, parsed)
+    resumes = goes_on(trainer.output_folder, was_restarted(), parsed)
     maybe_load_checkpoint(trainer, resumes, parsed.val, None if resumes else parsed.pretrained_weights)
     if not parsed.val:
         trainer.run_training()
