@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from pages import REPOSITORY, texts_of
 from small_training import environment_of, training_plans, write_training
 from torch import distributed as dist
 
@@ -175,28 +176,52 @@ def test_the_flags_are_those_of_nnunet(capsys):
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
-def two_machines(root, started, arguments):
-    """Start the two agents of torchrun that two machines would have."""
-    own = {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    environment = with_doors({**os.environ, **environment_of(root), **own})
-    group = [f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-backend=c10d", "--rdzv-id=two"]
-    options = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", *group]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, *started, *arguments]
-    with open(root / "log.txt", "a") as log:
-        return [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for _ in range(2)]
+SRUN = """#!/bin/bash
+"$@" & FIRST=$!
+"$@" & SECOND=$!
+wait $FIRST && wait $SECOND
+"""
 
 
-def workers_of(agent):
-    """The processes that an agent started."""
-    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    return [int(child) for child in children if "nnunetv2_missmod.train" in Path(f"/proc/{child}/cmdline").read_text()]
+def environment(root, **own):
+    """What every process of a training finds in its environment."""
+    path = f"{root}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    quick = {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
+    return with_doors({**os.environ, **environment_of(root), **quick, "PATH": path, **own})
 
 
-def wait_for(file, agents, seconds=120):
+def script_of_the_page(root, changes):
+    """The script of clusters.md for two machines, and commands of SLURM that run it twice on this one."""
+    subprocess.run(["bash", "-c", texts_of(REPOSITORY / "docs" / "clusters.md", "bash")[0]], cwd=root, check=True)
+    script = root / "two_machines.sh"
+    text = script.read_text()
+    for word, ours in changes.items():
+        assert word in text
+        text = text.replace(word, ours)
+    script.write_text(text)
+    for name, content in {"srun": SRUN, "scontrol": "#!/bin/bash\necho localhost\n"}.items():
+        (root / name).write_text(content)
+        (root / name).chmod(0o755)
+    return script
+
+
+def descendants(process):
+    """The numbers of all processes below one."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in children] + [below for child in children for below in descendants(child)]
+
+
+def workers_of(process):
+    """What torchrun started below a process: not torchrun itself."""
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in descendants(process)}
+    return [child for child, text in commands.items() if "nnunetv2_missmod.train" in text and "--nnodes" not in text]
+
+
+def wait_for(file, process, seconds=120):
     end = time.monotonic() + seconds
     while not file.is_file():
         assert time.monotonic() < end, f"waited too long for {file}"
-        assert all(agent.poll() is None for agent in agents), "an agent ended"
+        assert process.poll() is None, "the script ended"
         time.sleep(0.02)
 
 
@@ -205,13 +230,18 @@ def log_of(root):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
-def test_two_machines_restart_from_the_last_checkpoint_when_a_worker_is_killed(tmp_path):
+def test_the_page_s_script_restarts_from_the_last_checkpoint_when_a_worker_is_killed(tmp_path):
     write_training(tmp_path, training_plans(num_epochs=3, num_iterations_per_epoch=1))
-    agents = two_machines(tmp_path, ["-m", "nnunetv2_missmod.train"], [*ARGUMENTS, "-tr", QUICK_DOOR])
+    ours = {"--nproc-per-node=4": "--nproc-per-node=1", ":29500": f":{free_port()}", "DCSegTrainer --c": QUICK_DOOR}
+    ours[QUICK_DOOR] = f"{QUICK_DOOR} -p smallPlans -device cpu --c"
+    script = script_of_the_page(tmp_path, ours)
+    slurm = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "7"}
+    with open(tmp_path / "log.txt", "w") as log:
+        job = subprocess.Popen(["bash", script], env=environment(tmp_path, **slurm), stdout=log, stderr=log)
     fold = tmp_path / "nnUNet_results" / "Dataset501_Small" / f"{QUICK_DOOR}__smallPlans__3d_fullres" / "fold_0"
-    wait_for(fold / "checkpoint_latest.pth", agents)
-    os.kill(workers_of(agents[1])[0], signal.SIGKILL)
-    assert [agent.wait(300) for agent in agents] == [0, 0], log_of(tmp_path)
+    wait_for(fold / "checkpoint_latest.pth", job)
+    os.kill(workers_of(job.pid)[1], signal.SIGKILL)
+    assert job.wait(300) == 0, log_of(tmp_path)
     assert epochs_of(tmp_path, QUICK_DOOR) == [0, 1, 2]
     assert (fold / "checkpoint_final.pth").is_file()
     logs = [file.read_text() for file in sorted(fold.glob("training_log_*.txt"))]
@@ -225,7 +255,11 @@ def test_two_machines_restart_from_the_last_checkpoint_when_a_worker_is_killed(t
 def test_two_machines_train_every_door(tmp_path):
     short = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
     write_training(tmp_path, training_plans(**short))
-    agents = two_machines(tmp_path, [str(Path(__file__).parent / "torchrun_doors.py")], ARGUMENTS)
+    group = [f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-backend=c10d", "--rdzv-id=two"]
+    script = str(Path(__file__).parent / "torchrun_doors.py")
+    command = ["torchrun", "--nnodes=2", "--nproc-per-node=1", *group, script, *ARGUMENTS]
+    with open(tmp_path / "log.txt", "w") as log:
+        agents = [subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log) for _ in range(2)]
     assert [agent.wait(300) for agent in agents] == [0, 0], log_of(tmp_path)
     for name in door_names():
         assert epochs_of(tmp_path, name) == [0]
