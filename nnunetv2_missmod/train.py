@@ -11,7 +11,6 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
@@ -78,7 +77,7 @@ def join_group(device: str) -> torch.device:
 
 def was_restarted() -> bool:
     """Whether torchrun restarted the processes; it counts on the machine where one failed."""
-    counts: list[Any] = [None] * dist.get_world_size()
+    counts = [0] * dist.get_world_size()
     dist.all_gather_object(counts, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     return max(counts) > 0
 
