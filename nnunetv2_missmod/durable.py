@@ -94,8 +94,8 @@ class DurableTrainer(nnUNetTrainer):
         patch = " x ".join(str(size) for size in self.configuration_manager.patch_size)
         step = f"a batch of {self.configuration_manager.batch_size}, a patch of {patch} voxels"
         step += f" and {len(self.dataset_json['channel_names'])} modalities"
-        name, settings = type(self).__name__, self.memory_settings
-        with training_levers(name, self.configuration_name, step, self.device, settings):
+        planned = f"-d {self.plans_manager.dataset_name} -c {self.configuration_name}"
+        with training_levers(type(self).__name__, planned, step, self.device, self.memory_settings):
             super().run_training()
 
     def on_train_start(self) -> None:

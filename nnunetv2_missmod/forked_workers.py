@@ -1,4 +1,7 @@
-"""nnU-Net's workers that prepare batches: they end when their training is killed."""
+"""nnU-Net's workers that prepare batches: they end when their training is killed.
+
+On Linux, where they are forked: by default in Python before 3.14.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from contextlib import contextmanager
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # found before a fork, which might inherit a lock
 _forking_for: list[int] = []  # the process whose forks are workers at the moment
 
 
 def end_with_parent() -> None:
     """Have Linux kill this process when the one that started it is gone; elsewhere, do nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager

@@ -24,14 +24,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def training_levers(
-    trainer: str, configuration: str, step: str, device: torch.device, own: Sequence[str]
-) -> Iterator[None]:
+def training_levers(trainer: str, planned: str, step: str, device: torch.device, own: Sequence[str]) -> Iterator[None]:
     """Say of a training whose memory ended what makes its steps smaller.
 
     Args:
         trainer: its name.
-        configuration: such as 3d_fullres.
+        planned: the flags that name its plan, such as ``-d 501 -c 3d_fullres``.
         step: what a step works on: batch, patch, modalities.
         device: where its memory ended.
         own: the method's own settings that decide it.
@@ -47,7 +45,7 @@ def training_levers(
         settings = f", lower {' or '.join(own)} in the plan's missmod block" if own else ""
         raise RuntimeError(
             f"Memory ended ({device}) while {trainer} trained on {step}. Fit the plan to the memory that there is with "
-            f"`missmod plan -tr {trainer} -c {configuration} -gpu_memory_target GB`, or lower batch_size or patch_size "
-            f"in the plan{settings}; fewer modalities need less as well. A plan with the same network goes on with "
+            f"`missmod plan {planned} -tr {trainer} -gpu_memory_target GB`, or lower batch_size or patch_size in the "
+            f"plan{settings}; fewer modalities need less as well. A plan with the same network goes on with "
             f"--c. It said: {error}"
         ) from error

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from processes import left_after
 from small_plans import CONFIGURATION, CPU, random_batch, small_dataset_json, small_plans, small_trainer
 from small_training import environment_of, training_plans, write_training
 
@@ -213,20 +213,10 @@ def test_workers_end_with_their_training_and_other_children_do_not(then):
     assert parent.stdout.readline()
     parent.kill()
     parent.wait()
-    end = time.monotonic() + 2
-    while (left := group_is_alive(parent.pid)) and time.monotonic() < end:
-        time.sleep(0.02)
-    if left:
-        os.killpg(parent.pid, signal.SIGKILL)
-    assert left == bool(then)
-
-
-def group_is_alive(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    left = left_after(parent.pid, 5 if not then else 1)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert len(left) == bool(then)
 
 
 def test_trainings_killed_at_random_moments_end_as_one_that_was_not():
@@ -248,7 +238,9 @@ def test_a_training_whose_memory_ends_names_what_makes_its_steps_smaller(trainer
         trainer.run_training()
     message = str(caught.value)
     assert "16 x 16 x 16 voxels and 2 modalities" in message
-    assert f"missmod plan -tr {trainer_class.__name__} -c 3d_fullres -gpu_memory_target GB" in message
+    assert (
+        f"missmod plan -d Dataset501_Small -c 3d_fullres -tr {trainer_class.__name__} -gpu_memory_target GB" in message
+    )
     assert "batch_size or patch_size" in message
     assert own in message
     assert "allocate memory" in message

@@ -28,6 +28,7 @@ os.environ.update({"nnUNet_n_proc_DA": "2"})
 import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from processes import left_after
 from small_plans import CONFIGURATION, CPU, random_batch, small_dataset_json
 from small_training import training_plans, write_training
 
@@ -89,22 +90,6 @@ def finish(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def is_alive(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def outlives(group, seconds=3.0):
-    """Whether a process of the group is still there after some seconds."""
-    end = time.monotonic() + seconds
-    while is_alive(group) and time.monotonic() < end:
-        time.sleep(0.02)
-    return is_alive(group)
-
-
 def result(root, name):
     """What a training leaves: weights, optimizer, curves and rows of metrics.csv, and the names of its files."""
     (folder,) = (root / "nnUNet_results").glob(f"*/{name}__*/fold_0")
@@ -156,9 +141,10 @@ def kill_and_resume(name, kills, seed, folder, signals):
             os.kill(process, kind)
         finish(process)
         moments[moment(root, name)] += 1
-        if outlives(process):
-            wrong.append(f"{number}: a worker outlives its training")
-            os.killpg(process, signal.SIGKILL)
+        left = left_after(process, seconds=5)
+        wrong += [f"{number}: worker {worker} outlives its training" for worker in left]
+        for worker in left:
+            os.kill(worker, signal.SIGKILL)
         code = finish(start(root, name))
         wrong += [f"{number}: --c ended with {code}: {(root / 'log.txt').read_text()[-2000:]}"] if code else []
         wrong += [f"{number}: {where}" for where in ([] if code else differences(expected, result(root, name)))]
