@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -20,10 +19,12 @@ from torch.optim import Optimizer
 from nnunetv2_missmod.availability import check_absent, describe_incomplete, find_available
 from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
 from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.durable import DurableTrainer
 from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.plan_checks import checked
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
+from nnunetv2_missmod.ranks import from_first_rank
 from nnunetv2_missmod.settings import overrides_for, settings_of
 from nnunetv2_missmod.terms import require_finite, term_means
 from nnunetv2_missmod.validation import dice_per_subset, nanmean, of_all_ranks, shown, subset_walk
@@ -53,7 +54,7 @@ class Learner(NamedTuple):
     optimizer: Optimizer
 
 
-class MissingModalityTrainer(nnUNetTrainer):
+class MissingModalityTrainer(DurableTrainer):
     """nnU-Net's trainer for networks that accept any subset of the modalities.
 
     A method fills two hooks: ``build_network`` and ``training_loss``. Its numbers are class attributes; they and
@@ -106,6 +107,7 @@ class MissingModalityTrainer(nnUNetTrainer):
         if not self.was_initialized:
             self.apply_plan_overrides()
         super().initialize()
+        self.subset_seed = from_first_rank(self.subset_seed) if self.is_ddp else self.subset_seed
         self.generator.manual_seed(self.subset_seed)
 
     def settings(self) -> dict[str, Any]:
@@ -132,7 +134,11 @@ class MissingModalityTrainer(nnUNetTrainer):
         self.plans_manager.plans["configurations"][self.configuration_name]["missmod"] = block
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """Load nnU-Net's datasets and find out which modalities each case has."""
+        """Load nnU-Net's datasets and find out which modalities each case has.
+
+        Raises:
+            ValueError: there is no case to train on or to validate with, or one has no modality.
+        """
         training, validation = super().get_tr_and_val_datasets()
         is_first = self.local_rank == 0
         available = find_available(training, is_first)
@@ -248,9 +254,8 @@ class MissingModalityTrainer(nnUNetTrainer):
         val_outputs = of_all_ranks(val_outputs, self.is_ddp)
         dice = dice_per_subset(val_outputs)
         per_class = nanmean(np.stack(list(dice.values())), axis=0)
-        self.logger.log("mean_fg_dice", nanmean(per_class), self.current_epoch)
-        self.logger.log("dice_per_class_or_region", list(per_class), self.current_epoch)
-        self.logger.log("val_losses", np.mean([step["loss"] for step in val_outputs]), self.current_epoch)
+        loss = float(np.mean([step["loss"] for step in val_outputs]))
+        self.log_scores(per_class, float(nanmean(per_class)), loss)
         self.log_metrics({f"pseudo_dice/{name}": nanmean(values) for name, values in dice.items()})
 
     # --- log and checkpoints ------------------------------------------------------------------------------------------
@@ -272,26 +277,9 @@ class MissingModalityTrainer(nnUNetTrainer):
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint must hold beyond nnU-Net's own; a method adds its optimizers and modules here."""
-        return {"subset_seed": self.subset_seed}
+        return {**super().method_state(), "subset_seed": self.subset_seed}
 
     def load_method_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``method_state`` gave."""
+        super().load_method_state(state)
         self.subset_seed = state["subset_seed"]
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Write nnU-Net's checkpoint with the method's state in it; a run killed meanwhile keeps the former file."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)
-            return
-        unfinished = f"{filename}.tmp"
-        super().save_checkpoint(unfinished)
-        checkpoint = torch.load(unfinished, map_location="cpu", weights_only=False)
-        torch.save({**checkpoint, "missmod": self.method_state()}, unfinished)
-        os.replace(unfinished, filename)
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Restore nnU-Net's state and the method's."""
-        super().load_checkpoint(filename_or_checkpoint)
-        assert isinstance(filename_or_checkpoint, str)  # as in nnU-Net, which cannot take a dict either
-        checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, mmap=True, weights_only=False)
-        self.load_method_state(checkpoint["missmod"])

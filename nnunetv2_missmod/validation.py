@@ -72,6 +72,12 @@ def nanmean(values: NDArray[np.float64], axis: int | None = None) -> Any:
     return np.divide(np.nansum(values, axis), count, out=np.full(np.shape(count), np.nan), where=count > 0)
 
 
+def best_epoch(scores: Sequence[float]) -> int | None:
+    """Find the first epoch of the highest score, by nnU-Net's rule; None where no epoch has a score."""
+    scored = [(score, -epoch) for epoch, score in enumerate(scores) if not np.isnan(score)]
+    return -max(scored)[1] if scored else None
+
+
 def _pooled_dice(steps: list[dict[str, Any]]) -> NDArray[np.float64]:
     true_positive, false_positive, false_negative = (
         np.sum([step[key] for step in steps], axis=0, dtype=np.float64) for key in ("tp_hard", "fp_hard", "fn_hard")

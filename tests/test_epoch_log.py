@@ -89,3 +89,14 @@ def test_a_run_killed_in_the_middle_of_a_row_can_be_resumed(log):
         file.write("1,a")
     log.keep_before(1)
     assert log.rows() == [(0, "a", "1")]
+
+
+@pytest.mark.parametrize("left", ["1,a,0.12", "1,a,0.1234\r", '1,"a\nb', "1,a", "1", "\xff\x00", "x,a,1\r\n"])
+def test_what_is_left_of_a_row_is_no_row(left, log):
+    """``0.12`` may be all that a kill or a full disk left of ``0.1234``."""
+    log.append(0, {"a": 0.5})
+    with open(log.file, "a", newline="", encoding="latin-1") as file:
+        file.write(left)
+    assert log.rows() == [(0, "a", "0.5")]
+    log.keep_before(2)
+    assert log.rows() == [(0, "a", "0.5")]

@@ -46,6 +46,7 @@ class CCSDTrainer(MissingModalityTrainer):
     warm_up_fraction = 0.05  # of the epochs at the start, without distillation
 
     build_network = staticmethod(CCSDNet.from_plans)
+    memory_settings = ("max_students",)
 
     def __init__(
         self,

@@ -194,9 +194,8 @@ class M3AEPretrainTrainer(M3AEStage):
         val_outputs = of_all_ranks(val_outputs, self.is_ddp)
         explained = explained_variance(val_outputs)
         errors = error_per_subset(val_outputs)
-        self.logger.log("mean_fg_dice", nanmean(explained), self.current_epoch)
-        self.logger.log("dice_per_class_or_region", list(explained), self.current_epoch)
-        self.logger.log("val_losses", np.mean([step["loss"] for step in val_outputs]), self.current_epoch)
+        loss = float(np.mean([step["loss"] for step in val_outputs]))
+        self.log_scores(explained, float(nanmean(explained)), loss)
         self.log_metrics({f"{ERROR}{name}": error for name, error in errors.items()})
         rounded = {name: round(error, 4) for name, error in errors.items()}
         self.print_to_log_file("Reconstruction error (MSE) by what is visible", rounded)

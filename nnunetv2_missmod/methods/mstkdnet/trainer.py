@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
@@ -26,6 +25,7 @@ from nnunetv2_missmod.methods.mstkdnet.losses import (
     slkd_loss,
 )
 from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
+from nnunetv2_missmod.ranks import over_ranks
 from nnunetv2_missmod.trainer import Batch, Learner, MissingModalityTrainer
 
 
@@ -98,11 +98,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         network = network.to(self.device)
         if compiles:
             network = cast(nn.Module, torch.compile(network))
-        if not self.is_ddp:
-            return network
-        devices = [self.local_rank] if self.device.type == "cuda" else None
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(network, device_ids=devices)
+        return over_ranks(network, self.device) if self.is_ddp else network
 
     def adam(self, network: nn.Module) -> Adam:
         """Adam, alike for student and teacher (released code: one for both)."""
