@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from nnunetv2_missmod.datasets.volumes import (
     GEOMETRY_TOLERANCE,
@@ -54,9 +53,8 @@ class AffineGeometry(NamedTuple):
         write_array(np.zeros(self.shape, np.uint8), self.affine, file)
 
     def _canonical(self) -> AffineGeometry:
-        axes = io_orientation(self.affine)
-        turned = apply_orientation(np.empty(self.shape, np.bool_), axes)
-        return AffineGeometry(turned.shape, self.affine @ inv_ornt_aff(axes, self.shape), self.reorients)
+        turned = nib.as_closest_canonical(nib.Nifti1Image(np.empty(self.shape, np.uint8), self.affine))  # type: ignore
+        return AffineGeometry(turned.shape, turned.affine, self.reorients)
 
 
 Place = Geometry | AffineGeometry

@@ -1,4 +1,4 @@
-"""What a dataset has in nnUNet_preprocessed before nnU-Net plans: its splits, and an incomplete cohort's fingerprint."""
+"""What a dataset has in nnUNet_preprocessed before nnU-Net plans: splits, and an incomplete cohort's fingerprint."""
 
 from __future__ import annotations
 

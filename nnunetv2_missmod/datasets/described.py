@@ -81,7 +81,7 @@ def _excerpt(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _are_channels(names: object) -> bool:
+def _are_channels(names: Any) -> bool:
     is_named = isinstance(names, dict) and bool(names) and all(isinstance(name, str) for name in names.values())
     return is_named and all(re.fullmatch("[0-9]{1,4}", number) for number in names)
 

@@ -33,7 +33,8 @@ def read_nnunet(folder: Path) -> Source:
     _check_supported(root, description)
     modalities = _modalities(root, description["channel_names"])
     cases = cases_of(_found(root, description["file_ending"], modalities), modalities)
-    if not cases:
+    files = [image.file for case in cases for image in case.images.values()]
+    if not any(file.name.lower().endswith(description["file_ending"].lower()) for file in files):
         raise ValueError(
             f"Expected images such as case_0000{description['file_ending']} in {root / 'imagesTr'}, found none. "
             f"The ending is the file_ending of {DESCRIPTION}."
@@ -75,10 +76,10 @@ def _scheme(root: Path, description: Mapping[str, Any]) -> LabelScheme:
     labels: dict[str, int | list[int]] = description["labels"]
     order = description.get("regions_class_order") or []
     _check_regions(root, labels, order)
-    ignored = labels.get("ignore")
+    ignored = [label for name, label in labels.items() if name == "ignore" and isinstance(label, int)]
     values = {value for label in labels.values() for value in (label if isinstance(label, list) else [label])}
-    ordinary = sorted({0, *values} - {ignored})
-    numbers = {value: number for number, value in enumerate([*ordinary, *([ignored] if ignored is not None else [])])}
+    ordinary = sorted({0, *values} - {*ignored})
+    numbers = {value: number for number, value in enumerate([*ordinary, *ignored])}
     numbered = {
         name: [numbers[value] for value in label] if isinstance(label, list) else numbers[label]
         for name, label in labels.items()

@@ -177,14 +177,13 @@ def test_published_splits_lose_refused_cases_alone(tmp_path, preprocessed):
     assert json.loads(file.read_text()) == [{"train": ["patient_00"], "val": ["patient_01"]}]
 
 
-def test_refused_cases_may_leave_a_fold_empty(tmp_path, preprocessed, capsys):
+def test_nothing_is_written_where_refused_cases_leave_a_fold_empty(tmp_path, preprocessed, capsys):
     source = write_layout(tmp_path / "source", "pattern")
     save(source / "patient_01" / "patient_01_seg.nii.gz", label_map((7,), (8, 8, 8)), (1.0, 1.0, 1.0))
     (tmp_path / "splits.json").write_text(json.dumps([{"train": ["patient_00"], "val": ["patient_01"]}]))
-    convert(source, "-d", 137, *SMALL_PATTERN, "--splits", tmp_path / "splits.json", code=2)
-    assert "The dataset is written, but without splits: Expected cases to val" in capsys.readouterr().err
-    assert (dataset_of(tmp_path) / "dataset.json").is_file()
-    assert not preprocessed.exists()
+    (tmp_path / "raw").mkdir()
+    said = failure(capsys, tmp_path, source, "-d", 137, *SMALL_PATTERN, "--splits", tmp_path / "splits.json")
+    assert "Expected cases to val" in said
 
 
 def test_splits_of_another_dataset(tmp_path, preprocessed, capsys):
@@ -221,16 +220,27 @@ def test_one_patient_is_not_split(tmp_path, preprocessed, capsys):
 def fingerprints(monkeypatch):
     """The datasets whose fingerprint was asked for."""
     asked = []
-    monkeypatch.setattr(
-        "nnunetv2_missmod.datasets.fingerprint.write_fingerprint", lambda *arguments: asked.append(arguments)
-    )
+
+    def fingerprint(folder, _, added):
+        asked.append((folder.name, [file.name for file in added]))
+        return {"of": folder.name}
+
+    monkeypatch.setattr("nnunetv2_missmod.datasets.fingerprint.cohort_fingerprint", fingerprint)
     return asked
 
 
-@pytest.mark.parametrize(("layout", "expected"), [("nnunet", [(137, 1)]), ("brats2021", [])])
+@pytest.mark.parametrize(("layout", "expected"), [("nnunet", [("Dataset137_Lesions", [])]), ("brats2021", [])])
 def test_incomplete_cohorts_get_a_fingerprint(tmp_path, preprocessed, fingerprints, layout, expected):
     convert(write_layout(tmp_path / "source", layout), "-d", 137)
     assert fingerprints == expected
+    written = [json.loads(file.read_text()) for file in preprocessed.glob("*/dataset_fingerprint.json")]
+    assert written == [{"of": name} for name, _ in expected]
+
+
+def test_a_dataset_that_is_filled_gets_a_fingerprint_of_all_its_files(dataset, preprocessed, fingerprints):
+    convert(dataset, "-d", 42)
+    assert fingerprints == [(dataset.name, ["case_01_0001.nii.gz"])]
+    assert (preprocessed / dataset.name / "dataset_fingerprint.json").is_file()
 
 
 def test_where_it_cannot_be_written_the_way_is_said(tmp_path, fingerprints, capsys):
@@ -294,7 +304,7 @@ def test_a_bad_case_gets_no_file_and_the_others_do(dataset, capsys):
     convert(dataset, "-d", 42, code=1)
     assert not (dataset / "imagesTr" / "case_01_0001.nii.gz").exists()
     assert (dataset / "imagesTr" / "case_02_0001.nii.gz").exists()
-    assert "Refused case_01: cannot read" in capsys.readouterr().out
+    assert "Refused case_01: expected a whole image" in capsys.readouterr().out
 
 
 def test_a_dataset_that_is_linked_into_the_raw_folder_is_filled_where_it_is(dataset, tmp_path, monkeypatch):
@@ -334,14 +344,20 @@ def test_a_fingerprint_from_before_is_not_trusted(dataset, preprocessed, fingerp
     assert "--clean" not in capsys.readouterr().err
 
 
-def test_splits_of_a_dataset_that_is_filled_are_left_alone(dataset, tmp_path, preprocessed, fingerprints, capsys):
-    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["case_00"], "val": ["case_01"]}]))
+def test_a_dataset_that_is_filled_gets_splits_where_it_has_none(dataset, tmp_path, preprocessed, fingerprints, capsys):
     convert(dataset, "-d", 42)
-    assert not (preprocessed / dataset.name).exists()
-    convert(dataset, "-d", 42, "--splits", tmp_path / "splits.json")
+    file = preprocessed / dataset.name / "splits_final.json"
+    assert len(json.loads(file.read_text())) == 3
+    file.write_text("[]")
+    convert(dataset, "-d", 42)
+    assert file.read_text() == "[]"
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["case_00"], "val": ["case_01"]}]))
     capsys.readouterr()
     said = failure(capsys, tmp_path, dataset, "-d", 42, "--splits", tmp_path / "splits.json")
     assert "Expected no splits_final.json of the dataset yet" in said
+    file.unlink()
+    convert(dataset, "-d", 42, "--splits", tmp_path / "splits.json")
+    assert json.loads(file.read_text()) == [{"train": ["case_00"], "val": ["case_01"]}]
 
 
 # --- real cases -------------------------------------------------------------------------------------------------------

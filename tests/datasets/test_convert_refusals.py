@@ -48,27 +48,27 @@ def test_a_truncated_file(tmp_path, archive, part, share):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
     why = refusal(tmp_path, archive, case)
-    assert f"cannot read {file}" in why
-    assert "replace it" in why
+    assert f"expected a whole image, got {file}" in why
+    assert "Copy it again" in why
 
 
 def test_a_truncated_uncompressed_file(tmp_path, archive):
     case = write_case(archive, "bad", ending=".nii")
     file = case.images["T1c"].file
     file.write_bytes(file.read_bytes()[:1000])
-    assert f"cannot read {file}" in refusal(tmp_path, archive, case)
+    assert f"got {file}: it ends " in refusal(tmp_path, archive, case)
 
 
 def test_a_file_that_is_no_image(tmp_path, archive):
     case = write_case(archive, "bad")
     case.images["FLAIR"].file.write_text("404 not found")
-    assert "cannot read" in refusal(tmp_path, archive, case)
+    assert "its compressed stream is damaged" in refusal(tmp_path, archive, case)
 
 
 def test_a_file_that_is_not_there(tmp_path, archive):
     case = write_case(archive, "bad")
     case.images["FLAIR"].file.unlink()
-    assert "cannot read" in refusal(tmp_path, archive, case)
+    assert "it does not exist" in refusal(tmp_path, archive, case)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -80,7 +80,7 @@ def test_values_that_are_not_finite(tmp_path, archive, part, value):
     array = volume(0)
     array[3, 3, 3] = value
     nib.save(nib.Nifti1Image(array.T, np.diag([-1.0, -1.0, 2.0, 1.0])), file)
-    assert f"got NaN or infinity in {file}" in refusal(tmp_path, archive, case)
+    assert f"got {file}: it holds NaN or infinity" in refusal(tmp_path, archive, case)
 
 
 @pytest.mark.parametrize(

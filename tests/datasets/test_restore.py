@@ -66,7 +66,7 @@ def test_a_bad_mask_is_named_and_the_others_are_restored(dataset, masks, tmp_pat
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
     error = capsys.readouterr().err
     assert "A_bad.nii.gz: " in error
-    assert {"value": "got 4", "truncated": "cannot read", "fraction": "whole numbers"}[bad] in error
+    assert {"value": "got 4", "truncated": "expected a whole image", "fraction": "whole numbers"}[bad] in error
 
 
 def test_masks_are_not_overwritten(dataset, masks):
