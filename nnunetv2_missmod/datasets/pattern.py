@@ -140,7 +140,7 @@ def _fitting(folder: Path, files: Iterable[Path], pattern: PatternLayout, to_the
     texts = pattern.modalities
     images = _expression(pattern.images, texts.values(), (CASE, MODALITY), to_the_letter)
     labels = _expression(pattern.label, (), (CASE,), to_the_letter) if pattern.label else None
-    names = {text: name for name, text in texts.items()} | {text.lower(): name for name, text in texts.items()}
+    names = {text.lower(): name for name, text in texts.items()} | {text: name for name, text in texts.items()}
     for file in files:
         path = file.relative_to(folder).as_posix()
         if match := images.fullmatch(path):

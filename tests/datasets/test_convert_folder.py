@@ -1,8 +1,10 @@
 """`missmod convert`: every layout, splits, fingerprint, datasets filled in place, and real cases."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from small_cohort import hashes, label_map, read, save
 from small_sources import write_layout
 
 from nnunetv2_missmod.commands import main
-from nnunetv2_missmod.datasets.layouts import LAYOUTS
+from nnunetv2_missmod.datasets.layouts import LAYOUTS, read_source
 from nnunetv2_missmod.datasets.restore import restore_labels
 
 SMALL_PATTERN = [
@@ -213,6 +215,14 @@ def test_one_patient_is_not_split(tmp_path, preprocessed, capsys):
     assert not preprocessed.exists()
 
 
+def test_a_cohort_without_a_training_case_is_said_to_be_one(tmp_path, preprocessed, capsys):
+    source = write_layout(tmp_path / "source", "pattern")
+    for file in source.rglob("*_seg.nii.gz"):
+        file.unlink()
+    convert(source, "-d", 137, *SMALL_PATTERN[:4], *SMALL_PATTERN[6:9])
+    assert "There is no training case" in capsys.readouterr().out
+
+
 # --- the fingerprint --------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +368,104 @@ def test_a_dataset_that_is_filled_gets_splits_where_it_has_none(dataset, tmp_pat
     file.unlink()
     convert(dataset, "-d", 42, "--splits", tmp_path / "splits.json")
     assert json.loads(file.read_text()) == [{"train": ["case_00"], "val": ["case_01"]}]
+
+
+def test_labels_that_leave_out_numbers_are_numbered_anew_and_come_back(dataset, tmp_path, monkeypatch, capsys):
+    """nnU-Net accepts 0, 1, 2 alone."""
+    described = json.loads((dataset / "dataset.json").read_text())
+    described["labels"] = {"background": 0, "edema": 1, "core": 4}
+    (dataset / "dataset.json").write_text(json.dumps(described))
+    for file in (dataset / "labelsTr").iterdir():
+        save(file, label_map((1, 4), (8, 8, 8)), (1.0, 1.0, 1.0))
+    assert "with another -d they are numbered anew" in failure(capsys, tmp_path, dataset, "-d", 42)
+    convert(dataset, "-d", 43)
+    converted = dataset_of(tmp_path, 43)
+    assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "edema": 1, "core": 2}
+    pool_of_threads(monkeypatch)
+    verify_dataset_integrity(str(converted), 1)
+    restore_labels(converted / "labelsTr", tmp_path / "out", converted / "dataset.json")
+    np.testing.assert_array_equal(read(tmp_path / "out" / "case_00.nii.gz"), label_map((1, 4), (8, 8, 8)))
+
+
+def test_regions_and_the_ignore_label_are_numbered_anew_as_well(dataset):
+    described = json.loads((dataset / "dataset.json").read_text())
+    described |= {"labels": {"background": 0, "all": [2, 4], "core": [4], "ignore": 3}, "regions_class_order": [2, 4]}
+    (dataset / "dataset.json").write_text(json.dumps(described))
+    scheme = read_source(dataset).scheme
+    assert scheme.from_source == {0: 0, 2: 1, 3: 3, 4: 2}
+    assert scheme.labels == {"background": 0, "all": [1, 2], "core": [2], "ignore": 3}
+    assert scheme.regions_class_order == (1, 2)
+
+
+# --- nnU-Net's nibabel readers ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sheared(dataset):
+    """The dataset with affines that SimpleITK does not read, and the reader that does."""
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[0, 1] = 0.2
+    described = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**described, "overwrite_image_reader_writer": "NibabelIO"}))
+    for file in [*dataset.glob("images*/*"), *dataset.glob("labels*/*")]:
+        tilted = nib.Nifti1Image(read(file).T, affine)
+        tilted.header.set_sform(affine, 1)
+        tilted.header["qform_code"] = 0
+        nib.save(tilted, file)
+    return dataset
+
+
+@pytest.mark.parametrize("dataset_id", [42, 43])
+def test_sheared_volumes_are_converted_where_nnunet_reads_them(sheared, tmp_path, monkeypatch, dataset_id):
+    convert(sheared, "-d", dataset_id)
+    dataset = dataset_of(tmp_path, dataset_id)
+    assert json.loads((dataset / "dataset.json").read_text())["overwrite_image_reader_writer"] == "NibabelIO"
+    zeros, there = (nib.load(dataset / "imagesTr" / f"case_01_{channel:04d}.nii.gz") for channel in (1, 0))
+    assert not np.asanyarray(zeros.dataobj).any()
+    assert zeros.shape == there.shape
+    np.testing.assert_allclose(zeros.affine, there.affine, atol=1e-6)
+    pool_of_threads(monkeypatch)
+    verify_dataset_integrity(str(dataset), 1)
+
+
+def test_sheared_labels_are_numbered_anew_where_they_lie(sheared, tmp_path):
+    described = json.loads((sheared / "dataset.json").read_text())
+    described["labels"] = {"background": 0, "lesion": 2, "other": 1, "more": 4}
+    (sheared / "dataset.json").write_text(json.dumps(described))
+    file = sheared / "labelsTr" / "case_00.nii.gz"
+    label = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj) * 2, label.affine, label.header), file)
+    convert(sheared, "-d", 43)
+    converted = nib.load(dataset_of(tmp_path, 43) / "labelsTr" / "case_00.nii.gz")
+    np.testing.assert_allclose(converted.affine, label.affine, atol=1e-6)
+    assert set(np.unique(converted.dataobj)) == {0, 2, 3}
+
+
+def test_affines_that_differ_are_refused(sheared, capsys):
+    file = sheared / "imagesTr" / "case_00_0001.nii.gz"
+    image = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), np.eye(4)), file)
+    convert(sheared, "-d", 42, code=1)
+    assert f"in {file} and" in capsys.readouterr().out
+
+
+# --- what is left of processes that were ended ------------------------------------------------------------------------
+
+
+def test_what_a_dead_conversion_left_is_cleared_away(tmp_path, preprocessed, dataset):
+    """As after a SIGKILL between the splits and the dataset's name."""
+    left = tmp_path / "raw" / ".converting_dead"
+    place = preprocessed / "Dataset137_cohort" / "splits_final.json"
+    for folder in (left / "Dataset137_cohort", place.parent, dataset / ".filling_dead"):
+        folder.mkdir(parents=True)
+    place.write_text("[]")
+    digest = hashlib.sha256(b"[]").hexdigest()
+    record = {"done": str(tmp_path / "raw" / "Dataset137_cohort"), "files": {str(place): digest}}
+    (left / "placed.json").write_text(json.dumps(record))
+    convert(write_layout(tmp_path / "source", "pattern"), "-d", 137, *SMALL_PATTERN)
+    assert len(json.loads(place.read_text())) == 3
+    convert(dataset, "-d", 42)
+    assert not [*(tmp_path / "raw").rglob(".*")]
 
 
 # --- real cases -------------------------------------------------------------------------------------------------------

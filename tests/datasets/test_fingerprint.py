@@ -13,8 +13,8 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     plan_experiment_dataset,
     preprocess_dataset,
 )
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from small_cohort import save, source_of, volume, write_case
 
 from nnunetv2_missmod.availability import find_available
