@@ -101,7 +101,7 @@ def _layout_of_nifti(stream: BinaryIO) -> Layout:
         raise ValueError(f"its header promises the shape {shape}")
     try:
         dtype = header.get_data_dtype()  # type: ignore[no-untyped-call]
-    except nib.spatialimages.HeaderDataError as error:
+    except (nib.spatialimages.HeaderDataError, KeyError) as error:
         raise ValueError(f"its header names an unknown type of voxels ({error})") from error
     if dtype.fields is not None:
         raise ValueError("it is a colour image, of several values per voxel; expected one value per voxel")

@@ -18,7 +18,10 @@ from nnunetv2_missmod.whole_files import check_whole, is_nifti, write_whole
 
 Array = NDArray[Any]
 
-READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, MemoryError, nib.filebasedimages.ImageFileError)
+READ_ERRORS = (
+    *(OSError, EOFError, RuntimeError, ValueError, MemoryError, nib.filebasedimages.ImageFileError),
+    *(nib.spatialimages.HeaderDataError, nib.spatialimages.ImageDataError),
+)
 GEOMETRY_TOLERANCE = 1e-3  # mm, and parts of a direction: that of missmod evaluate
 CONSTANT_TOLERANCE = 1e-5  # of the largest value: that of the trainers, whose module takes seconds to load
 ROUNDING = 1e-4  # by which a label may miss its whole number, as float files and slopes of 1/255 make it
