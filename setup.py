@@ -43,6 +43,17 @@ setup(
         "rich",
         "tqdm",
     ],
-    extras_require={"dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-tqdm", "pandas-stubs", "markdown-it-py"]},
+    extras_require={
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "types-tqdm",
+            "pandas-stubs",
+            "markdown-it-py",
+        ]
+    },
     entry_points={"console_scripts": ["missmod = nnunetv2_missmod.commands:main"]},
 )

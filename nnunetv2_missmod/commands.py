@@ -22,6 +22,7 @@ from nnunetv2_missmod.flags import (
     add_restore_labels,
     add_run,
 )
+from nnunetv2_missmod.workers import INTERRUPTED, ending_cleanly
 
 if TYPE_CHECKING:
     from nnunetv2_missmod.datasets.pattern import PatternLayout
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Mistakes of the user are said in a line; the exit code is then 2."""
+    """Run one verb. Mistakes of the user, and of the disk, are said in a line; the exit code is then 2."""
     parsed = build_parser().parse_args(arguments)
     try:
-        code: int = parsed.verb(parsed)
-    except (ValueError, NotImplementedError) as error:
+        with ending_cleanly():
+            code: int = parsed.verb(parsed)
+    except (ValueError, NotImplementedError, OSError) as error:
         print(f"missmod: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("missmod: ended. What is finished is kept.", file=sys.stderr)
+        return INTERRUPTED
     return code
 
 
@@ -176,7 +181,14 @@ def predict(parsed: argparse.Namespace) -> int:
 
     choice, settings = model_of(parsed)
     failed = predict_masks(
-        choice, settings, parsed.i, parsed.o, parsed.subsets, min_voxels_of(parsed), parsed.continue_prediction
+        choice,
+        settings,
+        parsed.i,
+        parsed.o,
+        parsed.subsets,
+        min_voxels_of(parsed),
+        parsed.continue_prediction,
+        parsed.resample,
     )
     return report_failures(failed)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections import deque
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.report.page import write_report
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.workers import running_command
 
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40
@@ -103,7 +103,8 @@ class Job:
         """Run a command, its output in the log; a line that matches ``tick`` moves the bar."""
         columns = TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn()
         last: deque[str] = deque(maxlen=LAST_LINES)
-        with Progress(*columns, console=self.console) as progress, self.start(command) as process:
+        found = [find_command(command[0]), *command[1:]]
+        with Progress(*columns, console=self.console) as progress, running_command(found, self.environment) as process:
             task = progress.add_task(title, total=ticks)
             assert process.stdout is not None
             with open(self.out / "log.txt", "a", buffering=1, encoding="utf-8") as log:
@@ -115,16 +116,6 @@ class Job:
                 progress.update(task, completed=ticks)
         if process.returncode:
             raise CommandFailedError(f"{' '.join(command)} failed. The end of {self.out / 'log.txt'}:\n{''.join(last)}")
-
-    def start(self, command: list[str]) -> subprocess.Popen[str]:
-        """Start a command on the demo's folders."""
-        return subprocess.Popen(
-            [find_command(command[0]), *command[1:]],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
 
 def fragment_file() -> Path:

@@ -77,6 +77,11 @@ def add_predict(verb: argparse.ArgumentParser) -> None:
     add_model(verb)
     add_subsets(verb, "available: what each case has (the default), all, singles, or a list such as FLAIR+T1c,T2")
     verb.add_argument("--continue_prediction", action="store_true", help="keep the cases that are finished")
+    verb.add_argument(
+        "--resample",
+        action="store_true",
+        help="bring images that lie elsewhere onto the grid of the case's first one",
+    )
     verb.set_defaults(subsets="available")
 
 

@@ -7,7 +7,6 @@ later sent to the preprocessing workers. ``accept_missing_files`` gives it a pre
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_missmod.channels import assign_channels, passed_over_by_nnunet
+from nnunetv2_missmod.dataset_json import channel_names
 from nnunetv2_missmod.modalities import varying_channels
-
-SUFFIX_LENGTH = len("_0000")
+from nnunetv2_missmod.reading import read_images, read_label
 
 
 class MissingModalityPreprocessor(DefaultPreprocessor):
@@ -42,8 +42,9 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         """
         dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         reader = plans_manager.image_reader_writer_class()
-        images, properties = read_case(image_files, reader, dataset_json)
-        seg = reader.read_seg(seg_file)[0] if seg_file is not None else None
+        beside = passed_over_by_nnunet(image_files, dataset_json["file_ending"]) if image_files else []
+        images, properties = read_case([*image_files, *beside], reader, dataset_json)
+        seg = read_label(reader, seg_file)[0] if seg_file is not None else None
         return self.run_case_npy(images, seg, properties, plans_manager, configuration_manager, dataset_json)
 
     def run_case_npy(
@@ -93,87 +94,37 @@ def accept_missing_files(configuration_manager: ConfigurationManager) -> None:
 
 
 def modality_names(dataset_json: dict[str, Any]) -> list[str]:
-    """Names of the M image channels of a dataset, in channel order."""
-    names = dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"]
-    return [names[key] for key in sorted(names, key=int)]
+    """Names of the M image channels of a dataset, in channel order; ValueError if dataset.json has none."""
+    return channel_names(dataset_json)
 
 
-def assign_channels(image_files: list[str], modalities: list[str], file_ending: str) -> tuple[list[int], str]:
-    """Read the channel of each file from its ``_XXXX`` suffix.
-
-    Returns:
-        The channel of each file, and the name of the case.
-
-    Raises:
-        ValueError: names the case and the file when a suffix is missing, beyond the modalities, or taken twice.
-    """
-    if not image_files:
-        raise ValueError(f"Expected a case with at least one of the channels {modalities}, got no file at all.")
-    case = os.path.basename(image_files[0])[: -len(file_ending) - SUFFIX_LENGTH]
-    file_of: dict[int, str] = {}
-    for file in image_files:
-        suffix = os.path.basename(file)[: -len(file_ending)][-SUFFIX_LENGTH:]
-        known = ", ".join(f"_{channel:04d} = {name}" for channel, name in enumerate(modalities))
-        if not (suffix[:1] == "_" and suffix[1:].isdecimal() and int(suffix[1:]) < len(modalities)):
-            raise ValueError(
-                f"Case {case}: expected files that end in one of {known}, got {file}. Rename or remove this file."
-            )
-        channel = int(suffix[1:])
-        if channel in file_of:
-            raise ValueError(
-                f"Case {case}: expected one file for channel {channel} ({modalities[channel]}), got {file_of[channel]} "
-                f"and {file}. Remove one of them."
-            )
-        file_of[channel] = file
-    return list(file_of), case
-
-
-def read_case(image_files: list[str], reader: Any, dataset_json: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+def read_case(
+    image_files: list[str], reader: Any, dataset_json: dict[str, Any], resample: bool = False
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Read the files of one case, whichever of its channels they are.
 
     Args:
         image_files: of the case.
         reader: nnU-Net's, for these files.
         dataset_json: has the channels' names and the file ending.
+        resample: bring images that lie elsewhere onto the first one's grid instead of refusing them.
 
     Returns:
-        Images (M, x, y, z), zero where there is no file, and the reader's properties.
+        Images (M, x, y, z), zero where there is no file, and the properties of ``read_images``.
 
     Raises:
-        ValueError: names the case and the file when a file fits no channel, two files fit one, a file cannot be read
-            or holds NaN, the images differ in shape or spacing, or no file holds an image.
+        ValueError: names the case and the file when a file fits no channel, two files fit one, a file is damaged or
+            lies elsewhere than the others, or no file holds an image.
     """
     modalities = modality_names(dataset_json)
     channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
-    found, properties = read_images(reader, image_files, case)
+    found, properties = read_images(reader, image_files, case, resample)
     images = _in_channel_order(found, channels, len(modalities), case)
     if not varying(images).any():
         raise ValueError(
             f"Case {case}: expected at least one modality, got none: every file is constant ({image_files}). "
             f"Give at least one of {', '.join(modalities)}."
         )
-    return images, properties
-
-
-def read_images(reader: Any, image_files: list[str], case: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read the files of one case with nnU-Net's reader.
-
-    Returns:
-        Images (number of files, x, y, z) and the reader's properties.
-
-    Raises:
-        ValueError: names the case and the file.
-    """
-    try:
-        images, properties = reader.read_images(image_files)
-    except Exception as error:
-        raise ValueError(f"Case {case}: {_what_is_wrong(reader, image_files)}") from error
-    for number, image in enumerate(images):
-        if not np.isfinite(image).all():
-            file = image_files[number if len(images) == len(image_files) else 0]
-            raise ValueError(
-                f"Case {case}: expected finite intensities, got NaN or infinity in {file}. Repair the file."
-            )
     return images, properties
 
 
@@ -189,24 +140,6 @@ def _in_channel_order(found: np.ndarray, channels: list[int], num_modalities: in
     images = np.zeros((num_modalities, *found.shape[1:]), dtype=found.dtype)
     images[channels] = found
     return images
-
-
-def _what_is_wrong(reader: Any, image_files: list[str]) -> str:
-    """Read the files one by one to name the one that cannot be read or does not fit the first."""
-    first: tuple[Any, Any] | None = None
-    for file in image_files:
-        try:
-            image, properties = reader.read_images([file])
-        except Exception as error:
-            return f"cannot read {file} ({error}). Replace or remove this file."
-        geometry = (image.shape[1:], [float(s) for s in properties["spacing"]])
-        first = first or geometry
-        if geometry != first:
-            return (
-                f"expected images of one shape and spacing, got {first[0]} voxels of {first[1]} mm in {image_files[0]} "
-                f"but {geometry[0]} voxels of {geometry[1]} mm in {file}. Resample one onto the other or remove it."
-            )
-    return f"the files {image_files} can be read one by one but not together. See the error above."
 
 
 def varying(images: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ HOST_SETTINGS = (
     "enable_deep_supervision",
     "save_every",
 )
+RANGES = {"num_epochs": (1, None), "num_iterations_per_epoch": (1, None), "oversample_foreground_percent": (0, 1)}
 
 
 def settings_of(trainer: object, base: type) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def overrides_for(trainer: str, block: Mapping[str, Any], trainers: Collection[s
     ``{"num_epochs": 250, "M3AEPretrainTrainer": {"num_epochs": 300}}``.
 
     Raises:
-        ValueError: settings stand under a name that is no trainer's.
+        ValueError: settings stand under a name that is no trainer's, or one of nnU-Net's is out of its range.
     """
     own = {name: value for name, value in block.items() if isinstance(value, Mapping)}
     unknown = sorted(set(own) - {*trainers, trainer})
@@ -42,7 +43,20 @@ def overrides_for(trainer: str, block: Mapping[str, Any], trainers: Collection[s
             f"The plan's missmod block has settings under {unknown}, which names no trainer. Known are: "
             f"{', '.join(sorted({*trainers, trainer}))}. A setting itself is a number, a word, true or false."
         )
-    return {name: value for name, value in block.items() if name not in own} | dict(own.get(trainer, {}))
+    overrides = {name: value for name, value in block.items() if name not in own} | dict(own.get(trainer, {}))
+    for name in RANGES.keys() & overrides.keys():
+        _check_range(name, overrides[name])
+    return overrides
+
+
+def _check_range(name: str, value: Any) -> None:
+    least, most = RANGES[name]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and (value < least or (most is not None and value > most)):
+        wanted = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ValueError(
+            f"The plan's missmod block sets {name} = {value!r}; expected {wanted}. Correct it in the plan."
+        )
 
 
 def _is_setting(name: str, value: Any) -> bool:

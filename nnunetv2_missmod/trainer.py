@@ -17,11 +17,12 @@ from torch import distributed as dist
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nnunetv2_missmod.availability import describe_incomplete, find_available
+from nnunetv2_missmod.availability import check_absent, describe_incomplete, find_available
 from nnunetv2_missmod.building_blocks.network import check_overrides, plan_block
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
+from nnunetv2_missmod.plan_checks import checked
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
 from nnunetv2_missmod.settings import overrides_for, settings_of
 from nnunetv2_missmod.terms import require_finite, term_means
@@ -93,11 +94,12 @@ class MissingModalityTrainer(nnUNetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Build the method's network; from here on, prediction with this configuration accepts missing files."""
-        accept_missing_files(configuration_manager)
-        constants = overrides_for(cls.__name__, plan_block(configuration_manager).get("network", {}), door_names())
-        channels = num_input_channels, num_output_channels
-        return cls.build_network(plans_manager, configuration_manager, *channels, enable_deep_supervision, constants)
+        """Build the network that the plan describes (ValueError if none); prediction then accepts missing files."""
+        with checked(plans_manager, configuration_manager):
+            accept_missing_files(configuration_manager)
+            constants = overrides_for(cls.__name__, plan_block(configuration_manager).get("network", {}), door_names())
+            heads = num_input_channels, num_output_channels, enable_deep_supervision
+            return cls.build_network(plans_manager, configuration_manager, *heads, constants)
 
     def initialize(self) -> None:
         """Apply the plan's overrides, then set up everything as nnU-Net does."""
@@ -114,7 +116,7 @@ class MissingModalityTrainer(nnUNetTrainer):
         """Set what ``configuration["missmod"]["trainer"]`` overrides, for all trainers or under this one's name.
 
         Raises:
-            ValueError: a name is unknown (the known ones are listed) or a value has another type.
+            ValueError: a name is unknown (the known ones are listed), or a value has another type or is out of range.
         """
         block = plan_block(self.configuration_manager).get("trainer", {})
         overrides = overrides_for(type(self).__name__, block, door_names())
@@ -136,6 +138,8 @@ class MissingModalityTrainer(nnUNetTrainer):
         available = find_available(training, is_first)
         self.print_to_log_file("Training:", describe_incomplete(available, self.modalities))
         self.available_in_case = available | find_available(validation, is_first)
+        reader = self.plans_manager.image_reader_writer_class()
+        check_absent(self.available_in_case, self.plans_manager.dataset_name, self.dataset_json, reader)
         self.case_number = {case: number for number, case in enumerate(sorted(self.available_in_case))}
         return training, validation
 

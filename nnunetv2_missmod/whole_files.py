@@ -151,6 +151,8 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
         write(partial)
         flush(partial)
         os.replace(partial, file)
+    except OSError as error:  # not every library says which file, and why in the same words
+        raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(file)) from error
     finally:
         partial.unlink(missing_ok=True)
 

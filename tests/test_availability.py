@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
+from small_models import small_images, write_case
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, write_preprocessed
 
-from nnunetv2_missmod.availability import describe_incomplete, find_available
+from nnunetv2_missmod.availability import check_absent, describe_incomplete, find_available
 
 NAMES = ["FLAIR", "T1", "T1c", "T2"]
 ALL = (True, True, True, True)
@@ -56,6 +58,60 @@ def test_cases_come_in_the_datasets_order_whichever_is_read_first(tmp_path):
     assert list(found) == list(dataset.identifiers)
     for case in cases:
         assert found[case] == tuple(m not in absent[case] for m in range(4))
+
+
+# --- the raw images of what is absent ---------------------------------------------------------------------------------
+
+
+LACKS_ONE = (True, False, True, True)  # "a" lacks its second modality
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """A raw dataset of one case whose second file is zeros."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    images = small_images(4)
+    images[1] = 0
+    folder = tmp_path / "Dataset501_Small" / "imagesTr"
+    write_case(folder, "a", images)
+    return folder
+
+
+def check(available=LACKS_ONE):
+    check_absent({"a": available}, "Dataset501_Small", small_dataset_json(), SimpleITKIO())
+
+
+def test_what_is_absent_in_the_raw_dataset_may_be_absent(raw):
+    check()
+    check(ALL)
+
+
+def test_a_damaged_image_is_not_absent(raw):
+    file = raw / "a_0001.nii.gz"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"Case a: expected a whole image, got .*a_0001.nii.gz: .*damaged"):
+        check()
+    check(ALL)  # what training will see is looked at by nobody twice
+
+
+def test_an_image_that_preprocessing_took_for_zeros_is_not_absent(raw):
+    with pytest.raises(
+        ValueError, match=r"Case a: expected no image in .*a_0002.nii.gz.* Preprocess the dataset again"
+    ):
+        check((True, True, False, True))
+
+
+def test_without_the_raw_dataset_nothing_is_looked_at(raw, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    check()
+    monkeypatch.delenv("nnUNet_raw")
+    check()
+
+
+def test_one_file_of_all_channels_says_nothing_of_one(tmp_path, raw):
+    for channel in (1, 2, 3):
+        (raw / f"a_000{channel}.nii.gz").unlink()
+    check()
 
 
 def test_only_the_cases_of_the_split_are_read(tmp_path):

@@ -62,8 +62,8 @@ def arguments_of(monkeypatch):
 
 
 def test_every_flag_of_predict_arrives(arguments_of):
-    flags = f"predict -i images -o out {MODEL} {HOW} --subsets singles --min_voxels a=2 b=30 --continue_prediction"
-    assert arguments_of(*flags.split()) == {
+    flags = f"predict -i images -o out {MODEL} {HOW} --subsets singles --min_voxels a=2 b=30"
+    assert arguments_of(*flags.split(), "--continue_prediction", "--resample") == {
         "choice": CHOICE,
         "prediction": SETTINGS,
         "images": Path("images"),
@@ -71,6 +71,7 @@ def test_every_flag_of_predict_arrives(arguments_of):
         "subsets": "singles",
         "min_voxels": {"a": 2, "b": 30},
         "continued": True,
+        "resample": True,
     }
 
 
@@ -93,8 +94,8 @@ def test_the_defaults_are_those_of_the_functions(arguments_of, monkeypatch):
         assert arguments["choice"] == ModelChoice("137", "2d")
         assert arguments["prediction"] == PredictionSettings()
     defaults = {name: parameter.default for name, parameter in inspect.signature(predict_masks).parameters.items()}
-    assert {name: predicted[name] or None for name in ("subsets", "min_voxels", "continued")} == {
-        name: defaults[name] or None for name in ("subsets", "min_voxels", "continued")
+    assert {name: predicted[name] or None for name in ("subsets", "min_voxels", "continued", "resample")} == {
+        name: defaults[name] or None for name in ("subsets", "min_voxels", "continued", "resample")
     }
     assert evaluated["evaluation"] == EvaluationSettings()
     assert evaluated["images"] is evaluated["labels"] is None

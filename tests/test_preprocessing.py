@@ -3,6 +3,7 @@ import pickle
 import queue
 import re
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,7 +304,7 @@ def test_two_files_for_one_channel_are_an_error(tmp_path, images):
 def test_images_of_different_shapes_are_an_error(tmp_path, images):
     good = write_subset(tmp_path, images, (0, 1))
     bad = write(images[2][:-1], tmp_path / f"{CASE}_0002.nii.gz")
-    refused([*good, bad], bad, good[0], "(24, 26, 22)", "(23, 26, 22)")
+    refused([*good, bad], bad, good[0], "[24, 26, 22]", "[23, 26, 22]")
 
 
 def test_images_of_different_spacings_are_an_error(tmp_path, images):
@@ -316,7 +317,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, images):
     good = write_subset(tmp_path, images, (0, 1))
     bad = tmp_path / f"{CASE}_0002.nii.gz"
     bad.write_text("not an image")
-    refused([*good, bad], f"cannot read {bad}")
+    refused([*good, bad], f"expected a whole image, got {bad}")
 
 
 def test_a_file_that_does_not_exist_is_an_error(tmp_path, images):
@@ -359,6 +360,40 @@ def test_a_case_without_files_is_an_error():
 def test_files_of_several_channels_are_an_error_beside_others(tmp_path, images):
     files = [write(images[:2], tmp_path / f"{CASE}_{m:04d}.nii.gz", (1.0, 1.0, 1.0, 1.0)) for m in range(2)]
     refused(files, "got 4 channels", "Split")
+
+
+# --- what nnU-Net passes over, or only warns of -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".nii", ".NII.GZ", ".NII"])
+def test_a_file_that_nnunet_does_not_list_is_no_absent_channel(tmp_path, images, ending):
+    listed = write_subset(tmp_path / "listed", images, (0, 2))
+    beside = write(images[1], tmp_path / "listed" / f"{CASE}_0001.nii{'.gz' * ending.endswith(('gz', 'GZ'))}")
+    Path(beside).rename(tmp_path / "listed" / f"{CASE}_0001{ending}")
+    expected = preprocess(write_subset(tmp_path / "expected", images, (0, 1, 2)))
+    assert preprocess(listed)[0].tobytes() == expected[0].tobytes()
+
+
+@pytest.mark.parametrize("suffix", ["_001", "-0001", "_\u0660\u0660\u0660\u0661"])
+def test_a_channel_that_nnunet_does_not_list_for_its_name_is_an_error(tmp_path, images, suffix):
+    listed = write_subset(tmp_path, images, (0, 2))
+    bad = write(images[1], tmp_path / f"{CASE}{suffix}.nii.gz")
+    refused(listed, bad)
+
+
+def test_a_channel_that_is_not_listed_on_purpose_is_absent(tmp_path, images):
+    everything = write_subset(tmp_path / "all", images, (0, 1, 2))
+    expected = preprocess(write_subset(tmp_path / "expected", images, (0, 2)))
+    assert preprocess([everything[0], everything[2]])[0].tobytes() == expected[0].tobytes()
+
+
+def test_a_channel_that_lies_elsewhere_is_an_error(tmp_path, images):
+    """nnU-Net warns and stacks it."""
+    listed = write_subset(tmp_path, images, (0, 2))
+    moved = sitk.ReadImage(listed[0])
+    moved.SetOrigin((40.0, 0.0, 0.0))
+    sitk.WriteImage(moved, str(tmp_path / f"{CASE}_0001.nii.gz"))
+    refused([*listed, tmp_path / f"{CASE}_0001.nii.gz"], "the origin [40.0, 0.0, 0.0]", f"{CASE}_0001.nii.gz")
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

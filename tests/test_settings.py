@@ -7,6 +7,8 @@ import pytest
 import torch
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
+from nnunetv2_missmod.building_blocks.network import check_overrides
+from nnunetv2_missmod.doors import door_names, with_doors
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
 from nnunetv2_missmod.modalities import all_subsets
@@ -176,6 +178,56 @@ def test_a_plan_without_a_block_of_ours_changes_nothing(tmp_path, monkeypatch):
     assert trainer.gamma == 0.005
     trainer.network.train()
     assert trainer.train_step(random_batch(trainer))["loss"].isfinite()
+
+
+# --- values that cannot be --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("num_epochs", 0),
+        ("num_epochs", -1),
+        ("num_epochs", 2.5),
+        ("num_epochs", float("nan")),
+        ("num_iterations_per_epoch", 0),
+        ("num_iterations_per_epoch", True),
+        ("num_val_iterations_per_epoch", -1),
+        ("save_every", -5),
+        ("initial_lr", float("nan")),
+        ("initial_lr", float("inf")),
+        ("initial_lr", -0.1),
+        ("initial_lr", 10**400),
+        ("weight_decay", -1e-5),
+        ("oversample_foreground_percent", 1.5),
+        ("oversample_foreground_percent", -0.5),
+        ("consistency_weight", float("-inf")),
+        ("consistency_weight", -0.1),
+        ("pretraining", "../../elsewhere"),
+        ("pretraining", "/tmp/x"),
+        ("pretraining", ""),
+        ("enable_deep_supervision", 1),
+    ],
+)
+@pytest.mark.parametrize("under_own_name", [False, True])
+def test_a_value_out_of_range_is_an_error_that_names_it(make, setting, value, under_own_name):
+    block = {"pretrained": False, setting: value}
+    with pytest.raises(ValueError, match=rf"missmod block sets {setting} = .*; expected"):
+        make(M3AETrainer, **({"M3AETrainer": block} if under_own_name else block))
+
+
+def test_values_at_their_limits_are_taken(make):
+    block = {"num_epochs": 1, "num_iterations_per_epoch": 1, "oversample_foreground_percent": 1, "weight_decay": 0}
+    trainer = make(M3AETrainer, pretrained=False, consistency_weight=0, **block)
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.weight_decay) == (1, 1, 0)
+
+
+def test_no_default_of_a_door_is_out_of_range(make, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", with_doors({})["nnUNet_extTrainer"])
+    for name in door_names():
+        trainer = make(name, **({"pretrained": False} if name == "M3AETrainer" else {}))
+        check_overrides(trainer.settings(), trainer.settings(), name)
+        assert overrides_for(name, trainer.settings(), [name]) == trainer.settings()
 
 
 # --- what a validation step shows -------------------------------------------------------------------------------------

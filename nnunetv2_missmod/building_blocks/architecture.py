@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pydoc import locate
 from typing import Any
 
 from dynamic_network_architectures.building_blocks.helper import (
@@ -21,8 +20,12 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
+from nnunetv2_missmod.entries import Place
+from nnunetv2_missmod.named_classes import find_layer, find_network
+
 initialize_weights = InitWeights_He(1e-2)  # nnU-Net's own initialisation
 
+IN_THE_PLAN = Place("The plan", mend="Correct the plan, or plan the dataset again.")
 NO_UNET = (
     "Expected a plan whose network is a plain or residual-encoder U-Net, got {}. "
     "Plan the dataset with ExperimentPlanner or one of the nnUNetPlannerResEnc planners."
@@ -82,8 +85,13 @@ class Architecture:
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
-        """``arch_kwargs`` with the named classes imported."""
-        named = {key: locate(self.arch_kwargs[key]) for key in self.requires_import if self.arch_kwargs[key]}
+        """``arch_kwargs`` with the classes in place of their names.
+
+        Raises:
+            ValueError: a name is none of a layer; names its key.
+        """
+        names = {key: self.arch_kwargs[key] for key in self.requires_import if self.arch_kwargs[key] is not None}
+        named = {key: find_layer(name, f"architecture.arch_kwargs.{key}", IN_THE_PLAN) for key, name in names.items()}
         return {**self.arch_kwargs, **named}
 
     @property
@@ -118,7 +126,14 @@ class Architecture:
         return size
 
     def unet(self, input_channels: int, num_classes: int, deep_supervision: bool) -> Any:
-        """Build the whole U-Net, initialised as nnU-Net does."""
+        """Build the whole U-Net, initialised as nnU-Net does.
+
+        Raises:
+            ValueError: the plan names something that no network is made of.
+            NotImplementedError: the network is no U-Net.
+        """
+        find_network(self.network_class_name, "architecture.network_class_name", IN_THE_PLAN)
+        assert self.resolved  # nnU-Net imports every name that it is given: each was found to be a layer's
         unet: Any = get_network_from_plans(
             self.network_class_name,
             self.arch_kwargs,
@@ -153,10 +168,10 @@ class Architecture:
             kernel_size,
             stride,
             conv_bias=plan.get("conv_bias", False) or not norm,
-            norm_op=plan["norm_op"] if norm else None,
-            norm_op_kwargs=plan["norm_op_kwargs"],
-            nonlin=plan["nonlin"],
-            nonlin_kwargs=plan["nonlin_kwargs"],
+            norm_op=plan.get("norm_op") if norm else None,
+            norm_op_kwargs=plan.get("norm_op_kwargs"),
+            nonlin=plan.get("nonlin"),
+            nonlin_kwargs=plan.get("nonlin_kwargs"),
         )
         return conv.apply(initialize_weights)
 

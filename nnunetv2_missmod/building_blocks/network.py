@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,15 @@ class MissingModalityNetwork(nn.Module):
     """
 
     decoder: Any  # nnU-Net switches deep supervision at network.decoder.deep_supervision
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights, for training, prediction and nnU-Net's own commands alike.
+
+        Raises:
+            ValueError: some are NaN or infinite: they would give a mask of background without a word.
+        """
+        check_finite(state_dict, "the weights")
+        return super().load_state_dict(state_dict, strict, assign)
 
     @classmethod
     def from_plans(
@@ -81,6 +91,24 @@ class MissingModalityNetwork(nn.Module):
         return torch.stack([self(images, present.expand(len(images), -1)) for present in presents])
 
 
+def check_finite(weights: Mapping[str, Any], what: str) -> None:
+    """Check that weights are numbers.
+
+    Args:
+        weights: tensors by their names.
+        what: whose they are, for the message.
+
+    Raises:
+        ValueError: one holds NaN or infinity; names it.
+    """
+    for name, tensor in weights.items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"Expected finite numbers in {what}, got NaN or infinity in {name}: the training went astray. Train "
+                "again, or take an earlier checkpoint."
+            )
+
+
 def unwrapped(network: nn.Module) -> Any:
     """Give the network itself, without what DDP and torch.compile put around it."""
     inner = network.module if isinstance(network, DistributedDataParallel) else network
@@ -119,7 +147,7 @@ def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[st
 
 
 def check_overrides(overrides: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
-    """Check that a plan's overrides name known values and keep their type.
+    """Check that a plan's overrides name known values and keep their type; numbers are finite, 0 or more.
 
     Raises:
         ValueError: lists the known names, or says which type was expected.
@@ -129,7 +157,7 @@ def check_overrides(overrides: Mapping[str, Any], known: Mapping[str, Any], what
         listed = ", ".join(f"{name} = {value!r}" for name, value in sorted(known.items())) or "none"
         raise ValueError(f"The plan's missmod block sets {unknown}, which are no {what}. Known are: {listed}.")
     for name, value in overrides.items():
-        if not _fits(value, known[name]):
+        if not (_fits(value, known[name]) and _is_within_reason(value, known[name])):
             raise ValueError(
                 f"The plan's missmod block sets {name} = {value!r}; expected a value like {known[name]!r} "
                 f"({what}). Correct it in the plans file."
@@ -152,3 +180,12 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, (int, float))
     return default is None or isinstance(value, type(default))
+
+
+def _is_within_reason(value: Any, default: Any) -> bool:
+    if isinstance(value, str):
+        return value.isidentifier()  # a word that a trainer knows, or another trainer's name: never a path
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        negative_too = isinstance(default, (int, float)) and default < 0
+        return (-sys.float_info.max if negative_too else 0) <= value <= sys.float_info.max  # NaN is not either
+    return True

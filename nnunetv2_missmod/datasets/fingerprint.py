@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from nnunetv2_missmod.datasets.described import DESCRIPTION, check_nnunet, description_of
 from nnunetv2_missmod.datasets.parallel import in_processes
 from nnunetv2_missmod.datasets.raw_folder import write_json
-from nnunetv2_missmod.preprocessing import modality_names, read_images, varying
-from nnunetv2_missmod.whole_files import check_whole
+from nnunetv2_missmod.preprocessing import modality_names, varying
+from nnunetv2_missmod.reading import read_images, read_label
 
 FILE = "dataset_fingerprint.json"
 PERCENTILES = {"median": 50.0, "percentile_99_5": 99.5, "percentile_00_5": 0.5}
@@ -131,13 +131,12 @@ def analyze_case(case: CaseFiles, reader_class: Any, num_samples: int, num_chann
 def _read_labels(reader: Any, file: str, shape: tuple[int, ...], name: str) -> NDArray[Any]:
     """Read labels (1, x, y, z)."""
     try:
-        check_whole(Path(file))
-        labels: NDArray[Any] = reader.read_seg(file)[0]
-    except Exception as error:
-        raise ValueError(f"Case {name}: cannot read the labels {file} ({error}).") from error
-    if labels.shape[1:] != shape or not np.isfinite(labels).all():
+        labels: NDArray[Any] = read_label(reader, file)[0]
+    except ValueError as error:
+        raise ValueError(f"Case {name}: {error}.") from error
+    if labels.shape[1:] != shape:
         raise ValueError(
-            f"Case {name}: expected finite labels of the images' shape {shape}, got {labels.shape[1:]} in {file}."
+            f"Case {name}: expected labels of the images' shape {shape}, got {labels.shape[1:]} in {file}."
         )
     return labels
 

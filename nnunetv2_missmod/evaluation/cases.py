@@ -12,10 +12,11 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
+from nnunetv2_missmod.channels import list_cases, stem_of
 from nnunetv2_missmod.evaluation.metrics import Regions, Truth
-from nnunetv2_missmod.preprocessing import SUFFIX_LENGTH
+from nnunetv2_missmod.reading import difference, geometry_of, read_label
 
-GEOMETRY_TOLERANCE = 1e-3  # mm, and parts of a direction
+SHOWN = 5  # files that a warning names
 
 
 class CaseFiles(NamedTuple):
@@ -27,7 +28,7 @@ class CaseFiles(NamedTuple):
 
 
 def cases_in(images: Path, file_ending: str, labels: Path | None = None) -> list[CaseFiles]:
-    """List the cases of a folder by the names before ``_XXXX``.
+    """List the cases of a folder by the names before ``_XXXX``; images that are no case's are named on stderr.
 
     Args:
         images: holds ``<case>_XXXX<file_ending>``.
@@ -40,26 +41,44 @@ def cases_in(images: Path, file_ending: str, labels: Path | None = None) -> list
     for folder in filter(None, (images, labels)):
         if not folder.is_dir():
             raise ValueError(f"Expected a folder of {file_ending} files, got {folder}, which is none. Check the path.")
-    files_of: dict[str, list[str]] = {}
-    for file in sorted(images.iterdir()):
-        if file.name.endswith(file_ending) and not file.name.startswith("."):
-            case = file.name[: -len(file_ending)][:-SUFFIX_LENGTH]
-            files_of.setdefault(case, []).append(str(file))
-    if not files_of:
+    listed = list_cases((file.name for file in images.iterdir()), file_ending)
+    if not any(stem_of(name, file_ending) for names in listed.files_of.values() for name in names):
         raise ValueError(
             f"Expected images such as case_0000{file_ending} in {images}, found no file that ends in {file_ending}. "
             f"Give their folder with -i; the ending is that of the training data."
         )
-    if labels is not None:
-        named = {file.name[: -len(file_ending)] for file in labels.glob(f"*{file_ending}")}
-        if alone := sorted(named - files_of.keys()):
-            print(
-                f"{len(alone)} labels of {labels} have no images in {images}: {', '.join(alone[:5])}", file=sys.stderr
-            )
+    if listed.passed_over:
+        warn(f"Passed over in {images}, since no channel's number ends their names", listed.passed_over)
+    label_of = {} if labels is None else _labels_in(labels, file_ending)
+    if alone := sorted(label_of.keys() - listed.files_of.keys()):
+        warn(f"Labels of {labels} without images in {images}", alone)
     return [
-        CaseFiles(case, files, str(labels / f"{case}{file_ending}") if labels else None)
-        for case, files in files_of.items()
+        CaseFiles(
+            case,
+            [str(images / name) for name in names],
+            str(labels / label_of.get(case, f"{case}{file_ending}")) if labels else None,
+        )
+        for case, names in listed.files_of.items()
     ]
+
+
+def warn(what: str, names: Sequence[str]) -> None:
+    """Name files on stderr: how many, and the first of them."""
+    more = ", ..." * (len(names) > SHOWN)
+    print(f"{what}: {len(names)}, {', '.join(map(repr, names[:SHOWN]))}{more}", file=sys.stderr)
+
+
+def _labels_in(labels: Path, file_ending: str) -> dict[str, str]:
+    label_of: dict[str, str] = {}
+    for name in sorted(file.name for file in labels.iterdir() if not file.name.startswith(".")):
+        if case := stem_of(name, file_ending):
+            if case in label_of:
+                raise ValueError(
+                    f"Expected one label for the case {case} in {labels}, found {label_of[case]} and {name}. Remove "
+                    "one of them."
+                )
+            label_of[case] = name
+    return label_of
 
 
 class HeldOut(NamedTuple):
@@ -102,7 +121,7 @@ def held_out_cases(dataset_name: str, fold: str, file_ending: str) -> HeldOut:
 def check_label(
     case: CaseFiles, reader: Any, properties: dict[str, Any], shape: Sequence[int], known: set[int]
 ) -> None:
-    """Check that a case's label is there, on the grid of its images, and holds no unknown value.
+    """Check that a case's label is there, whole, on the grid of its images, and holds no unknown value.
 
     Args:
         case: with the name of the label's file.
@@ -120,17 +139,15 @@ def check_label(
             f"Case {case.name}: expected its label at {case.label}, found none. Add it or remove the images."
         )
     try:
-        label, of_label = reader.read_seg(case.label)
-    except Exception as error:
-        raise ValueError(f"Case {case.name}: cannot read the label {case.label} ({error}). Replace it.") from error
-    geometries = [_geometry(label.shape[1:], of_label), _geometry(shape, properties)]
-    for name, of_this in geometries[0].items():
-        of_images = geometries[1].get(name, of_this)
-        if len(of_this) != len(of_images) or not np.allclose(of_this, of_images, rtol=0, atol=GEOMETRY_TOLERANCE):
-            raise ValueError(
-                f"Case {case.name}: expected a label with the images' geometry, got the {name} {list(of_this)} in "
-                f"{case.label} and {list(of_images)} in its images. Resample one onto the other, or correct its header."
-            )
+        label, of_label = read_label(reader, case.label)
+    except ValueError as error:
+        raise ValueError(f"Case {case.name}: {error}.") from error
+    grid, images_grid = geometry_of(label.shape[1:], of_label), geometry_of(shape, properties)
+    if differs := difference(case.label, grid, "its images", images_grid):
+        raise ValueError(
+            f"Case {case.name}: expected a label with the images' geometry, got {differs}. Resample one onto the "
+            "other, or correct its header."
+        )
     unknown = sorted(set(np.unique(label).tolist()) - known)
     if unknown:
         raise ValueError(
@@ -139,19 +156,12 @@ def check_label(
         )
 
 
-def _geometry(shape: Sequence[int], properties: dict[str, Any]) -> dict[str, Any]:
-    """Collect what nnU-Net's readers know of an image's grid; how they say its place depends on their library."""
-    of_library = {**properties.get("sitk_stuff", {}), **properties.get("nibabel_stuff", {})}
-    placed = {key: np.ravel(of_library[key]) for key in ("origin", "direction", "original_affine") if key in of_library}
-    return {"shape": tuple(shape), "spacing": [float(mm) for mm in properties["spacing"]], **placed}
-
-
 @lru_cache(maxsize=1)
 def read_truth(
     label: str, reader_class: Any, regions: tuple[tuple[str, tuple[int, ...]], ...], ignored: int | None
 ) -> Truth:
     """Read the truth of a case; the last one is kept, since its subsets come one after the other."""
-    segmentation, properties = reader_class().read_seg(label)
+    segmentation, properties = read_label(reader_class(), label)
     return Truth(segmentation[0], properties["spacing"], dict(regions), ignored)
 
 

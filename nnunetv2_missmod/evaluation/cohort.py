@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,14 +22,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from nnunetv2_missmod.evaluation.cases import CaseFiles, regions_of
 from nnunetv2_missmod.evaluation.postprocessing import remove_small_regions
 from nnunetv2_missmod.evaluation.predict import Segmented
+from nnunetv2_missmod.out_of_memory import is_out_of_memory
+from nnunetv2_missmod.reading import read_label
+from nnunetv2_missmod.whole_files import LOCK, flush, hidden_folder
+from nnunetv2_missmod.workers import worker_pool
 
 T = TypeVar("T")
 Segment = Callable[[CaseFiles, Callable[[float], None]], Iterable[Segmented]]
 Finish = Callable[[CaseFiles, Segmented], T]
+WRITING = "writing"  # in the names of hidden folders of masks that are not whole yet
 WAITING = 2  # masks to be exported that may wait for a process; each holds its logits
 
 # What bad input and full memory raise. Anything else is a mistake of ours and ends the run.
-ERRORS_OF_A_CASE = (ValueError, OSError, RuntimeError)
+ERRORS_OF_A_CASE = (ValueError, OSError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,32 @@ class Export(NamedTuple):
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
-        """Write a mask as nnU-Net does, at once: a folder holds whole masks alone."""
+        """Write a mask as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
+
+        Raises:
+            OSError: what was written is not the mask, as when the disk is full.
+            ValueError: nnU-Net's writer cannot write it.
+        """
         file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=file.parent) as partial_masks:
-            writer = self.plans_manager.image_reader_writer_class()
-            writer.write_seg(mask, os.path.join(partial_masks, file.name), properties)
-            for written in Path(partial_masks).iterdir():  # some writers put a file with the spacing beside it
-                os.replace(written, file.with_name(written.name))
+        with hidden_folder(file.parent, WRITING) as unfinished:
+            self._write_seg(mask, unfinished / file.name, properties)
+            for written in unfinished.iterdir():  # some writers put a file with the spacing beside it
+                if written.name != LOCK:
+                    flush(written)
+                    os.replace(written, file.with_name(written.name))
+
+    def _write_seg(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
+        writer = self.plans_manager.image_reader_writer_class()
+        try:
+            writer.write_seg(mask, str(file), properties)
+        except AssertionError as error:
+            raise ValueError(f"expected a mask that {type(writer).__name__} can write, but {error}") from error
+        try:
+            written = read_label(writer, str(file))[0][0]
+        except ValueError as error:
+            raise OSError(f"the mask {file.name} was not written whole ({error}): is the disk full?") from error
+        if not np.array_equal(written, mask):
+            raise OSError(f"the mask {file.name} was written with other values than it has: is the disk full?")
 
 
 def export_of(predictor: nnUNetPredictor, min_voxels: Mapping[str, int]) -> Export:
@@ -120,7 +143,7 @@ def walk(
             except BrokenExecutor as died:
                 raise _worker_died() from died
             except ERRORS_OF_A_CASE as raised:
-                error = raised
+                error = with_levers(raised)
             progress.update(task, completed=number * num_subsets)  # also past what a bad case left undone
             waiting.append((case, futures, error))
             while waiting and all(future.done() for future in waiting[0][1].values()):
@@ -148,8 +171,22 @@ def _collect(case: CaseFiles, futures: dict[int, Future[T]], error: Exception | 
         except BrokenExecutor as died:
             raise _worker_died() from died
         except ERRORS_OF_A_CASE as raised:
-            error = error or raised
+            error = error or with_levers(raised)
     return Finished(case, of_subset, error)
+
+
+def with_levers(error: Exception) -> Exception:
+    """Say of an error what makes a prediction smaller, if it is that memory ended."""
+    if not is_out_of_memory(error):
+        return error
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    levered = RuntimeError(
+        f"memory ended ({reason}). Predict with fewer subsets at a time (--subsets), fewer processes (-nps 0), larger "
+        "steps (-step_size 1) or -device cpu; a plan for less memory is made by missmod plan -gpu_memory_target, and "
+        "trained on anew."
+    )
+    levered.__cause__ = error
+    return levered
 
 
 def _wait_for_room(futures: list[Future[T]], num_processes: int) -> None:
@@ -164,10 +201,8 @@ def _worker_died() -> RuntimeError:
     )
 
 
-def _pool(num_processes: int) -> Executor:
-    if num_processes == 0:
-        return _Here()
-    return ProcessPoolExecutor(num_processes, get_context("spawn"), torch.set_num_threads, (1,))
+def _pool(num_processes: int) -> AbstractContextManager[Executor]:
+    return _Here() if num_processes == 0 else worker_pool(num_processes, partial(torch.set_num_threads, 1))
 
 
 class _Here(Executor):

@@ -9,33 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from numpy._core import multiarray
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch.serialization import safe_globals
 
+from nnunetv2_missmod.dataset_json import read_dataset_json
+from nnunetv2_missmod.evaluation.checkpoints import HARMLESS, check_alike, check_checkpoint
+from nnunetv2_missmod.json_files import read_object
+from nnunetv2_missmod.plan_checks import open_plan, refused_as
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
-
-# What nnU-Net's log in a checkpoint is made of, beside tensors and plain Python; the second names are NumPy 1's.
-HARMLESS: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-    *(
-        (function, f"{module}.multiarray.{function.__name__}")
-        for function in (multiarray._reconstruct, multiarray.scalar)
-        for module in ("numpy._core", "numpy.core")
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -149,50 +136,66 @@ def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetP
     """
     files = choice.checkpoint_files()
     checkpoints = [read_checkpoint(file) for file in files]
+    trainer, axes = checkpoints[0]["trainer_name"], checkpoints[0].get("inference_allowed_mirroring_axes")
     dataset_json = read_json(choice.folder / "dataset.json")
-    plans_manager = PlansManager(read_json(choice.folder / "plans.json"))
-    configuration_manager = plans_manager.get_configuration(choice.configuration)
-    if configuration_manager.previous_stage_name is not None:
-        raise ValueError(
-            f"Expected a configuration without a previous stage, got {choice.configuration}: its input is a "
-            "segmentation for every subset. Predict subset by subset with nnUNetv2_predict -prev_stage_predictions."
-        )
-    accept_missing_files(configuration_manager)
-    network = find_trainer(checkpoints[0]["trainer_name"]).build_network_architecture(
-        plans_manager,
-        configuration_manager,
-        len(modality_names(dataset_json)),
-        plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
-        enable_deep_supervision=False,
-    )
+    plans_manager, configuration_manager = read_plan(choice, len(modality_names(dataset_json)))
+    check_alike(files, checkpoints, len(configuration_manager.patch_size))
+    network = build_network(trainer, plans_manager, configuration_manager, dataset_json)
     for file, checkpoint in zip(files, checkpoints, strict=True):
         load_weights(network, checkpoint["network_weights"], file)
     device = torch.device(settings.device)
     predictor = nnUNetPredictor(settings.step_size, True, settings.mirroring, True, device, allow_tqdm=False)
-    predictor.manual_initialization(
-        network,
-        plans_manager,
-        configuration_manager,
-        [checkpoint["network_weights"] for checkpoint in checkpoints],
-        dataset_json,
-        checkpoints[0]["trainer_name"],
-        checkpoints[0].get("inference_allowed_mirroring_axes"),
-    )
+    weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
+    predictor.manual_initialization(network, plans_manager, configuration_manager, weights, dataset_json, trainer, axes)
     return predictor
+
+
+def read_plan(choice: ModelChoice, num_modalities: int) -> tuple[PlansManager, ConfigurationManager]:
+    """Read the plan of a model, which then accepts missing files.
+
+    Raises:
+        ValueError: as ``open_plan``, or it needs the segmentation of a previous stage.
+        NotImplementedError: it has a preprocessor of its own.
+    """
+    file = choice.folder / "plans.json"
+    managers = open_plan(read_json(file), choice.configuration, str(file), num_modalities)
+    if managers[1].previous_stage_name is not None:
+        raise ValueError(
+            f"Expected a configuration without a previous stage, got {choice.configuration}: its input is a "
+            "segmentation for every subset. Predict subset by subset with nnUNetv2_predict -prev_stage_predictions."
+        )
+    accept_missing_files(managers[1])
+    return managers
+
+
+def build_network(
+    trainer: str, plans_manager: PlansManager, configuration_manager: ConfigurationManager, dataset_json: dict[str, Any]
+) -> torch.nn.Module:
+    """Build the network of a trainer's model, with random weights.
+
+    Raises:
+        ValueError: the trainer is unknown, or the plan describes no network that can be built.
+    """
+    channels = len(modality_names(dataset_json))
+    heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
+    build = find_trainer(trainer).build_network_architecture
+    with refused_as(f"a plan that the network of {trainer} can be built from"):
+        network: torch.nn.Module = build(
+            plans_manager, configuration_manager, channels, heads, enable_deep_supervision=False
+        )
+    return network
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """Read a checkpoint's data; of its tensors, those that are used.
 
     Raises:
-        ValueError: it is damaged, is no checkpoint of nnU-Net, or would execute code.
+        ValueError: it is damaged, is no checkpoint of nnU-Net, would execute code, or its weights are not finite.
     """
     try:
         with safe_globals(HARMLESS):
             checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        missing = {"network_weights", "trainer_name"} - checkpoint.keys()
-        if missing:
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        check_checkpoint(checkpoint)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)  # the rest advises to execute it after all
         raise ValueError(
@@ -210,7 +213,7 @@ def find_trainer(name: str) -> Any:
     """
     try:
         trainer = recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AssertionError) as error:  # the last two: it is no class, or no trainer's
         raise ValueError(
             f"Expected a trainer that nnU-Net finds, got {name}. If it is not of nnU-Net or this package, add its "
             f"folder to nnUNet_extTrainer."
@@ -239,16 +242,12 @@ def load_weights(network: torch.nn.Module, weights: dict[str, Any], file: Path) 
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file of a model.
+    """Read plans.json or dataset.json of a model; the latter is checked.
 
     Raises:
-        ValueError: it is missing or damaged.
+        ValueError: it is missing or damaged, or lacks something.
     """
-    try:
-        content: dict[str, Any] = load_json(str(file))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected {file.name} of nnU-Net at {file}, but it cannot be read: {error}.") from error
-    return content
+    return read_dataset_json(file) if file.name == "dataset.json" else read_object(file)
 
 
 def fingerprints(files: Sequence[Path]) -> list[str]:

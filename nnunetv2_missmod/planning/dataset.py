@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+from nnunetv2_missmod.dataset_json import read_dataset_json
 from nnunetv2_missmod.doors import PRETRAINING, door_names, pretraining_of
+from nnunetv2_missmod.json_files import read_object
+from nnunetv2_missmod.plan_checks import check_plans
 from nnunetv2_missmod.trainer import MissingModalityTrainer
 
 NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")  # of the files beside the plans
@@ -46,8 +48,7 @@ class PlannedDataset:
                 f"Expected the dataset's fingerprint at {file}, found none. Run nnUNetv2_extract_fingerprint, "
                 "or use --setting paper, which needs none."
             )
-        fingerprint: dict[str, Any] = load_json(file)
-        return fingerprint
+        return read_object(file)
 
 
 def read_dataset(dataset: str, plans_name: str) -> PlannedDataset:
@@ -58,7 +59,7 @@ def read_dataset(dataset: str, plans_name: str) -> PlannedDataset:
         plans_name: name of the plan, without .json.
 
     Raises:
-        ValueError: dataset or plan are not there.
+        ValueError: dataset or plan are not there, or hold something wrong.
     """
     if not nnUNet_preprocessed.is_set():
         raise ValueError("Expected the variable nnUNet_preprocessed, which says where the plans are. Set it.")
@@ -74,7 +75,14 @@ def read_dataset(dataset: str, plans_name: str) -> PlannedDataset:
             f"Expected a plan at {file} with dataset.json beside it, found none. Plans there are: "
             f"{', '.join(others) or 'none'}. Name one with -p, or run nnUNetv2_plan_and_preprocess -d {dataset}."
         )
-    return PlannedDataset(folder, load_json(file), load_json(folder / "dataset.json"))
+    plans = read_object(file)
+    check_plans(plans, str(file))
+    if plans["dataset_name"] != name:
+        raise ValueError(
+            f"{file}: expected dataset_name to be {name}, the folder it lies in, got {plans['dataset_name']!r}. Bring "
+            "plans to another dataset with nnUNetv2_move_plans_between_datasets."
+        )
+    return PlannedDataset(folder, plans, read_dataset_json(folder / "dataset.json"))
 
 
 def find_stages(trainer: str) -> list[type[MissingModalityTrainer]]:
@@ -92,7 +100,7 @@ def _find_trainer(name: str) -> type[MissingModalityTrainer]:
     try:
         with redirect_stdout(io.StringIO()):  # nnU-Net tells every folder that it looks into
             found: Any = recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AssertionError) as error:  # the last two: it is no class, or no trainer's
         raise ValueError(f"Expected a trainer, got -tr {name}, which nnU-Net does not find. {_ours()}") from error
     if not issubclass(found, MissingModalityTrainer):
         raise ValueError(

@@ -19,6 +19,7 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_missmod.entries import Kind, Place, is_list, is_positive, is_whole
 from nnunetv2_missmod.planning.dataset import PlannedDataset
 from nnunetv2_missmod.planning.folders import passing_folder
 from nnunetv2_missmod.planning.gpu_memory import GB
@@ -150,7 +151,14 @@ def with_network(
 
 
 def voxels_of(dataset: PlannedDataset, configuration: Configuration) -> float:
-    """Count the voxels of the training cases, as nnU-Net does: those of the median case for each."""
+    """Count the voxels of the training cases, as nnU-Net does: those of the median case for each.
+
+    Raises:
+        ValueError: plan or dataset.json do not say how many and how large they are.
+    """
+    median = Kind(lambda value: is_list(value, is_positive, (3,)), "three numbers above 0")
+    Place("The plan").check_all(dataset.plans, {"original_median_shape_after_transp": median})
+    Place("dataset.json").check_all(dataset.json, {"numTraining": Kind(is_whole, "a whole number")})
     shape = configuration["median_image_size_in_voxels"]
     slices = dataset.plans["original_median_shape_after_transp"][: 3 - len(shape)]
     return float(math.prod([*slices, *shape]) * dataset.json["numTraining"])

@@ -12,6 +12,10 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_missmod.plan_checks import check_entries, place_of
+from nnunetv2_missmod.plan_stages import check_stages
+from nnunetv2_missmod.whole_files import write_whole
+
 SMALLEST_FEATURE_MAP = 4  # nnU-Net's own limit: voxels along an axis of the bottleneck
 REMARK = "//"
 PER_STAGE = ("features_per_stage", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
@@ -28,8 +32,8 @@ def load_fragment(file: Path) -> dict[str, Any]:
 
 def load_sources(file: Path) -> dict[str, str]:
     """Read where the numbers of a fragment are from: its remark //, by the names of the settings."""
-    sources: dict[str, str] = _read(file).get(REMARK, {})
-    return sources
+    sources = _read(file).get(REMARK, {})
+    return sources if isinstance(sources, dict) else {}
 
 
 def merge_fragment(
@@ -41,7 +45,7 @@ def merge_fragment(
     network's topology is fitted to it by nnU-Net's own rules.
 
     Raises:
-        ValueError: the fragment sets something that a configuration does not have.
+        ValueError: the fragment sets something that a configuration does not have, or to what it cannot be.
     """
     merged = {**copy.deepcopy(dict(plans)), "plans_name": plans_name}
     resolved = copy.deepcopy(PlansManager(merged).get_configuration(configuration).configuration)
@@ -49,13 +53,16 @@ def merge_fragment(
     unknown = sorted(set(fragment) - {*resolved, "missmod"})
     if unknown:
         raise ValueError(f"Expected keys of a plan's configuration, got {unknown}. Known are: {', '.join(resolved)}.")
-    patch, dimensions = fragment.get("patch_size", resolved["patch_size"]), len(resolved["patch_size"])
-    if len(patch) != dimensions:
-        raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
+    dimensions = len(resolved["patch_size"])
     resolved = _merged(resolved, fragment)
+    patch, place = resolved["patch_size"], place_of("The merged plan", configuration)
+    if isinstance(patch, list) and len(patch) != dimensions:
+        raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
+    check_entries(resolved, place)
     if "patch_size" in fragment:
         fit_topology(resolved)
     fit_stages(resolved)
+    check_stages(resolved, place)
     merged["configurations"][configuration] = resolved
     return merged
 
@@ -71,7 +78,8 @@ def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
         The file, named as nnU-Net looks for it (-p).
     """
     file = preprocessed / str(plans["dataset_name"]) / f"{plans['plans_name']}.json"
-    file.write_text(json.dumps(plans, indent=4), encoding="utf-8")
+    text = json.dumps(plans, indent=4)
+    write_whole(file, lambda partial: partial.write_text(text, encoding="utf-8"))
     return file
 
 
@@ -100,7 +108,7 @@ def fit_stages(configuration: dict[str, Any]) -> None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         fragment: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"Expected a fragment of a plan, as JSON, at {file}: {error}") from error
     if not isinstance(fragment, dict):
         raise ValueError(f"Expected a fragment of a plan, keys with values in braces, at {file}, got {fragment!r}.")
@@ -108,5 +116,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {k: _merged(base[k], v) for k, v in change.items() if isinstance(v, Mapping) and k in base}
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in change.items()
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+    }
     return {**base, **change, **nested}

@@ -11,12 +11,15 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_missmod.names import check_name
+from nnunetv2_missmod.plan_checks import open_plan
 from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages, read_dataset
 from nnunetv2_missmod.planning.fitting import Configuration, MemoryOf, configuration_of, fit, planner_of
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, step_memory_on
 from nnunetv2_missmod.planning.paper import merge_paper, paper_files, paper_numbers
 from nnunetv2_missmod.planning.show import Showing, console_for_tables, look_at, print_numbers, print_showing
+from nnunetv2_missmod.preprocessing import modality_names
 from nnunetv2_missmod.trainer import MissingModalityTrainer
 
 FITTED = ("patch_size", "batch_size", "architecture")
@@ -112,10 +115,11 @@ def name_of(request: PlanRequest, stages: Sequence[type[MissingModalityTrainer]]
     """Name the new plan.
 
     Raises:
-        ValueError: it is the original's, or another's that is not to be replaced.
+        ValueError: it is the original's, another's that is not to be replaced, or no file's.
     """
     suffix = "_paper" if request.setting == "paper" else ""
     name = request.name or f"{request.plans}_{stages[-1].__name__}{suffix}"
+    check_name(name, "the new plan")
     if name == request.plans:
         raise ValueError(
             f"Expected another name than the original's for the new plan, got {name}, which stays as it is."
@@ -135,12 +139,14 @@ def configurations_of(
     """List the configurations to plan: those named, or all whose axes are those of the paper, if it is asked for.
 
     Raises:
-        ValueError: the plan does not have one of them.
+        ValueError: the plan does not have one of them, or it holds something wrong.
     """
     known = PlansManager(dataset.plans).available_configurations
     unknown = [name for name in request.configurations if name not in known]
     if unknown:
         raise ValueError(f"Expected configurations of {request.plans}, got {unknown}. It has {', '.join(known)}.")
+    for name in request.configurations or known:
+        open_plan(dataset.plans, name, str(dataset.folder / f"{request.plans}.json"), len(modality_names(dataset.json)))
     if request.configurations or request.setting != "paper":
         return list(request.configurations or known)
     axes = len(load_fragment(papers_of(stages)[0])["patch_size"])
@@ -162,6 +168,7 @@ def plan_configuration(
     """
     own = load_fragment(request.merge) if request.merge else {}
     plans_name, note = dataset.plans["plans_name"], ""
+    merge_fragment(dataset.plans, name, own, plans_name)  # what it cannot set is said before minutes of fitting
     if request.setting == "paper":
         files = papers_of(stages)
         plans, note = merge_paper(dataset.plans, name, files, plans_name)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_missmod.building_blocks.network import finest
 from nnunetv2_missmod.doors import PRETRAINING
+from nnunetv2_missmod.plan_checks import refused_as
 from nnunetv2_missmod.planning.live_memory import LiveMemory
 from nnunetv2_missmod.planning.mixed_precision import MixedPrecision
 from nnunetv2_missmod.planning.stand_in import META, build_trainer, random_batch
@@ -44,10 +45,10 @@ def rehearse(
     """Take two steps, the second with the optimizer's states there and the costliest that draws can make.
 
     Raises:
-        ValueError: the plan sets something that trainer or network refuses.
+        ValueError: the plan sets something that trainer or network refuses, or on which a step fails.
         NotImplementedError: the trainer cannot take this configuration.
     """
-    with LiveMemory() as memory:
+    with refused_as(f"a plan on which {trainer_class.__name__} can take a step"), LiveMemory() as memory:
         trainer = build_trainer(trainer_class, plans, configuration, dataset_json, META)
         if mixed_precision:
             MixedPrecision().use_in(trainer, networks_of(trainer))

@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, plan_block
 from nnunetv2_missmod.doors import door_names
 from nnunetv2_missmod.planning.dataset import PlannedDataset
@@ -89,7 +90,7 @@ def network_of(rehearsal: Rehearsal, memory: float, how: str) -> dict[str, str]:
         + ("no prediction" if predicting is None else f"{predicting / 1e6:.1f} M in prediction"),
         "patch": " x ".join(map(str, manager.patch_size)),
         "batch": str(manager.batch_size),
-        "features per stage": ", ".join(map(str, manager.network_arch_init_kwargs["features_per_stage"])),
+        "features per stage": ", ".join(map(str, Architecture.from_configuration(manager).features)),
         "operations per step": f"{count_macs(rehearsal) / 1e9:.1f} GMAC, forward and backward",
         "memory": f"{memory / GB:.1f} GB of a GPU, {how}, mixed precision "
         f"({rehearsal.memory / GB:.2f} GB of tensors by the rehearsal)",

@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 from types import ModuleType
 
+import dynamic_network_architectures
 import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -212,9 +213,11 @@ class OtherDecoder(EncoderOnly):
 @pytest.mark.parametrize("network", [EncoderOnly, OtherDecoder])
 @pytest.mark.parametrize("part", ["unet", "encoder", "decoder"])
 def test_a_network_with_another_decoder_is_refused(monkeypatch, network, part):
-    elsewhere = ModuleType("networks_from_elsewhere")
+    elsewhere = ModuleType("dynamic_network_architectures.more")
     setattr(elsewhere, network.__name__, network)
+    monkeypatch.setattr(network, "__module__", elsewhere.__name__)
     monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
+    monkeypatch.setattr(dynamic_network_architectures, "more", elsewhere, raising=False)
     architecture = replace(small_architecture(), network_class_name=f"{elsewhere.__name__}.{network.__name__}")
     build = {
         "unet": lambda: architecture.unet(2, 3, False),

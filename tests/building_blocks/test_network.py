@@ -6,6 +6,7 @@ from torch import nn
 
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, check_overrides, plan_block
 from nnunetv2_missmod.methods.modality_dropout.network import ModalityDropoutNet
+from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.modalities import all_subsets
 
 
@@ -233,3 +234,28 @@ def test_forward_subsets_shows_every_subset_to_every_sample():
         assert seen.shape == (5, 3)
         assert seen.dtype == torch.bool
         assert (seen == present).all()
+
+
+# --- weights that are not finite --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_not_loaded(wrong):
+    """As nnU-Net's own predictor and `--c` load them; a network is left as it was."""
+    network = ModalityDropoutTrainer.build_network_architecture(*managers(), 2, 3, False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor + 1 for name, tensor in before.items()}
+    name = list(weights)[-1]
+    weights[name].view(-1)[-1] = wrong
+    with pytest.raises(ValueError, match=rf"got NaN or infinity in {name}"):
+        network.load_state_dict(weights)
+    torch.testing.assert_close(dict(network.state_dict()), before)
+    weights[name].view(-1)[-1] = 0
+    assert not network.load_state_dict(weights).missing_keys
+    del weights[name]
+    assert network.load_state_dict(weights, strict=False).missing_keys == [name]
+
+
+def managers():
+    manager = PlansManager(small_plans(2))
+    return manager, manager.get_configuration(CONFIGURATION)

@@ -161,7 +161,7 @@ def test_damaged_labels_are_an_error_of_their_case(tmp_path):
     """SimpleITK reads zeros for what is missing, which are no foreground."""
     label = tmp_path / "raw" / write_cohort(tmp_path, 1, [CT]) / "labelsTr" / "a.nii.gz"
     label.write_bytes(label.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=rf"Case a: cannot read the labels {label} \(expected a whole image"):
+    with pytest.raises(ValueError, match=f"Case a: .*{label}: its compressed stream"):
         write_fingerprint(1, processes=1)
 
 

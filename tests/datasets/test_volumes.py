@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from nnunetv2_missmod import reading
 from nnunetv2_missmod.datasets import volumes
 from nnunetv2_missmod.datasets.volumes import is_constant
-from nnunetv2_missmod.evaluation import cases
 from nnunetv2_missmod.modalities import CONSTANT_TOLERANCE
 from nnunetv2_missmod.preprocessing import varying
 
 
 def test_the_tolerances_are_those_of_the_trainers_and_the_scores():
     assert volumes.CONSTANT_TOLERANCE == CONSTANT_TOLERANCE
-    assert volumes.GEOMETRY_TOLERANCE == cases.GEOMETRY_TOLERANCE
+    assert volumes.GEOMETRY_TOLERANCE == reading.GEOMETRY_TOLERANCE
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])

@@ -43,10 +43,37 @@ def test_files_are_one_case_by_the_name_before_the_channel(tmp_path):
     ]
 
 
-def test_other_endings_and_hidden_files_are_passed_over(tmp_path):
-    images = touch(tmp_path, "a_0000.nii.gz", "b_0000.nii", "c_0000.nrrd", "dataset.json", "._d_0000.nii.gz")
+def test_other_files_are_passed_over_and_images_among_them_are_named(tmp_path, capsys):
+    images = touch(tmp_path, "a_0000.nii.gz", "dataset.json", "notes.txt", "._d_0000.nii.gz", "a_seg.nii.gz", "p.png")
     assert [case.name for case in cases_in(images, ENDING)] == ["a"]
-    assert [case.name for case in cases_in(images, ".nrrd")] == ["c"]
+    said = capsys.readouterr().err
+    assert said.startswith(f"Passed over in {images}, ")
+    assert "3, '._d_0000.nii.gz', 'a_seg.nii.gz', 'p.png'" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("a_0001.nii", "a"),
+        ("a_0001.NII.GZ", "a"),
+        ("a_001.nii.gz", "a"),
+        ("a-0001.nii.gz", "a"),
+        ("a_\u0660\u0660\u0660\u0661.nii.gz", "a"),
+        ("a_0001.nrrd", "a"),
+        ("patient two.nii.gz", "patient two"),
+    ],
+)
+def test_a_file_that_may_be_a_channel_is_never_passed_over(tmp_path, name, case):
+    images = touch(tmp_path, "a_0000.nii.gz", name)
+    assert str(images / name) in {found.name: found for found in cases_in(images, ENDING)}[case].images
+
+
+def test_a_label_may_be_of_the_other_nifti_ending(tmp_path):
+    images, labels = touch(tmp_path / "images", "a_0000.nii.gz"), touch(tmp_path / "labels", "a.NII")
+    assert cases_in(images, ENDING, labels)[0].label == str(labels / "a.NII")
+    touch(labels, "a.nii.gz")
+    with pytest.raises(ValueError, match=r"one label for the case a in .*, found a.NII and a.nii.gz"):
+        cases_in(images, ENDING, labels)
 
 
 def test_the_label_is_named_whether_it_is_there_or_not(tmp_path):
@@ -167,7 +194,7 @@ def test_a_label_that_is_missing_is_named(tmp_path):
 
 def test_a_label_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "case.nii.gz").write_text("nothing")
-    with pytest.raises(ValueError, match=r"(?s)Case case: cannot read the label .*case.nii.gz \(.*\)\. Replace it"):
+    with pytest.raises(ValueError, match=r"Case case: expected a whole image, got .*case.nii.gz: .*damaged"):
         check(tmp_path, tmp_path / "case.nii.gz")
 
 
@@ -192,7 +219,7 @@ def test_where_a_label_lies_is_read_by_nibabel_too(tmp_path):
         check(tmp_path, placed(tmp_path, Origin=(0.0, 5.0, 0.0)), reader=NibabelIO)
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(4, np.uint8), (-1, np.int16), (1.5, np.float32)])
+@pytest.mark.parametrize(("value", "dtype"), [(4, np.uint8), (-1, np.int16)])
 def test_a_value_that_the_dataset_does_not_know_is_named(tmp_path, value, dtype):
     label = np.zeros(SHAPE, dtype=dtype)
     label[0, 0, 0], label[1, 1, 1] = 2, value
@@ -200,6 +227,27 @@ def test_a_value_that_the_dataset_does_not_know_is_named(tmp_path, value, dtype)
     expected = rf"Case case: expected the values \[0, 1, 2\] .* in .*case.nii.gz, got \[{float(value)}\]"
     with pytest.raises(ValueError, match=expected):
         check(tmp_path, tmp_path / "case.nii.gz")
+
+
+def labelled(folder, value):
+    label = np.zeros(SHAPE, dtype=np.float32)
+    label[1, 1, 1] = value
+    write_image(folder / "case.nii.gz", label)
+    return folder / "case.nii.gz"
+
+
+@pytest.mark.parametrize("value", [1.5, 0.999, 1.0002])
+def test_a_fraction_in_a_label_is_printed_in_full(tmp_path, value):
+    expected = rf"Case case: expected whole numbers in .*case.nii.gz, got {float(np.float32(value))!r}"
+    with pytest.raises(ValueError, match=expected):
+        check(tmp_path, labelled(tmp_path, value))
+
+
+@pytest.mark.parametrize("value", [0.9999999, 1.00005, 1 / 255 * 255])
+def test_rounding_alone_makes_no_fraction(tmp_path, value):
+    check(tmp_path, labelled(tmp_path, value))
+    truth = read_truth(str(tmp_path / "case.nii.gz"), SimpleITKIO, (("edema", (1,)),), None)
+    assert truth.regions["edema"].mask.sum() == 1
 
 
 def test_what_is_ignored_is_a_known_value(tmp_path):

@@ -102,3 +102,29 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path, content, said):
     torch.save(content, tmp_path / FINAL)
     with pytest.raises(ValueError, match=rf"got {tmp_path / FINAL}: .*{said}"):
         read_checkpoint(tmp_path / FINAL)
+
+
+@pytest.mark.parametrize("name", ["os.system", "../x", "", "a b", "_Trainer", 5, None, ["nnUNetTrainer"], {}])
+def test_a_trainer_s_name_is_the_name_of_a_class(tmp_path, name):
+    torch.save(content_of(trainer_name=name), tmp_path / FINAL)
+    with pytest.raises(ValueError, match=rf"got {tmp_path / FINAL}: its trainer_name is no name of a class"):
+        read_checkpoint(tmp_path / FINAL)
+
+
+@pytest.mark.parametrize("weights", [[], None, {"a": 1.0}, {"a": torch.zeros(1), "b": [1.0]}])
+def test_weights_are_tensors(tmp_path, weights):
+    torch.save(content_of(network_weights=weights), tmp_path / FINAL)
+    with pytest.raises(ValueError, match=rf"got {tmp_path / FINAL}: its network_weights are no tensors"):
+        read_checkpoint(tmp_path / FINAL)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_and_named(tmp_path, wrong, dtype):
+    weights = {"right": torch.ones(3, dtype=dtype), "count": torch.tensor(5), "wrong": torch.ones(2, 2, dtype=dtype)}
+    torch.save(content_of(network_weights=weights), tmp_path / FINAL)
+    read_checkpoint(tmp_path / FINAL)
+    weights["wrong"][1, 0] = wrong
+    torch.save(content_of(network_weights=weights), tmp_path / FINAL)
+    with pytest.raises(ValueError, match=rf"got {tmp_path / FINAL}: .*NaN or infinity in wrong"):
+        read_checkpoint(tmp_path / FINAL)

@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from small_models import SPACING, small_images, write_case, write_model
 from small_walk import die, name_and_value, segmented, value_and_process
 
@@ -89,7 +90,7 @@ def test_a_case_that_takes_long_lets_none_overtake_it(threads):
 # --- what fails -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError("NaN"), OSError("no space left"), RuntimeError("out of memory")])
+@pytest.mark.parametrize("error", [ValueError("NaN"), OSError("no space left"), RuntimeError("no kernel")])
 def test_a_case_that_cannot_be_segmented_keeps_the_others_going(error, capsys):
     def segment(case, on_patch):
         yield segmented(0, 1)
@@ -106,6 +107,34 @@ def test_a_case_that_cannot_be_segmented_keeps_the_others_going(error, capsys):
     said = capsys.readouterr().out
     assert f"bad: failed. {error}" in said
     assert all(f"{case}: done" in said for case in "cab")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 100 bytes"),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+@pytest.mark.parametrize("where", ["network", "export"])
+def test_memory_that_ends_is_told_with_what_needs_less(error, where, capsys):
+    def segment(case, on_patch):
+        if where == "network" and case.name == "bad":
+            raise error
+        yield segmented(0, 1)
+
+    def finish(case, found):
+        if case.name == "bad":
+            raise error
+        return case.name
+
+    done = walked(segment, finish)
+    assert [finished.error is None for finished in done] == [True, True, False, True]
+    said = capsys.readouterr().out
+    assert "bad: failed. memory ended (" in said
+    assert "--subsets), fewer processes (-nps 0), larger steps (-step_size 1)" in said
 
 
 def test_a_mask_that_cannot_be_finished_keeps_the_others_going(capsys):

@@ -181,9 +181,9 @@ def write_bad_cases(folder):
     return {
         "no_label": "expected its label at",
         "other_shape": "got the shape [16, 18, 17]",
-        "nan": "got NaN or infinity in",
+        "nan": "expected a whole image, got",
         "no_image": "every file is constant",
-        "suffix": "expected files that end in one of _0000 = mod0, _0001 = mod1, got",
+        "suffix": "expected files that end in one of _0000 = mod0, _0001 = mod1 and .nii.gz, got",
     }
 
 

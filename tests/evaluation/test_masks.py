@@ -1,16 +1,20 @@
 """`missmod predict` end to end, on models with random weights: masks, and what each was made from."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from small_models import folders_of, small_images, two_folds, write_case, write_image
 
 from nnunetv2_missmod.evaluation import masks
 from nnunetv2_missmod.evaluation.cohort import Export
-from nnunetv2_missmod.evaluation.masks import predict_masks, read_masks
+from nnunetv2_missmod.evaluation.mask_table import read_masks
+from nnunetv2_missmod.evaluation.masks import predict_masks
 from nnunetv2_missmod.evaluation.model import PredictionSettings, open_predictor
 
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
@@ -44,9 +48,9 @@ def read(monkeypatch):
     names = []
     read_case = masks.read_case
 
-    def reading(files, reader, dataset_json):
+    def reading(files, reader, dataset_json, resample):
         names.append(files[0].rpartition("/")[2].rpartition("_")[0])
-        return read_case(files, reader, dataset_json)
+        return read_case(files, reader, dataset_json, resample)
 
     monkeypatch.setattr(masks, "read_case", reading)
     return names
@@ -61,7 +65,10 @@ def voxels(file):
 
 
 def rows(folder):
-    return sorted(tuple(row) for row in read_masks(folder).to_numpy())
+    return sorted(tuple(row) for row in read_masks(folder)[["case", "subset", "mask", "channels"]].to_numpy())
+
+
+BESIDE = {"masks.csv", "prediction.json", "dataset.json", "plans.json", ".lock"}
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -69,19 +76,20 @@ def rows(folder):
 
 def test_what_a_case_has_is_one_mask_beside_nnunets_files(predicted, choice):
     folder = predicted["available"]
-    expected = {"a.nii.gz", "b.nii.gz", "c.nii.gz", "masks.csv", "dataset.json", "plans.json", ".lock"}
-    assert files_in(folder) == expected
+    assert files_in(folder) == {"a.nii.gz", "b.nii.gz", "c.nii.gz", *BESIDE}
     for name in ("dataset.json", "plans.json"):
         assert json.loads((folder / name).read_text()) == json.loads((choice.folder / name).read_text())
 
 
 def test_the_table_says_which_channels_a_mask_was_made_from(predicted):
-    assert (predicted["available"] / "masks.csv").read_text() == (
-        "case,subset,mask,channels\n"
-        "a,available,a.nii.gz,mod0+mod1\n"
-        "b,available,b.nii.gz,mod0+mod1\n"
-        "c,available,c.nii.gz,mod1\n"
+    table = (predicted["available"] / "masks.csv").read_text()
+    assert re.sub(r",[0-9a-f]{16}\n", ",HASH\n", table) == (
+        "case,subset,mask,channels,resampled,inputs\n"
+        "a,available,a.nii.gz,mod0+mod1,,HASH\n"
+        "b,available,b.nii.gz,mod0+mod1,,HASH\n"
+        "c,available,c.nii.gz,mod1,,HASH\n"
     )
+    assert read_masks(predicted["available"])["inputs"].nunique() == 3
 
 
 def test_all_subsets_are_folders_and_what_a_case_lacks_is_an_empty_field(predicted):
@@ -89,7 +97,7 @@ def test_all_subsets_are_folders_and_what_a_case_lacks_is_an_empty_field(predict
     of_others = [(case, subset, f"{subset}/{case}.nii.gz", subset) for case in "ab" for subset in ALL]
     assert rows(predicted["all"]) == sorted([*of_c, *of_others])
     there = {mask for _, _, mask, _ in rows(predicted["all"]) if mask}
-    assert files_in(predicted["all"]) == there | {"masks.csv", "dataset.json", "plans.json", ".lock"}
+    assert files_in(predicted["all"]) == there | BESIDE
     assert read_masks(predicted["all"])["subset"].tolist() == ALL * 3
 
 
@@ -171,7 +179,107 @@ def test_a_run_that_is_not_continued_starts_over(choice, images, tmp_path, read)
     assert rows(tmp_path) == [(case, "mod1", f"mod1/{case}.nii.gz", "mod1") for case in "abc"]
 
 
+def test_a_case_whose_images_changed_is_no_finished_one(choice, tmp_path, read):
+    images, out = tmp_path / "images", tmp_path / "out"
+    for case in ("added", "replaced", "same"):
+        write_case(images, case, small_images(2, (16, 18, 16)), channels=[1])
+    assert predict_masks(choice, QUICK, images, out) == 0
+    read.clear()
+    write_case(images, "added", small_images(2, (16, 18, 16)), channels=[0])
+    write_case(images, "replaced", small_images(2, (16, 18, 16), seed=5), channels=[1])
+    assert predict_masks(choice, QUICK, images, out, continued=True) == 0
+    assert read == ["added", "replaced"]
+    assert [row[3] for row in rows(out)] == ["mod0+mod1", "mod1", "mod1"]
+
+
+@pytest.mark.parametrize("continued", [True, False])
+@pytest.mark.parametrize(
+    ("model", "how", "arguments", "said"),
+    [
+        ({"folds": ("1",)}, {}, {}, "weights: "),
+        ({}, {"mirroring": True}, {}, "mirroring: False there, True now"),
+        ({}, {}, {"min_voxels": {"tumor": 5}}, "min_voxels: "),
+        ({}, {}, {"resample": True}, "resample: False there, True now"),
+    ],
+)
+def test_masks_of_another_run_are_not_mixed_with(predicted, choice, images, model, how, arguments, said, continued):
+    out = predicted["available"]
+    before = {name: (out / name).read_bytes() for name in files_in(out)}
+    with pytest.raises(ValueError, match=rf"masks of this same run in .*, found those of another \(.*{said}"):
+        predict_masks(replace(choice, **model), replace(QUICK, **how), images, out, continued=continued, **arguments)
+    assert {name: (out / name).read_bytes() for name in files_in(out)} == before
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{"])
+def test_masks_of_an_unknown_run_are_not_mixed_with(choice, images, tmp_path, content):
+    (tmp_path / "masks.csv").write_text("case,subset,mask,channels\na,available,a.nii.gz,mod0+mod1\n")
+    if content is not None:
+        (tmp_path / "prediction.json").write_text(content)
+    with pytest.raises(ValueError, match=r"found those of another \(prediction.json cannot be read"):
+        predict_masks(choice, QUICK, images, tmp_path, continued=True)
+
+
+def test_what_a_dead_run_left_is_cleared(choice, images, tmp_path):
+    left = tmp_path / "mod1" / ".writing_dead"
+    left.mkdir(parents=True)
+    (left / "a.nii.gz").write_text("half a mask")
+    assert predict_masks(choice, QUICK, images, tmp_path, "mod1") == 0
+    assert not left.exists()
+
+
 # --- what fails -------------------------------------------------------------------------------------------------------
+
+
+def test_a_case_that_fails_loses_the_mask_that_it_had(choice, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    for case in ("bad", "good"):
+        write_case(images, case, small_images(2, (16, 18, 16)))
+    assert predict_masks(choice, QUICK, images, out) == 0
+    damage(images / "bad_0001.nii.gz")
+    assert predict_masks(choice, QUICK, images, out, continued=True) == 1
+    assert rows(out) == [("good", "available", "good.nii.gz", "mod0+mod1")]
+    assert files_in(out) == {"good.nii.gz", *BESIDE}
+
+
+def damage(file):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * 6 // 10])
+
+
+@pytest.mark.parametrize("name", ["=cmd", "..", "a\rb", " a"])
+def test_a_case_that_cannot_be_a_files_name_fails_alone(choice, tmp_path, name):
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_case(images, "good", small_images(2, (16, 18, 16)))
+    write_case(images, "z", small_images(2, (16, 18, 16)), [0])[0]
+    (images / "z_0000.nii.gz").rename(images / f"{name}_0000.nii.gz")
+    hidden = name.startswith(".")  # an image that is hidden is passed over, and named
+    assert predict_masks(choice, QUICK, images, out) == (0 if hidden else 1)
+    assert files_in(out) == {"good.nii.gz", *BESIDE}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "out"]
+
+
+def test_a_mask_that_was_not_written_whole_is_an_error(choice, images, tmp_path, monkeypatch, capsys):
+    """SimpleITK says nothing when the disk is full."""
+    write_seg = SimpleITKIO.write_seg
+
+    def on_a_full_disk(writer, seg, file, properties):
+        write_seg(writer, seg, file, properties)
+        if file.endswith("b.nii.gz"):
+            damage(Path(file))
+
+    monkeypatch.setattr(SimpleITKIO, "write_seg", on_a_full_disk)
+    assert predict_masks(choice, QUICK, images, tmp_path) == 1
+    assert "b: failed. the mask b.nii.gz was not written whole" in capsys.readouterr().out
+    assert files_in(tmp_path) == {"a.nii.gz", "c.nii.gz", *BESIDE}
+
+
+def test_a_writers_assertion_is_its_cases_error(choice, images, tmp_path, monkeypatch, capsys):
+    def refuses(*_):
+        raise AssertionError("1 < output_dimension < 4")
+
+    monkeypatch.setattr(SimpleITKIO, "write_seg", refuses)
+    assert predict_masks(choice, QUICK, images, tmp_path) == 3
+    assert "a: failed. expected a mask that SimpleITKIO can write, but 1 <" in capsys.readouterr().out
 
 
 def test_cases_that_fail_are_named_and_counted_and_the_others_segmented(choice, tmp_path, capsys):
@@ -187,8 +295,8 @@ def test_cases_that_fail_are_named_and_counted_and_the_others_segmented(choice, 
     assert "good: done" in said
     for case, reason in {
         "constant": "expected at least one modality, got none",
-        "damaged": "cannot read",
-        "shapes": "expected images of one shape and spacing",
+        "damaged": "expected a whole image, got",
+        "shapes": "expected images on one grid, got the shape",
         "suffix": "expected files that end in one of _0000 = mod0, _0001 = mod1",
     }.items():
         assert f"{case}: failed. Case {case}: {reason}" in said

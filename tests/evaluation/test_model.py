@@ -1,10 +1,12 @@
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
-from small_models import write_model
+from small_models import small_images, write_case, write_label, write_model
 
+from nnunetv2_missmod.commands import main
 from nnunetv2_missmod.evaluation.model import (
     ModelChoice,
     PredictionSettings,
@@ -203,4 +205,111 @@ def test_a_plan_with_a_preprocessor_of_its_own_is_an_error(choice):
 def test_a_file_of_the_model_that_cannot_be_read_is_named(choice, name, damage):
     damage(choice.folder / name)
     with pytest.raises(ValueError, match=rf"Expected {name} of nnU-Net at {choice.folder / name}, but it cannot"):
+        open_predictor(choice, CPU)
+
+
+# --- a model from elsewhere -------------------------------------------------------------------------------------------
+
+
+def edit_plans(choice, edit):
+    file = choice.folder / "plans.json"
+    plans = json.loads(file.read_text())
+    edit(plans, plans["configurations"]["3d_fullres"])
+    file.write_text(json.dumps(plans))
+
+
+def popen(file):
+    def edit(_, configuration):
+        kwargs = {"args": f"echo x > {file}", "shell": True}
+        configuration["architecture"]["arch_kwargs"].update(nonlin="subprocess.Popen", nonlin_kwargs=kwargs)
+
+    return edit
+
+
+def test_a_plan_executes_nothing(choice, tmp_path):
+    edit_plans(choice, popen(tmp_path / "executed"))
+    plans = choice.folder / "plans.json"
+    with pytest.raises(
+        ValueError, match=rf"^{plans}: expected architecture.arch_kwargs.nonlin of configuration 3d_full"
+    ):
+        open_predictor(choice, CPU)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_predict_evaluate_and_plan_execute_nothing(choice, tmp_path, capsys):
+    edit_plans(choice, popen(tmp_path / "executed"))
+    write_case(tmp_path / "images", "case", small_images(2))
+    write_label(tmp_path / "labels", "case")
+    preprocessed = tmp_path / "nnUNet_preprocessed" / "Dataset501_Small"
+    for name, other in (("plans.json", "smallPlans.json"), ("dataset.json", "dataset.json")):
+        shutil.copy(choice.folder / name, preprocessed / other)
+    model = ["-d", "501", "-c", "3d_fullres", "-tr", "nnUNetTrainer", "-p", "smallPlans", "-f", "0", "-device", "cpu"]
+    folders = ["-i", str(tmp_path / "images"), "-o", str(tmp_path / "out")]
+    plan = ["plan", "-d", "501", "-p", "smallPlans", "-tr", "DCSegTrainer", "-device", "cpu"]
+    (tmp_path / "fragment.json").write_text("{}")
+    for arguments in (
+        ["predict", *folders, *model],
+        ["evaluate", *folders, "-gt", str(tmp_path / "labels"), *model],
+        [*plan, "--show"],
+        [*plan, "--merge", str(tmp_path / "fragment.json")],
+        [*plan, "--setting", "paper"],
+    ):
+        assert main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("missmod: ")
+        assert "architecture.arch_kwargs.nonlin of configuration 3d_fullres" in line
+    assert not (tmp_path / "executed").exists()
+    assert {file.name for file in preprocessed.glob("*.json")} == {"smallPlans.json", "dataset.json"}
+
+
+@pytest.mark.parametrize("name", ["os", "np", "join", "nnUNetPredictor"])
+def test_a_trainer_is_one_of_nnunets(choice, name):
+    edit_checkpoint(choice, lambda checkpoint: checkpoint.update(trainer_name=name))
+    with pytest.raises(ValueError, match=rf"a trainer that nnU-Net finds, got {name}\."):
+        open_predictor(choice, CPU)
+
+
+def test_weights_that_are_not_finite_name_the_file(choice):
+    edit_checkpoint(
+        choice, lambda checkpoint: next(iter(checkpoint["network_weights"].values())).view(-1)[0].fill_(torch.nan)
+    )
+    with pytest.raises(ValueError, match=rf"got {choice.checkpoint_files()[0]}: .*NaN or infinity in encoder"):
+        open_predictor(choice, CPU)
+
+
+def test_a_plan_for_other_modalities_is_an_error(choice):
+    dataset_json = json.loads((choice.folder / "dataset.json").read_text())
+    dataset_json["channel_names"]["2"] = "mod2"
+    (choice.folder / "dataset.json").write_text(json.dumps(dataset_json))
+    with pytest.raises(
+        ValueError, match=r"normalization_schemes of configuration 3d_fullres to be one for each of the 3"
+    ):
+        open_predictor(choice, CPU)
+
+
+@pytest.mark.parametrize("axes", ["abc", (3,), [-1], 5, (0, "1"), {"a": 1}])
+def test_mirroring_axes_that_are_not_there_are_an_error(choice, axes):
+    edit_checkpoint(choice, lambda checkpoint: checkpoint.update(inference_allowed_mirroring_axes=axes))
+    with pytest.raises(ValueError, match=r"inference_allowed_mirroring_axes below 3 in .*fold_0"):
+        open_predictor(choice, CPU)
+
+
+def test_folds_of_different_trainers_are_an_error(choice):
+    (file,) = choice.checkpoint_files()
+    other = choice.folder / "fold_1" / FINAL
+    other.parent.mkdir()
+    torch.save({**torch.load(file, weights_only=False), "trainer_name": "ModalityDropoutTrainer"}, other)
+    with pytest.raises(
+        ValueError, match=rf"Expected a checkpoint of nnUNetTrainer in {other}, got one of ModalityDropout"
+    ):
+        open_predictor(changed(choice, folds=("0", "1")), CPU)
+
+
+def test_a_network_that_cannot_be_built_is_one_line(choice):
+    edit_plans(
+        choice, lambda _, configuration: configuration["architecture"]["arch_kwargs"].update(nonlin_kwargs={"x": 1})
+    )
+    with pytest.raises(
+        ValueError, match=r"^Expected a plan that the network of nnUNetTrainer can be built from, got [^\n]*$"
+    ):
         open_predictor(choice, CPU)

@@ -17,7 +17,7 @@ from small_sources import write_layout
 
 KILLS = int(os.environ.get("MISSMOD_KILLS", "2"))
 MARK = "MISSMOD_KILLED_JOB"  # in the environment of a job and of all processes that it starts
-PATIENCE = 120  # seconds
+PATIENCE = 600  # seconds
 RUN = """
 import sys
 from nnunetv2_missmod.commands import main

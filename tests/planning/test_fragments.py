@@ -219,10 +219,10 @@ def test_a_patch_that_does_not_divide_is_rounded_up():
 
 
 def test_without_a_patch_in_the_fragment_the_topology_stays():
-    plans = small_plans(features=SIX_STAGES)
+    plans = small_plans(features=SIX_STAGES, patch=[32] * 3)
     configuration = plans["configurations"][CONFIGURATION]
     arch_kwargs(configuration)["strides"][1] = [1, 2, 2]
-    assert merged(plans, {"batch_size": 2}) == configuration  # its patch of 16 would not be planned with six stages
+    assert merged(plans, {"batch_size": 2}) == configuration  # its patch of 32 would not be planned with six stages
 
 
 def test_a_patch_of_other_dimensions_is_an_error():
@@ -389,3 +389,68 @@ def test_dcseg_runs_on_a_refitted_small_patch(residual, tmp_path, monkeypatch):
     trainer.network.train()
     terms = trainer.train_step(random_batch(trainer))
     assert all(torch.isfinite(term) for term in terms.values())
+
+
+# --- values that cannot be --------------------------------------------------------------------------------------------
+
+WRONG = [
+    ({"patch_size": "big"}, "patch_size"),
+    ({"patch_size": 32}, "patch_size"),
+    ({"patch_size": [32, 32, 32.5]}, "patch_size"),
+    ({"patch_size": [32, -32, 32]}, "patch_size"),
+    ({"patch_size": {"x": 32}}, "patch_size"),
+    ({"patch_size": [[32], 32, 32]}, "patch_size"),
+    ({"patch_size": [1, 1, 1]}, "n_stages"),
+    ({"batch_size": "two"}, "batch_size"),
+    ({"batch_size": 0}, "batch_size"),
+    ({"batch_size": -1}, "batch_size"),
+    ({"batch_size": True}, "batch_size"),
+    ({"batch_size": {}}, "batch_size"),
+    ({"spacing": None}, "spacing"),
+    ({"architecture": []}, "architecture"),
+    ({"architecture": None}, "architecture"),
+    ({"architecture": {"arch_kwargs": []}}, "architecture.arch_kwargs"),
+    ({"architecture": {"arch_kwargs": {"features_per_stage": ["8", "16", "16"]}}}, "features_per_stage"),
+    ({"architecture": {"arch_kwargs": {"features_per_stage": []}}}, "features_per_stage"),
+    ({"architecture": {"arch_kwargs": {"features_per_stage": [8, 0, 8]}}}, "features_per_stage"),
+    ({"architecture": {"arch_kwargs": {"n_stages": "3"}}}, "n_stages"),
+    ({"architecture": {"arch_kwargs": {"nonlin": "subprocess.Popen"}}}, "architecture.arch_kwargs.nonlin"),
+    ({"architecture": {"network_class_name": "os.system"}}, "architecture.network_class_name"),
+    ({"normalization_schemes": ["os"] * 4}, "normalization_schemes"),
+]
+
+
+@pytest.mark.parametrize(("fragment", "key"), WRONG, ids=lambda each: json.dumps(each)[:50])
+@pytest.mark.parametrize("with_patch", [False, True])
+def test_a_value_that_cannot_be_names_its_key(fragment, key, with_patch):
+    fragment = {**({"patch_size": [32] * 3} if with_patch else {}), **fragment}
+    with pytest.raises(
+        ValueError, match=rf"(?s)^The merged plan: expected [^\n]*{key}[^\n]* of configuration 3d_fullres"
+    ):
+        merged(small_plans(), fragment)
+
+
+def test_a_block_of_ours_of_another_type_is_an_error():
+    for block in ([], "x", 5, {"trainers": {}}, {"trainer": []}, {"network": 5}):
+        plans = merge_fragment(small_plans(), CONFIGURATION, {"missmod": block}, "newPlans")
+        manager = PlansManager(plans)
+        with pytest.raises(ValueError, match="missmod block"):
+            ModalityDropoutTrainer.build_network_architecture(manager, manager.get_configuration(CONFIGURATION), 4, 3)
+
+
+def test_a_plan_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = tmp_path / "Dataset501_Small"
+    folder.mkdir()
+    file = write_plans(small_plans(), tmp_path)
+    before = file.read_text()
+
+    def full(path, text, encoding):
+        with open(path, "w", encoding=encoding) as stream:
+            stream.write(text[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_plans({**small_plans(), "batch_size": 3}, tmp_path)
+    assert file.read_text() == before
+    assert list(folder.iterdir()) == [file]

@@ -291,10 +291,58 @@ def test_without_folders_dataset_or_fingerprint(make_dataset, by_formula, capsys
 
 @pytest.mark.parametrize(
     ("block", "complaint"),
-    [({"trainer": {"nonsense": 1}}, "nonsense.*Known are"), ({"network": {"nonsense": 1}}, "nonsense.*Known are")],
+    [
+        ({"trainer": {"nonsense": 1}}, "nonsense.*Known are"),
+        ({"network": {"nonsense": 1}}, "nonsense.*Known are"),
+        ({"trainer": {"num_epochs": 0}}, "num_epochs = 0; expected 1 or more"),
+        ({"trainer": {"num_iterations_per_epoch": 0}}, "num_iterations_per_epoch = 0; expected 1 or more"),
+        ({"trainer": {"initial_lr": float("nan")}}, "initial_lr = nan; expected a value like"),
+        ([], "missmod block to hold trainer and network"),
+        ({"network": [1]}, "network = \\[1\\]; expected a value like"),
+    ],
 )
 def test_overrides_are_validated_before_anything_is_written(block, complaint, make_dataset, capsys, tmp_path):
     dataset, fragment = make_dataset(features=(8, 8, 16)), tmp_path / "mine.json"
     fragment.write_text(json.dumps({"missmod": block}))
     assert re.search(complaint, refused(capsys, BASELINE, "--merge", fragment))
     assert [file.stem for file in dataset.folder.glob("nnUNetPlans*")] == ["nnUNetPlans"]
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value", "complaint"),
+    [
+        ("nnUNetPlans", ("dataset_name",), "../../elsewhere", "dataset_name to be a name that can be a file's"),
+        ("nnUNetPlans", ("dataset_name",), "Dataset777_Other", "dataset_name to be Dataset501_Small, the folder"),
+        ("nnUNetPlans", ("image_reader_writer",), "os", "image_reader_writer to be the name of a BaseReaderWriter"),
+        ("nnUNetPlans", ("configurations", CONFIGURATION, "spacing"), [1, 1], "spacing of configuration 3d_fullres"),
+        ("nnUNetPlans", ("original_median_shape_after_transp",), "big", "original_median_shape_after_transp"),
+        ("nnUNetPlans", ("experiment_planner_used",), "os.system", "experiment_planner_used"),
+        ("nnUNetPlans", ("experiment_planner_used",), "os", "experiment_planner_used"),
+        ("dataset", ("labels",), [1], "labels to be keys with values"),
+        ("dataset", ("channel_names",), {"0": "T1"}, "normalization_schemes .* one for each of the 1 channels"),
+        ("dataset", ("channel_names", "0"), "..", "channel_names.0 to be a name, got '..', which begins with a dot"),
+        ("dataset", ("file_ending",), "nii.gz", "file_ending to be a dot and letters"),
+        ("dataset", ("numTraining",), "many", "numTraining to be a whole number"),
+    ],
+)
+def test_a_wrong_entry_of_plan_or_dataset_is_one_line(file, path, value, complaint, make_dataset, by_formula, capsys):
+    folder = make_dataset().folder
+    content = json.loads((folder / f"{file}.json").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (folder / f"{file}.json").write_text(json.dumps(content))
+    before = {entry: sorted(entry.iterdir()) for entry in (folder.parent, folder)}
+    message = refused(capsys, BASELINE)
+    assert re.search(complaint, message)
+    assert len(message.splitlines()) == 1
+    assert {entry: sorted(entry.iterdir()) for entry in before} == before
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/x", "a\\b", ".hidden", "=1"])
+def test_a_new_plan_s_name_is_no_path(name, make_dataset, by_formula, capsys):
+    dataset = make_dataset()
+    message = refused(capsys, BASELINE, f"-overwrite_plans_name={name}")
+    assert "Expected a name for the new plan that can be a file's" in message
+    assert [file.name for file in dataset.folder.iterdir() if "lans" in file.name] == ["nnUNetPlans.json"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.comparison import check_comparable, check_measured_alike
+from nnunetv2_missmod.evaluation.report.trusted import check_entries, check_places
 from nnunetv2_missmod.evaluation.scores import PROVENANCE, SCORES_CSV, Provenance, read_scores
 from nnunetv2_missmod.evaluation.summary import BETTER, checked
 
@@ -94,8 +95,11 @@ def load_comparison(folders: Sequence[Path]) -> Comparison:
 
 
 def load_model(folder: Path) -> Model:
-    """Read one folder that `missmod evaluate` wrote; ValueError names the file that is missing or damaged."""
+    """Read one folder that `missmod evaluate` wrote; ValueError names the file that is missing, damaged or untrue."""
+    if (folder / PROVENANCE).is_file():
+        check_entries(folder)
     table, provenance = read_scores(folder)
+    check_places(folder, provenance, table)
     try:
         for metric in BETTER:
             checked(table, metric)

@@ -5,6 +5,7 @@ from itertools import product
 import pandas as pd
 import pytest
 from small_folders import change_provenance, write_data, write_model
+from small_scores import REGIONS
 
 from nnunetv2_missmod.evaluation.report.inputs import load_comparison
 
@@ -126,7 +127,7 @@ def test_an_infinite_score_of_any_metric_is_an_error(two):
     ("key", "other"),
     [
         ("dataset", "Dataset137_BraTS2021"),
-        ("region_labels", {"whole": [1]}),
+        ("region_labels", {**REGIONS, "whole": [1]}),
         ("empty_policy", "brats"),
         ("nsd_tolerance_mm", 2.0),
     ],

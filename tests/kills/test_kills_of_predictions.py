@@ -1,0 +1,77 @@
+"""`missmod predict` and `missmod evaluate`, killed at random moments: the end equals an uninterrupted run."""
+
+import shutil
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from killing import KILLS, kill_within, prediction, run
+from small_models import two_folds
+
+from nnunetv2_missmod.evaluation.mask_table import read_masks
+from nnunetv2_missmod.evaluation.scores import read_scores
+from nnunetv2_missmod.whole_files import check_whole
+
+CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1], "d": [0], "e": [0, 1]}
+
+
+@pytest.fixture(scope="module")
+def choice(tmp_path_factory):
+    with two_folds(tmp_path_factory.mktemp("nnunet"), CHANNELS, []) as folds:
+        yield folds
+
+
+def content(folder):
+    """Everything that a run leaves, in comparable form; hidden files too."""
+    found = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = str(file.relative_to(folder))
+        if name.endswith(".nii.gz"):
+            check_whole(file)
+            found[name] = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).tobytes()
+        elif name == "masks.csv":
+            found[name] = sorted(map(tuple, read_masks(folder).to_numpy()))
+        elif name == "scores.csv":
+            table = read_scores(folder).table.sort_values(["case", "subset", "region"])
+            found[name] = table.replace(np.nan, -1).to_numpy().tolist()
+        elif name.endswith(".parquet"):
+            assert len(pd.read_parquet(file))
+            found[name] = None
+        else:
+            found[name] = None if name.endswith("summary.json") else file.read_bytes()
+    return found
+
+
+def check_half(out):
+    """What a killed run left is whole: masks that have their name, and tables."""
+    for file in out.rglob("*.nii.gz"):
+        if not any(part.startswith(".") for part in file.relative_to(out).parts):
+            check_whole(file)
+    if (out / "masks.csv").exists():
+        masks = [mask for mask in read_masks(out)["mask"] if mask]
+        assert all((out / mask).is_file() for mask in masks)
+    if (out / "scores.csv").exists():
+        read_scores(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_killed_run_goes_on_to_the_same_end(choice, tmp_path, verb, processes):
+    log = tmp_path / "log.txt"
+    code, seconds = run(prediction(verb, choice, processes, tmp_path / "whole"), log)
+    assert code == 0, log.read_text()
+    expected = content(tmp_path / "whole")
+    killed = 0
+    for number in range(KILLS if processes == 0 else max(1, KILLS // 2)):
+        out = tmp_path / "out"
+        arguments = prediction(verb, choice, processes, out)
+        how = signal.SIGTERM if number % 4 == 3 else signal.SIGKILL
+        killed += kill_within(seconds, arguments, log, how, seed=number) != 0
+        check_half(out)
+        assert run(arguments, log)[0] == 0, log.read_text()
+        assert content(out) == expected
+        shutil.rmtree(out)
+    print(f"{verb} -nps {processes}: {killed} of {KILLS} ended before their end, {seconds:.1f} s a run")
