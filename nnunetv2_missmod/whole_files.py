@@ -146,7 +146,7 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: it could not be written; a file that was there is as it was.
     """
-    partial = file.with_name(f".{file.name}.partial")
+    partial = file.with_name(f".partial_{file.name}")  # the ending tells the writers of images what to write
     try:
         write(partial)
         flush(partial)
@@ -184,11 +184,19 @@ def hidden_folder(parent: Path, purpose: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_hidden_folders(parent: Path, purpose: str) -> None:
-    """Remove the hidden folders, right below a folder, of processes that died before they could."""
+def clear_hidden_folders(parent: Path, purpose: str, undo: Callable[[Path], object] | None = None) -> None:
+    """Remove the hidden folders, right below a folder, of processes that died before they could.
+
+    Args:
+        parent: the folder that they stand in.
+        purpose: as it was given to ``hidden_folder``.
+        undo: called with each folder before it is removed, while no other process takes it.
+    """
     for folder in parent.glob(f".{purpose}_*"):
         try:
             with FileLock(folder / LOCK, timeout=0):
+                if undo:
+                    undo(folder)
                 shutil.rmtree(folder)
         except (Timeout, OSError):
             continue  # its process is at work, or it is not ours to remove

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_missmod.datasets.source import ImageFile, SourceCase
 
-ENDINGS = (".nii.gz", ".nii")
+ENDINGS = (".nii.gz", ".nii")  # matched without regard to case
+OTHER_ENDINGS = (
+    ".mha",
+    ".mhd",
+    ".nrrd",
+    ".nhdr",
+    ".gipl",
+    ".gipl.gz",
+    ".hdr",
+    ".img",
+    ".img.gz",
+    ".mgz",
+    ".mgh",
+    ".mnc",
+)
 PACKED_ON_A_MAC = "__MACOSX"
 
 
@@ -62,7 +79,7 @@ def volume_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: there is no such folder, or no such file in it.
     """
-    files = [file for file in files_below(folder) if file.name.endswith(ENDINGS)]
+    files = [file for file in files_below(folder) if file.name.lower().endswith(ENDINGS)]
     if not files:
         raise ValueError(
             f"Expected NIfTI files (.nii or .nii.gz) below {folder}, found none. Unpack the archive, or check the path."
@@ -70,9 +87,26 @@ def volume_files(folder: Path) -> list[Path]:
     return files
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as those of medical images do."""
+    return name.lower().endswith((*ENDINGS, *OTHER_ENDINGS))
+
+
+def without_ending(name: str, endings: Iterable[str]) -> str | None:
+    """The name without the longest of some endings that it has, in whatever case; None if it has none."""
+    fitting = [ending for ending in endings if name.lower().endswith(ending.lower())]
+    return name[: -len(max(fitting, key=len))] if fitting else None
+
+
 def stem(file: Path) -> str:
-    """The file's name without .nii or .nii.gz."""
-    return file.name.removesuffix(".gz").removesuffix(".nii")
+    """The file's name without the ending of an image."""
+    name = without_ending(file.name, (*ENDINGS, *OTHER_ENDINGS))
+    return file.name if name is None else name
+
+
+def shown(path: Path) -> str:
+    """A path as it can be printed, whatever characters it has."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def examples(names: Iterable[object], most: int = 3) -> str:
@@ -80,6 +114,24 @@ def examples(names: Iterable[object], most: int = 3) -> str:
     listed = [str(name) for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def same_content(one: Path | None, two: Path) -> bool:
+    """Whether two files hold the same once they are unpacked; False without a first one, or if one is damaged."""
+    if one is None:
+        return False
+    try:
+        return _digest(one) == _digest(two)
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _digest(file: Path) -> bytes:
+    digest = hashlib.sha256()
+    with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.digest()
 
 
 def cases_of(found: Iterable[Found], modalities: Sequence[str]) -> tuple[SourceCase, ...]:
@@ -121,7 +173,7 @@ def _check_once(name: str, parts: Sequence[Found]) -> None:
         if part.modality in files:
             raise ValueError(
                 f"Expected one file for the {part.modality or 'labels'} of the case {name}, found "
-                f"{files[part.modality]} and {part.file}: give the folder that holds only one of them."
+                f"{files[part.modality]} and {part.file}: remove one, or give the folder that holds only one of them."
             )
         files[part.modality] = part.file
     subjects = sorted({part.subject for part in parts if part.subject is not None})

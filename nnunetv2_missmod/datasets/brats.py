@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nnunetv2_missmod.datasets.archive import Found, cases_of, examples, stem
+from nnunetv2_missmod.datasets.archive import Found, cases_of, examples, same_content, stem
 from nnunetv2_missmod.datasets.source import LabelScheme, Source
 
 MODALITIES = ("FLAIR", "T1", "T1c", "T2")
@@ -61,7 +61,8 @@ class BratsYear:
         """The groups case, subject and part of a file's name, if it is of this year."""
         parts = "|".join(self.parts)
         name = MISNAMED.get(stem(file), stem(file))
-        return re.fullmatch(rf"(?P<case>(?P<subject>{self.subject}){self.scan})[_-](?P<part>{parts})", name)
+        pattern = rf"(?P<case>(?P<subject>{self.subject}){self.scan})[_-](?P<part>(?i:{parts}))"
+        return re.fullmatch(pattern, name, re.ASCII)
 
 
 def _since_2023(challenge: str, scheme: LabelScheme = ENHANCING_IS_3) -> BratsYear:
@@ -81,7 +82,7 @@ YEARS: dict[str, BratsYear] = {
     "brats2024-gli": BratsYear("BraTS2024-GLI", r"BraTS-GLI-\d+", r"-\d{3}", SINCE_2023, WITH_CAVITY),
     "fets2022": BratsYear("FeTS2022", r"FeTS2022_\d+", "", UNTIL_2022, ENHANCING_IS_4),
 }
-POST_TREATMENT = re.compile(r"BraTS-GLI-\d+-[1-9]\d\d")
+POST_TREATMENT = re.compile(r"BraTS-GLI-\d+-[1-9]\d\d", re.ASCII)
 
 
 def read_brats(folder: Path, files: Sequence[Path], layout: str) -> Source:
@@ -91,7 +92,7 @@ def read_brats(folder: Path, files: Sequence[Path], layout: str) -> Source:
         ValueError: there are none, or a case is there twice.
     """
     year = YEARS[layout]
-    found = list(_found(files, year))
+    found = _without_doublets(list(_found(files, year)))
     if not found:
         raise ValueError(
             f"Expected files of {year.name} below {folder}, found none among {len(files)} such as "
@@ -129,9 +130,25 @@ def _check_says_2023(folder: Path, files: Iterable[Path]) -> None:
             )
 
 
+def _without_doublets(found: Sequence[Found]) -> list[Found]:
+    """Leave out the labels of another name where the archive's user put a copy under the right one beside them."""
+    rightly_named = {
+        (part.place, part.case): part.file for part in found if part.modality is None and not _is_misnamed(part)
+    }
+    return [
+        part
+        for part in found
+        if not _is_misnamed(part) or not same_content(rightly_named.get((part.place, part.case)), part.file)
+    ]
+
+
+def _is_misnamed(part: Found) -> bool:
+    return stem(part.file) in MISNAMED
+
+
 def _found(files: Iterable[Path], year: BratsYear) -> Iterable[Found]:
     for file in files:
         if match := year.match(file):
-            part = year.parts[match["part"]]
+            part = year.parts[match["part"].lower()]
             modality = None if part == LABELS else part
             yield Found(match["case"], file, modality, subject=match["subject"], place=file.parent)

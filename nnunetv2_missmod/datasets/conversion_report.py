@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from nnunetv2_missmod.datasets.checks import CheckedCase
+from nnunetv2_missmod.names import FORMULA
+from nnunetv2_missmod.whole_files import write_whole
 
 TABLE_FILE = "conversion.csv"
 KEPT, INCOMPLETE, LEFT_OUT, REFUSED = "kept", "incomplete", "left out", "refused"
@@ -31,6 +33,7 @@ class CaseReport:
         why: what is missing or wrong, and what else is worth knowing.
         rewritten: the files that were written again instead of linked or copied, and why.
         sources: the files that were found.
+        unread: image files that stand with the case and were taken for none of its parts.
     """
 
     case: str
@@ -41,6 +44,7 @@ class CaseReport:
     why: str
     rewritten: str = ""
     sources: str = ""
+    unread: str = ""
 
     @property
     def is_written(self) -> bool:
@@ -61,7 +65,9 @@ class CaseReport:
         return replace(self, rewritten="; ".join(reasons))
 
 
-def report_case(checked: CheckedCase, modalities: Sequence[str], complete_only: bool = False) -> CaseReport:
+def report_case(
+    checked: CheckedCase, modalities: Sequence[str], unread: Sequence[str] = (), complete_only: bool = False
+) -> CaseReport:
     """Describe what was found in a case."""
     case, constant = checked.case, checked.constant or {}
     absent = [name for name in modalities if name not in case.images]
@@ -79,16 +85,39 @@ def report_case(checked: CheckedCase, modalities: Sequence[str], complete_only: 
         "" if checked.refused else "+".join(name for name in modalities if name in case.images),
         checked.refused or ", ".join(why),
         sources="; ".join(f"{name}={file}" for name, file in files.items()),
+        unread="; ".join(unread),
     )
 
 
 def write_table(reports: Sequence[CaseReport], folder: Path) -> None:
-    """Write conversion.csv."""
-    pd.DataFrame([asdict(report) for report in reports]).to_csv(folder / TABLE_FILE, index=False)
+    """Write conversion.csv, no cell of which a spreadsheet takes for a formula.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    rows = [{name: _as_text(cell) for name, cell in asdict(report).items()} for report in reports]
+    table = pd.DataFrame(rows)
+    write_whole(folder / TABLE_FILE, lambda file: table.to_csv(file, index=False, errors="backslashreplace"))
 
 
-def print_summary(reports: Sequence[CaseReport], modalities: Sequence[str], console: Console | None = None) -> None:
-    """Print how many cases have which subset, what was written again, and every refused case with its reason."""
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def print_summary(
+    reports: Sequence[CaseReport],
+    modalities: Sequence[str],
+    unread: Sequence[str] = (),
+    console: Console | None = None,
+) -> None:
+    """Print how many cases have which subset, what was written again, and every refused case with its reason.
+
+    Args:
+        reports: of all cases.
+        modalities: in channel order.
+        unread: image files that stand with no case.
+        console: to print on.
+    """
     console = console or Console()
     console.print(_subset_table(reports, modalities))
     for reason, count in Counter(
@@ -102,6 +131,8 @@ def print_summary(reports: Sequence[CaseReport], modalities: Sequence[str], cons
             console.print(f"{count} {'case' if count == 1 else 'cases'}: {escape(note)}", highlight=False)
     if left_out := [report.case for report in reports if report.status == LEFT_OUT]:
         console.print(f"Incomplete cases left out: {escape(', '.join(left_out))}", highlight=False)
+    if unread:
+        console.print(f"Image files that fitted no rule: {escape(', '.join(unread))}", highlight=False, soft_wrap=True)
     for report in reports:
         if report.status == REFUSED:
             console.print(f"Refused {escape(report.case)}: {escape(report.why)}", highlight=False, soft_wrap=True)

@@ -6,26 +6,33 @@ called with --clean: this one is written before nnU-Net plans.
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 
+from nnunetv2_missmod.datasets.described import DESCRIPTION, check_nnunet, description_of
 from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.datasets.raw_folder import write_json
 from nnunetv2_missmod.preprocessing import modality_names, varying
-from nnunetv2_missmod.reading import read_images
+from nnunetv2_missmod.reading import read_images, read_label
 
 FILE = "dataset_fingerprint.json"
 PERCENTILES = {"median": 50.0, "percentile_99_5": 99.5, "percentile_00_5": 0.5}
+
+
+NUM_VOXELS = 10e7  # nnU-Net's number of voxels whose intensities are drawn
+CaseFiles = tuple[str, list[str], str]  # name, images in channel order, labels
 
 
 class CaseFingerprint(NamedTuple):
@@ -37,71 +44,101 @@ class CaseFingerprint(NamedTuple):
     relative_size: float
 
 
-class PresentChannelsExtractor(DatasetFingerprintExtractor):
-    """nnU-Net's extractor, but for the channels that a case lacks: they add no intensities.
+def cohort_fingerprint(
+    folder: Path, processes: int = 8, added: Sequence[Path] = (), num_voxels: float = NUM_VOXELS
+) -> dict[str, Any]:
+    """Find the fingerprint of a raw dataset as nnU-Net does, but for the channels that a case lacks.
 
-    Everything else (crop, spacings, how many voxels are drawn from a case and with which seed) is nnU-Net's.
+    Those add no intensities. Everything else (crop, spacings, how many voxels are drawn from a case and with which
+    seed) is nnU-Net's.
+
+    Args:
+        folder: DatasetXXX_Name.
+        processes: that read cases.
+        added: images of its cases that lie elsewhere as yet.
+        num_voxels: whose intensities are drawn in all.
+
+    Raises:
+        ValueError: dataset.json is not nnU-Net's, a case cannot be read, or no case shows foreground in some channel.
     """
-
-    @property
-    def file(self) -> Path:
-        """Where nnU-Net looks for the fingerprint."""
-        return Path(nnUNet_preprocessed, self.dataset_name, FILE)
-
-    def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
-        """Write dataset_fingerprint.json below nnUNet_preprocessed, and return what it holds.
-
-        Raises:
-            ValueError: there is one already, a case cannot be read, or no case shows foreground in some channel.
-        """
-        file = self.file
-        if file.exists() and not overwrite_existing:
-            raise ValueError(f"Expected no fingerprint yet, found {file}: remove it, and the plans made from it.")
-        reader_class = determine_reader_writer_from_dataset_json(
-            self.dataset_json, next(iter(self.dataset.values()))["images"][0]
-        )
-        samples = int(self.num_foreground_voxels_for_intensitystats // len(self.dataset))
-        analyze = partial(analyze_case, reader_class=reader_class, num_samples=samples)
-        cases = [(name, files["images"], files["label"]) for name, files in self.dataset.items()]
-        analyzed = in_processes(analyze, cases, self.num_processes, "Extracting dataset fingerprint")
-        fingerprint = {
-            "spacings": [case.spacing for case in analyzed],
-            "shapes_after_crop": [case.shape_after_crop for case in analyzed],
-            "foreground_intensity_properties_per_channel": {
-                str(channel): _statistics([case.intensities[channel] for case in analyzed], name)
-                for channel, name in enumerate(modality_names(self.dataset_json))
-            },
-            "median_relative_size_after_cropping": float(np.median([case.relative_size for case in analyzed])),
-        }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{FILE}")
-        save_json(fingerprint, str(unfinished))
-        os.replace(unfinished, file)
-        return fingerprint
+    description = description_of(folder)
+    check_nnunet(folder / DESCRIPTION, description)
+    names = modality_names(description)
+    cases = _training_files(folder, description, added)
+    reader_class = determine_reader_writer_from_dataset_json(description, cases[0][1][0])
+    analyze = partial(
+        analyze_case, reader_class=reader_class, num_samples=int(num_voxels // len(cases)), num_channels=len(names)
+    )
+    analyzed = in_processes(analyze, cases, processes, "Extracting dataset fingerprint")
+    return {
+        "spacings": [[float(axis) for axis in case.spacing] for case in analyzed],
+        "shapes_after_crop": [[int(axis) for axis in case.shape_after_crop] for case in analyzed],
+        "foreground_intensity_properties_per_channel": {
+            str(channel): _statistics([case.intensities[channel] for case in analyzed], name)
+            for channel, name in enumerate(names)
+        },
+        "median_relative_size_after_cropping": float(np.median([case.relative_size for case in analyzed])),
+    }
 
 
-def analyze_case(case: tuple[str, list[str], str], reader_class: Any, num_samples: int) -> CaseFingerprint:
+def _training_files(folder: Path, description: dict[str, Any], added: Sequence[Path]) -> list[CaseFiles]:
+    """The training cases in the order of their names, each with its images in channel order and its labels."""
+    if "dataset" in description:
+        listed = get_filenames_of_train_images_and_targets(str(folder), description)
+        return [(name, files["images"], files["label"]) for name, files in listed.items()]
+    ending = description["file_ending"]
+    images = [*(folder / "imagesTr").glob(f"*{ending}"), *added]
+    matched = [(re.fullmatch(r"(.+)_[0-9]{4}", file.name.removesuffix(ending)), file) for file in images]
+    cases: dict[str, list[str]] = {}
+    for match, file in sorted(matched, key=lambda item: item[1].name):
+        if match and not file.name.startswith("."):
+            cases.setdefault(match[1], []).append(str(file))
+    if not cases:
+        raise ValueError(f"Expected images such as case_0000{ending} in {folder / 'imagesTr'}, found none.")
+    return [(name, cases[name], str(folder / "labelsTr" / f"{name}{ending}")) for name in sorted(cases)]
+
+
+def analyze_case(case: CaseFiles, reader_class: Any, num_samples: int, num_channels: int) -> CaseFingerprint:
     """Crop a case as nnU-Net does, and draw intensities of its foreground in the channels that it has.
 
     Args:
         case: name, image files in channel order, label file.
         reader_class: nnU-Net's.
         num_samples: drawn from each channel.
+        num_channels: of the dataset.
 
     Raises:
-        ValueError: an image cannot be read, or holds NaN.
+        ValueError: an image or the labels cannot be read or hold NaN, they differ in shape, or a channel has no file.
     """
     name, image_files, label = case
     reader = reader_class()
     images, properties = read_images(reader, image_files, name)
+    if len(images) != num_channels:
+        raise ValueError(
+            f"Case {name}: expected {num_channels} channels, got {len(images)} in {', '.join(image_files)}. missmod "
+            "convert adds the files of absent ones."
+        )
     present = varying(images)
-    cropped, segmentation, _ = crop_to_nonzero(images, reader.read_seg(label)[0])
+    cropped, segmentation, _ = crop_to_nonzero(images, _read_labels(reader, label, images.shape[1:], name))
     drawn, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
         segmentation, cropped, num_samples=num_samples
     )
     intensities = [np.asarray(values) if there else None for values, there in zip(drawn, present, strict=True)]
     relative_size = float(np.prod(cropped.shape[1:]) / np.prod(images.shape[1:]))
     return CaseFingerprint(cropped.shape[1:], properties["spacing"], intensities, relative_size)
+
+
+def _read_labels(reader: Any, file: str, shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    """Read labels (1, x, y, z)."""
+    try:
+        labels: NDArray[Any] = read_label(reader, file)[0]
+    except ValueError as error:
+        raise ValueError(f"Case {name}: {error}.") from error
+    if labels.shape[1:] != shape:
+        raise ValueError(
+            f"Case {name}: expected labels of the images' shape {shape}, got {labels.shape[1:]} in {file}."
+        )
+    return labels
 
 
 def write_fingerprint(dataset: str | int, processes: int = 8, overwrite: bool = False) -> Path:
@@ -113,17 +150,26 @@ def write_fingerprint(dataset: str | int, processes: int = 8, overwrite: bool = 
         overwrite: replace a fingerprint that is there.
 
     Raises:
-        ValueError: nnU-Net's folders are not set, there is no such dataset, or as `PresentChannelsExtractor.run`.
+        ValueError: nnU-Net's folders are not set, there is no such dataset, there is a fingerprint already, or as
+            `cohort_fingerprint`.
+        OSError: it could not be written.
     """
     if not (nnUNet_raw.is_set() and nnUNet_preprocessed.is_set()):
         raise ValueError("Expected the variables nnUNet_raw and nnUNet_preprocessed, where datasets are. Set them.")
     try:
-        extractor = PresentChannelsExtractor(dataset, processes)
+        folder = Path(nnUNet_raw, maybe_convert_to_dataset_name(dataset))
+        if not (folder / DESCRIPTION).is_file():
+            raise RuntimeError(f"there is no {folder / DESCRIPTION}.")
     except (RuntimeError, OSError) as error:
         said = str(error).splitlines()[0]
         raise ValueError(f"Expected one raw dataset {dataset}, but nnU-Net says: {said} Check -d.") from error
-    extractor.run(overwrite)
-    return extractor.file
+    file = Path(nnUNet_preprocessed, folder.name, FILE)
+    if file.exists() and not overwrite:
+        raise ValueError(f"Expected no fingerprint yet, found {file}: remove it, and the plans made from it.")
+    fingerprint = cohort_fingerprint(folder, processes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, fingerprint)
+    return file
 
 
 def _statistics(drawn: Sequence[NDArray[np.float32] | None], modality: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ def parse_labels(texts: Sequence[str]) -> dict[str, Values]:
     for text in texts:
         name, _, values = (part.strip() for part in text.partition("="))
         numbers = [value.strip() for value in values.split(",")]
-        if not name or not all(number.isdecimal() for number in numbers):
+        if not name or not all(number.isascii() and number.isdecimal() for number in numbers):
             raise ValueError(
                 f"Expected labels as NAME=VALUE or NAME=VALUE,VALUE with whole numbers, such as core=1,4, got {text!r}."
             )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from nnunetv2_missmod.datasets.archive import examples, volume_files
 from nnunetv2_missmod.datasets.brats import YEARS, read_brats, recognised_years
-from nnunetv2_missmod.datasets.described import described_folders, description_of, is_decathlon, is_nnunet
+from nnunetv2_missmod.datasets.described import (
+    described_folders,
+    description_of,
+    is_decathlon,
+    is_nnunet,
+    the_described_folder,
+)
 from nnunetv2_missmod.datasets.msd import read_msd
 from nnunetv2_missmod.datasets.nnunet_raw import read_nnunet
 from nnunetv2_missmod.datasets.pattern import PatternLayout, read_pattern
-from nnunetv2_missmod.datasets.source import Source
+from nnunetv2_missmod.datasets.source import Source, check_names
+from nnunetv2_missmod.datasets.unread import unread_images
 from nnunetv2_missmod.datasets.wmh import is_wmh, read_wmh
 
 AUTO, PATTERN = "auto", "pattern"
@@ -19,7 +27,7 @@ LAYOUTS = (AUTO, *YEARS, "msd-task01", "wmh", "nnunet", PATTERN)
 
 
 def read_source(folder: Path, layout: str = AUTO, pattern: PatternLayout | None = None) -> Source:
-    """Read which cases a folder has, and what its labels mean; no image is opened.
+    """Read which cases a folder has, what its labels mean, and which images belong to none; no image is opened.
 
     Args:
         folder: what the archive was unpacked to, or a folder above or below it.
@@ -28,15 +36,22 @@ def read_source(folder: Path, layout: str = AUTO, pattern: PatternLayout | None 
 
     Raises:
         NotImplementedError: an nnU-Net dataset of a kind that is not supported.
-        ValueError: there is no such folder, no or not one layout is recognised, or a case is there twice.
+        ValueError: there is no such folder, no or not one layout is recognised, a case is there twice, or a name can
+            be no file's.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"Expected a layout among {', '.join(LAYOUTS)}, got {layout!r}.")
     if (pattern is not None) != (layout == PATTERN):
         raise ValueError("Expected a pattern with --layout pattern, and with no other: give both, or neither.")
     folder = Path(os.path.abspath(folder))  # names of folders above the files matter, also for "."
-    if layout == AUTO:
-        layout = _recognise(folder)
+    layout = _recognise(folder) if layout == AUTO else layout
+    source = _read(folder, layout, pattern)
+    check_names(source)
+    root = the_described_folder(folder) if layout in ("msd-task01", "nnunet") else folder
+    return replace(source, unread=unread_images(root, source.cases))
+
+
+def _read(folder: Path, layout: str, pattern: PatternLayout | None) -> Source:
     if pattern is not None:
         return read_pattern(folder, pattern)
     if layout in YEARS:

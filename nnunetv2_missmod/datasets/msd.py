@@ -43,7 +43,7 @@ def read_msd(folder: Path) -> Source:
 def _check_4d(root: Path) -> None:
     """nnU-Net v1 keeps the Decathlon's dataset.json beside files of one channel each."""
     for file in (root / "imagesTr").glob("*"):
-        if re.search(r"_\d{4}$", stem(file)):
+        if re.search(r"_[0-9]{4}$", stem(file)):
             raise ValueError(
                 f"Expected 4D images of the Decathlon, found {file}, as nnU-Net names single channels. "
                 "nnUNetv2_convert_old_nnUNet_dataset converts the data of nnU-Net v1."
@@ -63,6 +63,8 @@ def _found(root: Path, volumes: Mapping[str, int]) -> Iterable[Found]:
 def _numbers_of(root: Path, description: Mapping[str, Any], entry: str, expected: Iterable[str]) -> dict[str, int]:
     """The number of each name in an entry such as {"0": "FLAIR"}; the Decathlon spells tumor in two ways."""
     listed = description.get(entry, {})
+    if not isinstance(listed, dict) or not all(number.isascii() and number.isdecimal() for number in listed):
+        raise ValueError(f'Expected {entry} such as {{"0": "name"}} in {root / DESCRIPTION}, got {listed!r}. Mend it.')
     numbers = {str(name).lower().replace("tumour", "tumor"): int(number) for number, name in listed.items()}
     if set(numbers) != set(expected):
         raise ValueError(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_missmod.datasets.archive import Found, cases_of, examples
-from nnunetv2_missmod.datasets.described import DESCRIPTION, description_of, is_nnunet, the_described_folder
+from nnunetv2_missmod.datasets.archive import (
+    ENDINGS,
+    OTHER_ENDINGS,
+    Found,
+    cases_of,
+    examples,
+    without_ending,
+)
+from nnunetv2_missmod.datasets.described import DESCRIPTION, check_nnunet, description_of, the_described_folder
 from nnunetv2_missmod.datasets.source import LabelScheme, Source
 
 NOT_MEDICAL = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -26,24 +33,20 @@ def read_nnunet(folder: Path) -> Source:
     _check_supported(root, description)
     modalities = _modalities(root, description["channel_names"])
     cases = cases_of(_found(root, description["file_ending"], modalities), modalities)
-    if not cases:
+    files = [image.file for case in cases for image in case.images.values()]
+    if not any(file.name.lower().endswith(description["file_ending"].lower()) for file in files):
         raise ValueError(
             f"Expected images such as case_0000{description['file_ending']} in {root / 'imagesTr'}, found none. "
             f"The ending is the file_ending of {DESCRIPTION}."
         )
-    name = re.sub(r"^Dataset\d+_", "", root.name)
-    return Source("nnunet", name, modalities, _scheme(root, description), cases)
+    name = re.sub(r"^Dataset[0-9]+_", "", root.name)
+    reader = description.get("overwrite_image_reader_writer", "")
+    return Source("nnunet", name, modalities, _scheme(root, description), cases, "" if reader == "None" else reader)
 
 
 def _check_supported(root: Path, description: Mapping[str, Any]) -> None:
     file = root / DESCRIPTION
-    if not is_nnunet(description):
-        raise ValueError(
-            f"Expected channel_names in {file}, got none. Is it nnU-Net v1's? nnUNetv2_convert_old_nnUNet_dataset "
-            "converts it."
-        )
-    if missing := [entry for entry in ("labels", "file_ending") if entry not in description]:
-        raise ValueError(f"Expected {' and '.join(missing)} in {file}, as nnU-Net demands. Add what is missing.")
+    check_nnunet(file, description)
     if "dataset" in description:
         raise NotImplementedError(
             f"{file} lists its files in the entry dataset. Link them into imagesTr and labelsTr as nnU-Net names them, "
@@ -69,39 +72,57 @@ def _modalities(root: Path, channel_names: Mapping[str, str]) -> tuple[str, ...]
 
 
 def _scheme(root: Path, description: Mapping[str, Any]) -> LabelScheme:
-    labels: dict[str, int | list[int]] = {}
-    for name, label in description["labels"].items():
-        if not isinstance(label, (int, list)) or (isinstance(label, list) and not label):
-            raise ValueError(
-                f"Expected labels such as lesion: 1 in {root / DESCRIPTION}, as nnU-Net v2 has them, got "
-                f"{name}: {label!r}. Mend the file."
-            )
-        labels[name] = label
+    """The labels as they are; where they leave out numbers, which nnU-Net does not accept, they are numbered anew."""
+    labels: dict[str, int | list[int]] = description["labels"]
+    order = description.get("regions_class_order") or []
+    _check_regions(root, labels, order)
+    ignored = [label for name, label in labels.items() if name == "ignore" and isinstance(label, int)]
     values = {value for label in labels.values() for value in (label if isinstance(label, list) else [label])}
-    order = tuple(description.get("regions_class_order") or ())
-    return LabelScheme({value: value for value in sorted({0, *values})}, labels, order)
+    ordinary = sorted({0, *values} - {*ignored})
+    numbers = {value: number for number, value in enumerate([*ordinary, *ignored])}
+    numbered = {
+        name: [numbers[value] for value in label] if isinstance(label, list) else numbers[label]
+        for name, label in labels.items()
+    }
+    return LabelScheme(dict(sorted(numbers.items())), numbered, tuple(numbers.get(value, value) for value in order))
+
+
+def _check_regions(root: Path, labels: Mapping[str, int | list[int]], order: Sequence[int]) -> None:
+    named = [name for name, label in labels.items() if name != "ignore" and label not in (0, [0])]
+    if any(isinstance(label, list) and len(label) > 1 for label in labels.values()) and len(order) != len(named):
+        raise ValueError(
+            f"Expected regions_class_order of {len(named)} labels, one for each of {', '.join(named)}, in "
+            f"{root / DESCRIPTION}, got {list(order)}. nnU-Net demands it of labels that are lists: add it."
+        )
+    if isinstance(labels.get("ignore", 1), list) or labels.get("ignore") == 0:
+        raise ValueError(f"Expected ignore to be one label above 0 in {root / DESCRIPTION}, got {labels['ignore']}.")
 
 
 def _found(root: Path, ending: str, modalities: tuple[str, ...]) -> Iterable[Found]:
     for part in ("Tr", "Ts"):
         images, labels = root / f"images{part}", root / f"labels{part}"
-        for file in _files(images, ending):
-            case, channel = _case_and_channel(file, ending, modalities)
-            yield Found(case, file, modalities[channel], place=images, is_test=part == "Ts")
-        for file in _files(labels, ending):
-            yield Found(file.name.removesuffix(ending), file, None, place=images, is_test=part == "Ts")
+        for file, name in _files(images, ending):
+            channel = _case_and_channel(file, name, modalities, is_expected=file.name.endswith(ending))
+            if channel:
+                yield Found(channel[0], file, modalities[channel[1]], place=images, is_test=part == "Ts")
+        for file, name in _files(labels, ending):
+            yield Found(name, file, None, place=images, is_test=part == "Ts")
 
 
-def _files(folder: Path, ending: str) -> list[Path]:
-    listed = folder.iterdir() if folder.is_dir() else ()
-    return sorted(file for file in listed if file.name.endswith(ending) and not file.name.startswith("."))
+def _files(folder: Path, ending: str) -> list[tuple[Path, str]]:
+    """The images, and their names without ending: a scan that another tool saved as .nii is no absent one."""
+    listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    names = [(file, without_ending(file.name, (ending, *ENDINGS, *OTHER_ENDINGS))) for file in listed]
+    return [(file, name) for file, name in names if name is not None and not file.name.startswith(".")]
 
 
-def _case_and_channel(file: Path, ending: str, modalities: tuple[str, ...]) -> tuple[str, int]:
-    match = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
-    if not match or int(match[2]) >= len(modalities):
-        raise ValueError(
-            f"Expected a suffix from _0000 to _{len(modalities) - 1:04d} ({examples(modalities, 9)}), got {file}: "
-            f"rename or remove it, or add its channel to {DESCRIPTION}."
-        )
-    return match[1], int(match[2])
+def _case_and_channel(file: Path, name: str, modalities: tuple[str, ...], is_expected: bool) -> tuple[str, int] | None:
+    match = re.fullmatch(r"(.+)_([0-9]{4})", name, re.DOTALL)
+    if match and int(match[2]) < len(modalities):
+        return match[1], int(match[2])
+    if not match and not is_expected:
+        return None  # a file of another ending that is called like no channel
+    raise ValueError(
+        f"Expected a suffix from _0000 to _{len(modalities) - 1:04d} ({examples(modalities, 9)}), got {file}: "
+        f"rename or remove it, or add its channel to {DESCRIPTION}."
+    )

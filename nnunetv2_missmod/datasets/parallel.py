@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from nnunetv2_missmod.workers import worker_pool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ def in_processes(
     processes = min(processes, len(items))
     if processes <= 1:
         return list(tqdm(map(function, items), description, len(items), unit="case"))
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         results: Iterator[Result] = pool.map(function, items)
         try:
             return list(tqdm(results, description, len(items), unit="case"))

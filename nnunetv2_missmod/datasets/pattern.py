@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,8 @@ class PatternLayout:
     """How files are named, relative to the folder.
 
     A pattern is a path with the fields {case}, {modality} and, if the names tell the patient, {subject}; * stands for
-    what varies within a name. A field that is there twice is the same text both times.
+    what varies within a name. A field that is there twice is the same text both times. Capital letters count only
+    where a file fits to the letter as well, or where they tell two modalities apart.
 
     Args:
         images: such as {case}/{case}_{modality}.nii.gz.
@@ -61,10 +62,8 @@ def read_pattern(folder: Path, pattern: PatternLayout) -> Source:
         ValueError: a pattern is wrong, no image fits, or a case is there twice.
     """
     _check_complete(pattern)
-    images = _expression(pattern.images, pattern.modalities.values(), required=(CASE, MODALITY))
-    labels = _expression(pattern.label, (), required=(CASE,)) if pattern.label else None
     files = files_below(folder)
-    found = list(_found(folder, files, images, labels, {text: name for name, text in pattern.modalities.items()}))
+    found = _found(folder, files, pattern)
     _check_found(folder, files, found, pattern)
     name = re.sub(r"[^A-Za-z0-9]+", "", folder.name) or "Pattern"
     return Source(
@@ -101,15 +100,20 @@ def _check_complete(pattern: PatternLayout) -> None:
         raise ValueError("Expected the pattern of the files of the labels, such as {case}/{case}_seg.nii.gz, got none.")
 
 
-def _expression(pattern: str, modalities: Iterable[str], required: Iterable[str]) -> re.Pattern[str]:
+def _expression(
+    pattern: str, modalities: Collection[str], required: Iterable[str], to_the_letter: bool
+) -> re.Pattern[str]:
     """The regular expression of a pattern; the longest text for a modality is tried first."""
     allowed = (*required, SUBJECT)
     texts = "|".join(re.escape(text) for text in sorted(modalities, key=len, reverse=True))
+    any_case = "(?:" if to_the_letter else "(?i:"
+    if len({text.lower() for text in modalities}) == len(set(modalities)):
+        texts = f"{any_case}{texts})"
     expression, seen = "", set()
     for piece in re.split(r"(\{[^{}]*\}|\*)", pattern.replace("\\", "/").removeprefix("./")):
         name = piece[1:-1] if piece.startswith("{") else None
         if name is None:
-            expression += "[^/]*" if piece == "*" else re.escape(piece)
+            expression += "[^/]*" if piece == "*" else f"{any_case}{re.escape(piece)})"
         elif name not in allowed:
             fields = ", ".join(f"{{{field}}}" for field in allowed)
             raise ValueError(f"Expected no fields but {fields} in {pattern!r}, got {piece}: use * for what varies.")
@@ -122,16 +126,25 @@ def _expression(pattern: str, modalities: Iterable[str], required: Iterable[str]
     return re.compile(expression)
 
 
-def _found(
-    folder: Path,
-    files: Iterable[Path],
-    images: re.Pattern[str],
-    labels: re.Pattern[str] | None,
-    names: Mapping[str, str],
-) -> Iterable[Found]:
+def _found(folder: Path, files: Iterable[Path], pattern: PatternLayout) -> list[Found]:
+    """Files that fit to the letter, and those that fit but for capital letters where nothing fits to the letter."""
+    found = list(_fitting(folder, files, pattern, to_the_letter=True))
+    parts = {(part.case, part.modality) for part in found}
+    taken = {part.file for part in found}
+    rest = [file for file in files if file not in taken]
+    others = _fitting(folder, rest, pattern, to_the_letter=False)
+    return found + [part for part in others if (part.case, part.modality) not in parts]
+
+
+def _fitting(folder: Path, files: Iterable[Path], pattern: PatternLayout, to_the_letter: bool) -> Iterable[Found]:
+    texts = pattern.modalities
+    images = _expression(pattern.images, texts.values(), (CASE, MODALITY), to_the_letter)
+    labels = _expression(pattern.label, (), (CASE,), to_the_letter) if pattern.label else None
+    names = {text.lower(): name for name, text in texts.items()} | {text: name for name, text in texts.items()}
     for file in files:
         path = file.relative_to(folder).as_posix()
         if match := images.fullmatch(path):
-            yield Found(match[CASE], file, names[match[MODALITY]], subject=match.groupdict().get(SUBJECT))
+            modality = names.get(match[MODALITY]) or names[match[MODALITY].lower()]
+            yield Found(match[CASE], file, modality, subject=match.groupdict().get(SUBJECT))
         elif labels and (match := labels.fullmatch(path)):
             yield Found(match[CASE], file, None, subject=match.groupdict().get(SUBJECT))

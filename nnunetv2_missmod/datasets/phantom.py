@@ -5,7 +5,6 @@ necrotic core is dark on T1 and T1c. Healthy tissue misleads: ventricles are as 
 bright as the rim on T1c.
 """
 
-import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,11 @@ from nnunetv2_missmod.datasets.phantom_anatomy import (
     draw_anatomy,
 )
 from nnunetv2_missmod.datasets.phantom_imaging import CONTRASTS, GENERATED, acquire, contrast_of
-from nnunetv2_missmod.datasets.raw_folder import free_folder
+from nnunetv2_missmod.datasets.raw_folder import free_folder, write_json
+from nnunetv2_missmod.datasets.volumes import write_volume
+from nnunetv2_missmod.whole_files import clear_hidden_folders, hidden_folder
 
+PURPOSE = "phantom"  # of the hidden folder that the cohort is written to before it gets its name
 FEWER_THAN_FOUR = {2: ("FLAIR", "T1c"), 3: ("FLAIR", "T1c", "T2")}
 SMALLEST_AXIS = 32  # voxels; below it the enhancing rim is thinner than one voxel
 
@@ -90,22 +92,30 @@ def write_phantom_dataset(
 
     Raises:
         ValueError: an argument is out of its range or the dataset id is taken; nothing is written then.
+        OSError: a file could not be written; nothing is then.
     """
     modalities = modality_names(num_modalities)
     _check_cohort(num_training, num_test, spacing, incomplete, seed)
     _check_shape(shape)
     folder = free_folder(Path(raw), dataset_id, name)
-    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (folder / part).mkdir(parents=True)
-    absent = _absent_channels(seed, num_training, num_modalities, incomplete)
-    for number in tqdm(range(num_training + num_test), desc=folder.name, unit="case"):
-        images, labels = phantom_case(np.random.default_rng([seed, number]), modalities, shape, HARD if hard else CLEAR)
-        images[absent.get(number, [])] = 0
-        part, case = ("Tr" if number < num_training else "Ts"), f"phantom_{number:03d}"
-        for channel, image in enumerate(images):
-            _write_volume(folder / f"images{part}" / f"{case}_{channel:04d}.nii.gz", image, spacing)
-        _write_volume(folder / f"labels{part}" / f"{case}.nii.gz", labels, spacing)
-    (folder / "dataset.json").write_text(json.dumps(_dataset_json(modalities, num_training), indent=4) + "\n")
+    Path(raw).mkdir(parents=True, exist_ok=True)
+    clear_hidden_folders(Path(raw), PURPOSE)
+    with hidden_folder(Path(raw), PURPOSE) as hidden:
+        written = hidden / folder.name
+        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (written / part).mkdir(parents=True)
+        absent = _absent_channels(seed, num_training, num_modalities, incomplete)
+        for number in tqdm(range(num_training + num_test), desc=folder.name, unit="case"):
+            images, labels = phantom_case(
+                np.random.default_rng([seed, number]), modalities, shape, HARD if hard else CLEAR
+            )
+            images[absent.get(number, [])] = 0
+            part, case = ("Tr" if number < num_training else "Ts"), f"phantom_{number:03d}"
+            for channel, image in enumerate(images):
+                _write_volume(written / f"images{part}" / f"{case}_{channel:04d}.nii.gz", image, spacing)
+            _write_volume(written / f"labels{part}" / f"{case}.nii.gz", labels, spacing)
+        write_json(written / "dataset.json", _dataset_json(modalities, num_training))
+        written.rename(folder)
     return folder
 
 
@@ -120,7 +130,7 @@ def _absent_channels(seed: int, num_training: int, num_modalities: int, incomple
 def _write_volume(path: Path, volume: NDArray[np.float32] | NDArray[np.uint8], spacing: Sequence[float]) -> None:
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing([float(s) for s in reversed(spacing)])
-    sitk.WriteImage(image, str(path), useCompression=True)
+    write_volume(image, path)
 
 
 def _dataset_json(modalities: Sequence[str], num_training: int) -> dict[str, object]:

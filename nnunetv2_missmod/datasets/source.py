@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_missmod.names import check_name
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -71,6 +73,8 @@ class Source:
         modalities: in channel order.
         scheme: of its labels.
         cases: sorted by name.
+        reader: nnU-Net's, if a dataset.json chooses one.
+        unread: image files that belong to none of these, by the case that they stand with; "" for those of none.
     """
 
     layout: str
@@ -78,3 +82,25 @@ class Source:
     modalities: tuple[str, ...]
     scheme: LabelScheme
     cases: tuple[SourceCase, ...]
+    reader: str = ""
+    unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def check_names(source: Source) -> None:
+    """Check that the names of cases, subjects, modalities and labels may become files and cells of tables.
+
+    Raises:
+        ValueError: one may not.
+    """
+    for case in source.cases:
+        check_name(case.name, "a case")
+        check_name(case.subject, f"the subject of {case.name}")
+    for label in source.scheme.labels:
+        check_name(label, "a label")
+    for modality in source.modalities:
+        check_name(modality, "a modality")
+        if "+" in modality:
+            raise ValueError(
+                f"Expected a name for a modality without +, which joins the names of a subset, got {modality!r}. "
+                "Rename it."
+            )

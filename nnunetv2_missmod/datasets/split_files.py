@@ -153,4 +153,5 @@ def _fold_of_sides(sides: Iterable[tuple[str, tuple[str, ...]]]) -> Fold:
 
 def _with_numbers(name: str) -> list[tuple[int, str]]:
     """A key by which 10 comes after 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isascii() and part.isdecimal() else (-1, part) for part in parts]

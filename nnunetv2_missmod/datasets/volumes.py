@@ -1,11 +1,11 @@
 """Volumes on disk: where they lie, what they hold, and writing them again where they cannot be linked.
 
-SimpleITK reads a truncated .nii.gz, and NaN, as zeros without a word: the voxels of NIfTI files are read with nibabel.
+SimpleITK reads a truncated .nii.gz, and NaN, as zeros without a word, and writes to a full disk likewise: files are
+checked before they are read and read back after they are written.
 """
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,17 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from nnunetv2_missmod.whole_files import check_whole, is_nifti, write_whole
+
 Array = NDArray[Any]
 
-NIFTI = (".nii.gz", ".nii")
-READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, nib.filebasedimages.ImageFileError)
+READ_ERRORS = (
+    *(OSError, EOFError, RuntimeError, ValueError, MemoryError, nib.filebasedimages.ImageFileError),
+    *(nib.spatialimages.HeaderDataError, nib.spatialimages.ImageDataError),
+)
 GEOMETRY_TOLERANCE = 1e-3  # mm, and parts of a direction: that of missmod evaluate
 CONSTANT_TOLERANCE = 1e-5  # of the largest value: that of the trainers, whose module takes seconds to load
+ROUNDING = 1e-4  # by which a label may miss its whole number, as float files and slopes of 1/255 make it
 
 
 class Geometry(NamedTuple):
@@ -50,9 +55,18 @@ class Geometry(NamedTuple):
         volume.SetDirection(self.direction)
         return volume
 
-    def difference(self, other: Geometry) -> str:
-        """Say in what two geometries differ beyond the tolerance; empty if in nothing."""
-        for name, here, there in zip(self._fields, self, other, strict=True):
+    def write_empty(self, file: Path, orientation: str) -> None:
+        """Write a volume of zeros that lies here, its axes permuted and flipped to the orientation.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        write_volume(self.oriented(orientation).empty_volume(), file)
+
+    def difference(self, other: Any) -> str:
+        """Say in what two geometries differ beyond the tolerance and the order of axes; empty if in nothing."""
+        assert isinstance(other, Geometry)
+        for name, here, there in zip(self._fields, self.oriented(other.orientation), other, strict=True):
             if not np.allclose(here, there, rtol=0, atol=GEOMETRY_TOLERANCE):
                 return f"{name} {_rounded(here)} against {_rounded(there)}"
         return ""
@@ -71,11 +85,10 @@ def read_geometry(file: Path) -> tuple[Geometry, int | None]:
     except RuntimeError as error:
         raise ValueError(f"cannot read {file} ({_last_line(error)}): replace it") from error
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
-    if dimension not in (3, 4) or components != 1:
-        raise ValueError(
-            f"expected 3D volumes of one value per voxel, got {dimension}D with {components} values in {file}: "
-            "split or replace it"
-        )
+    if components != 1:
+        raise ValueError(_said_of_colour(components, file))
+    if dimension not in (3, 4):
+        raise ValueError(f"expected 3D volumes of one value per voxel, got {dimension}D in {file}: split or replace it")
     size, direction = reader.GetSize(), np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
     geometry = Geometry(
         tuple(size[:3]), tuple(reader.GetSpacing()[:3]), tuple(reader.GetOrigin()[:3]), tuple(direction.ravel())
@@ -87,18 +100,36 @@ def read_voxels(file: Path) -> Array:
     """Read all voxels of a file, (x, y, z) or (x, y, z, volumes).
 
     Raises:
-        ValueError: the file cannot be read, ends too early, or holds NaN or infinity.
+        ValueError: the file cannot be read, ends too early, is a colour image, or holds NaN or infinity.
     """
+    check_whole(file)
     try:
-        if file.name.endswith(NIFTI):
-            voxels: Array = np.asanyarray(nib.load(file).dataobj)  # type: ignore[attr-defined]
-        else:
-            voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).T
+        voxels = _voxels_of(file)
     except READ_ERRORS as error:
         raise ValueError(f"cannot read {file} ({_last_line(error)}): replace it") from error
+    if voxels.dtype.kind not in "biuf":
+        raise ValueError(f"expected real numbers, got voxels of type {voxels.dtype} in {file}: replace it")
     if not np.isfinite(voxels).all():
         raise ValueError(f"expected finite values, got NaN or infinity in {file}: repair it")
     return voxels
+
+
+def _voxels_of(file: Path) -> Array:
+    if is_nifti(file):
+        voxels: Array = np.asanyarray(nib.load(file).dataobj)  # type: ignore[attr-defined]
+        return voxels
+    image = sitk.ReadImage(str(file))
+    if (components := image.GetNumberOfComponentsPerPixel()) != 1:
+        raise ValueError(_said_of_colour(components, file))
+    voxels = sitk.GetArrayFromImage(image).T
+    return voxels
+
+
+def _said_of_colour(components: int, file: Path) -> str:
+    return (
+        f"expected 3D volumes of one value per voxel, got a colour image of {components} values per voxel in {file}: "
+        "split or replace it"
+    )
 
 
 def is_constant(voxels: Array) -> bool:
@@ -147,31 +178,78 @@ def read_volume(file: Path, volume: int | None, orientation: str) -> sitk.Image:
 
 
 def write_volume(image: sitk.Image, file: Path) -> None:
-    """Write a volume, compressed where the file's ending says so."""
-    sitk.WriteImage(image, str(file), useCompression=True)
+    """Write a volume, compressed where the file's ending says so; it gets its name when it was read back.
+
+    Raises:
+        OSError: it could not be written, as when the disk is full.
+    """
+
+    def write(partial: Path) -> None:
+        try:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(f"cannot write {file} ({_last_line(error)})") from error
+        if wrong := _difference_from(image, partial):
+            raise OSError(f"cannot write {file} ({wrong}): is there room on the disk?")
+
+    write_whole(file, write)
+
+
+def _difference_from(image: sitk.Image, written: Path) -> str:
+    """Say in what a file differs from the image that it was to hold; empty if in nothing."""
+    try:
+        check_whole(written)
+        found = read_image(written)
+    except ValueError as error:
+        return str(error)
+    if not np.array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(image)):
+        return "it holds other voxels than it was given"
+    return _geometry_of(found).difference(_geometry_of(image))
 
 
 def with_values(image: sitk.Image, new_value: dict[int, int]) -> sitk.Image:
     """Replace the values of a label map; the result has the smallest integer type that holds the new ones."""
-    old = sitk.GetArrayFromImage(image)
-    new = np.zeros(old.shape, np.result_type(*map(np.min_scalar_type, new_value.values())))
-    for value, replacement in new_value.items():
-        new[old == value] = replacement
-    mapped = sitk.GetImageFromArray(new)
+    mapped = sitk.GetImageFromArray(mapped_values(sitk.GetArrayFromImage(image), new_value))
     mapped.CopyInformation(image)
     return mapped
 
 
+def mapped_values(voxels: Array, new_value: dict[int, int]) -> Array:
+    """Replace the values of a label map; those within ``ROUNDING`` of a whole number count as it."""
+    old = np.rint(voxels) if voxels.dtype.kind == "f" else voxels
+    new = np.zeros(old.shape, np.result_type(*map(np.min_scalar_type, new_value.values())))
+    for value, replacement in new_value.items():
+        new[old == value] = replacement
+    return new
+
+
 def whole_values(voxels: Array, file: Path) -> set[int]:
-    """Collect the values of a label map.
+    """Collect the values of a label map; those within ``ROUNDING`` of a whole number count as it.
 
     Raises:
-        ValueError: one of them is not a whole number.
+        ValueError: one of them is no whole number.
     """
     found = _unique(voxels)
-    if fractions := [value for value in found if value != int(value)]:
-        raise ValueError(f"expected whole numbers in {file}, got {_listed(fractions)}: it is no label map, replace it")
-    return {int(value) for value in found}
+    if fractions := [value for value in found if abs(value - round(value)) > ROUNDING]:
+        listed = ", ".join(map(repr, fractions[:10])) + ", ..." * (len(fractions) > 10)
+        raise ValueError(
+            f"expected whole numbers in {file}, got {listed}{_slope_of(file)}: it is no label map, replace it"
+        )
+    return {round(value) for value in found}
+
+
+def is_rounded(voxels: Array) -> bool:
+    """Tell whether ``whole_values`` had to round."""
+    return voxels.dtype.kind == "f" and bool((voxels != np.rint(voxels)).any())
+
+
+def _slope_of(file: Path) -> str:
+    """Say by what a header multiplies the voxels; empty if by nothing."""
+    if not is_nifti(file):
+        return ""
+    stored = nib.load(file).dataobj  # type: ignore[attr-defined]
+    slope, intercept = float(stored.slope), float(stored.inter)
+    return "" if slope == 1 else f" (its header multiplies by {slope!r} and adds {intercept!r})"
 
 
 def unknown_values(values: set[int], known: set[int], file: Path) -> str:

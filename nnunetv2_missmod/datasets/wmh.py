@@ -15,7 +15,7 @@ from nnunetv2_missmod.datasets.archive import Found, cases_of, stem
 from nnunetv2_missmod.datasets.source import LabelScheme, Source
 
 MODALITIES = ("FLAIR", "T1")
-IMAGES = {f"pre/{modality}": modality for modality in MODALITIES}
+IMAGES = {f"pre/{modality.lower()}": modality for modality in MODALITIES}
 LABELS = "wmh"
 SCHEME = LabelScheme({0: 0, 1: 1, 2: 2}, {"background": 0, "white matter hyperintensity": 1, "ignore": 2})
 INSTITUTE_OF_SEVERAL_SCANNERS = "Amsterdam"
@@ -45,9 +45,9 @@ def is_wmh(files: Sequence[Path]) -> bool:
 
 def _found(files: Iterable[Path]) -> Iterable[Found]:
     for file in files:
-        if stem(file) == LABELS:
+        if stem(file).lower() == LABELS:
             yield _part(file, file.parent, None)
-        elif modality := IMAGES.get(f"{file.parent.name}/{stem(file)}"):
+        elif modality := IMAGES.get(f"{file.parent.name}/{stem(file)}".lower()):
             yield _part(file, file.parent.parent, modality)
 
 

@@ -1,8 +1,10 @@
 """`missmod convert`: every layout, splits, fingerprint, datasets filled in place, and real cases."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from small_cohort import hashes, label_map, read, save
 from small_sources import write_layout
 
 from nnunetv2_missmod.commands import main
-from nnunetv2_missmod.datasets.layouts import LAYOUTS
+from nnunetv2_missmod.datasets.layouts import LAYOUTS, read_source
 from nnunetv2_missmod.datasets.restore import restore_labels
 
 SMALL_PATTERN = [
@@ -177,14 +179,13 @@ def test_published_splits_lose_refused_cases_alone(tmp_path, preprocessed):
     assert json.loads(file.read_text()) == [{"train": ["patient_00"], "val": ["patient_01"]}]
 
 
-def test_refused_cases_may_leave_a_fold_empty(tmp_path, preprocessed, capsys):
+def test_nothing_is_written_where_refused_cases_leave_a_fold_empty(tmp_path, preprocessed, capsys):
     source = write_layout(tmp_path / "source", "pattern")
     save(source / "patient_01" / "patient_01_seg.nii.gz", label_map((7,), (8, 8, 8)), (1.0, 1.0, 1.0))
     (tmp_path / "splits.json").write_text(json.dumps([{"train": ["patient_00"], "val": ["patient_01"]}]))
-    convert(source, "-d", 137, *SMALL_PATTERN, "--splits", tmp_path / "splits.json", code=2)
-    assert "The dataset is written, but without splits: Expected cases to val" in capsys.readouterr().err
-    assert (dataset_of(tmp_path) / "dataset.json").is_file()
-    assert not preprocessed.exists()
+    (tmp_path / "raw").mkdir()
+    said = failure(capsys, tmp_path, source, "-d", 137, *SMALL_PATTERN, "--splits", tmp_path / "splits.json")
+    assert "Expected cases to val" in said
 
 
 def test_splits_of_another_dataset(tmp_path, preprocessed, capsys):
@@ -214,6 +215,14 @@ def test_one_patient_is_not_split(tmp_path, preprocessed, capsys):
     assert not preprocessed.exists()
 
 
+def test_a_cohort_without_a_training_case_is_said_to_be_one(tmp_path, preprocessed, capsys):
+    source = write_layout(tmp_path / "source", "pattern")
+    for file in source.rglob("*_seg.nii.gz"):
+        file.unlink()
+    convert(source, "-d", 137, *SMALL_PATTERN[:4], *SMALL_PATTERN[6:9])
+    assert "There is no training case" in capsys.readouterr().out
+
+
 # --- the fingerprint --------------------------------------------------------------------------------------------------
 
 
@@ -221,16 +230,27 @@ def test_one_patient_is_not_split(tmp_path, preprocessed, capsys):
 def fingerprints(monkeypatch):
     """The datasets whose fingerprint was asked for."""
     asked = []
-    monkeypatch.setattr(
-        "nnunetv2_missmod.datasets.fingerprint.write_fingerprint", lambda *arguments: asked.append(arguments)
-    )
+
+    def fingerprint(folder, _, added):
+        asked.append((folder.name, [file.name for file in added]))
+        return {"of": folder.name}
+
+    monkeypatch.setattr("nnunetv2_missmod.datasets.fingerprint.cohort_fingerprint", fingerprint)
     return asked
 
 
-@pytest.mark.parametrize(("layout", "expected"), [("nnunet", [(137, 1)]), ("brats2021", [])])
+@pytest.mark.parametrize(("layout", "expected"), [("nnunet", [("Dataset137_Lesions", [])]), ("brats2021", [])])
 def test_incomplete_cohorts_get_a_fingerprint(tmp_path, preprocessed, fingerprints, layout, expected):
     convert(write_layout(tmp_path / "source", layout), "-d", 137)
     assert fingerprints == expected
+    written = [json.loads(file.read_text()) for file in preprocessed.glob("*/dataset_fingerprint.json")]
+    assert written == [{"of": name} for name, _ in expected]
+
+
+def test_a_dataset_that_is_filled_gets_a_fingerprint_of_all_its_files(dataset, preprocessed, fingerprints):
+    convert(dataset, "-d", 42)
+    assert fingerprints == [(dataset.name, ["case_01_0001.nii.gz"])]
+    assert (preprocessed / dataset.name / "dataset_fingerprint.json").is_file()
 
 
 def test_where_it_cannot_be_written_the_way_is_said(tmp_path, fingerprints, capsys):
@@ -294,7 +314,7 @@ def test_a_bad_case_gets_no_file_and_the_others_do(dataset, capsys):
     convert(dataset, "-d", 42, code=1)
     assert not (dataset / "imagesTr" / "case_01_0001.nii.gz").exists()
     assert (dataset / "imagesTr" / "case_02_0001.nii.gz").exists()
-    assert "Refused case_01: cannot read" in capsys.readouterr().out
+    assert "Refused case_01: expected a whole image" in capsys.readouterr().out
 
 
 def test_a_dataset_that_is_linked_into_the_raw_folder_is_filled_where_it_is(dataset, tmp_path, monkeypatch):
@@ -334,14 +354,118 @@ def test_a_fingerprint_from_before_is_not_trusted(dataset, preprocessed, fingerp
     assert "--clean" not in capsys.readouterr().err
 
 
-def test_splits_of_a_dataset_that_is_filled_are_left_alone(dataset, tmp_path, preprocessed, fingerprints, capsys):
-    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["case_00"], "val": ["case_01"]}]))
+def test_a_dataset_that_is_filled_gets_splits_where_it_has_none(dataset, tmp_path, preprocessed, fingerprints, capsys):
     convert(dataset, "-d", 42)
-    assert not (preprocessed / dataset.name).exists()
-    convert(dataset, "-d", 42, "--splits", tmp_path / "splits.json")
+    file = preprocessed / dataset.name / "splits_final.json"
+    assert len(json.loads(file.read_text())) == 3
+    file.write_text("[]")
+    convert(dataset, "-d", 42)
+    assert file.read_text() == "[]"
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["case_00"], "val": ["case_01"]}]))
     capsys.readouterr()
     said = failure(capsys, tmp_path, dataset, "-d", 42, "--splits", tmp_path / "splits.json")
     assert "Expected no splits_final.json of the dataset yet" in said
+    file.unlink()
+    convert(dataset, "-d", 42, "--splits", tmp_path / "splits.json")
+    assert json.loads(file.read_text()) == [{"train": ["case_00"], "val": ["case_01"]}]
+
+
+def test_labels_that_leave_out_numbers_are_numbered_anew_and_come_back(dataset, tmp_path, monkeypatch, capsys):
+    """nnU-Net accepts 0, 1, 2 alone."""
+    described = json.loads((dataset / "dataset.json").read_text())
+    described["labels"] = {"background": 0, "edema": 1, "core": 4}
+    (dataset / "dataset.json").write_text(json.dumps(described))
+    for file in (dataset / "labelsTr").iterdir():
+        save(file, label_map((1, 4), (8, 8, 8)), (1.0, 1.0, 1.0))
+    assert "with another -d they are numbered anew" in failure(capsys, tmp_path, dataset, "-d", 42)
+    convert(dataset, "-d", 43)
+    converted = dataset_of(tmp_path, 43)
+    assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "edema": 1, "core": 2}
+    pool_of_threads(monkeypatch)
+    verify_dataset_integrity(str(converted), 1)
+    restore_labels(converted / "labelsTr", tmp_path / "out", converted / "dataset.json")
+    np.testing.assert_array_equal(read(tmp_path / "out" / "case_00.nii.gz"), label_map((1, 4), (8, 8, 8)))
+
+
+def test_regions_and_the_ignore_label_are_numbered_anew_as_well(dataset):
+    described = json.loads((dataset / "dataset.json").read_text())
+    described |= {"labels": {"background": 0, "all": [2, 4], "core": [4], "ignore": 3}, "regions_class_order": [2, 4]}
+    (dataset / "dataset.json").write_text(json.dumps(described))
+    scheme = read_source(dataset).scheme
+    assert scheme.from_source == {0: 0, 2: 1, 3: 3, 4: 2}
+    assert scheme.labels == {"background": 0, "all": [1, 2], "core": [2], "ignore": 3}
+    assert scheme.regions_class_order == (1, 2)
+
+
+# --- nnU-Net's nibabel readers ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sheared(dataset):
+    """The dataset with affines that SimpleITK does not read, and the reader that does."""
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[0, 1] = 0.2
+    described = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**described, "overwrite_image_reader_writer": "NibabelIO"}))
+    for file in [*dataset.glob("images*/*"), *dataset.glob("labels*/*")]:
+        tilted = nib.Nifti1Image(read(file).T, affine)
+        tilted.header.set_sform(affine, 1)
+        tilted.header["qform_code"] = 0
+        nib.save(tilted, file)
+    return dataset
+
+
+@pytest.mark.parametrize("dataset_id", [42, 43])
+def test_sheared_volumes_are_converted_where_nnunet_reads_them(sheared, tmp_path, monkeypatch, dataset_id):
+    convert(sheared, "-d", dataset_id)
+    dataset = dataset_of(tmp_path, dataset_id)
+    assert json.loads((dataset / "dataset.json").read_text())["overwrite_image_reader_writer"] == "NibabelIO"
+    zeros, there = (nib.load(dataset / "imagesTr" / f"case_01_{channel:04d}.nii.gz") for channel in (1, 0))
+    assert not np.asanyarray(zeros.dataobj).any()
+    assert zeros.shape == there.shape
+    np.testing.assert_allclose(zeros.affine, there.affine, atol=1e-6)
+    pool_of_threads(monkeypatch)
+    verify_dataset_integrity(str(dataset), 1)
+
+
+def test_sheared_labels_are_numbered_anew_where_they_lie(sheared, tmp_path):
+    described = json.loads((sheared / "dataset.json").read_text())
+    described["labels"] = {"background": 0, "lesion": 2, "other": 1, "more": 4}
+    (sheared / "dataset.json").write_text(json.dumps(described))
+    file = sheared / "labelsTr" / "case_00.nii.gz"
+    label = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj) * 2, label.affine, label.header), file)
+    convert(sheared, "-d", 43)
+    converted = nib.load(dataset_of(tmp_path, 43) / "labelsTr" / "case_00.nii.gz")
+    np.testing.assert_allclose(converted.affine, label.affine, atol=1e-6)
+    assert set(np.unique(converted.dataobj)) == {0, 2, 3}
+
+
+def test_affines_that_differ_are_refused(sheared, capsys):
+    file = sheared / "imagesTr" / "case_00_0001.nii.gz"
+    image = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), np.eye(4)), file)
+    convert(sheared, "-d", 42, code=1)
+    assert f"in {file} and" in capsys.readouterr().out
+
+
+# --- what is left of processes that were ended ------------------------------------------------------------------------
+
+
+def test_what_a_dead_conversion_left_is_cleared_away(tmp_path, preprocessed, dataset):
+    """As after a SIGKILL between the splits and the dataset's name."""
+    left = tmp_path / "raw" / ".converting_dead"
+    place = preprocessed / "Dataset137_cohort" / "splits_final.json"
+    for folder in (left / "Dataset137_cohort", place.parent, dataset / ".filling_dead"):
+        folder.mkdir(parents=True)
+    place.write_text("[]")
+    digest = hashlib.sha256(b"[]").hexdigest()
+    record = {"done": str(tmp_path / "raw" / "Dataset137_cohort"), "files": {str(place): digest}}
+    (left / "placed.json").write_text(json.dumps(record))
+    convert(write_layout(tmp_path / "source", "pattern"), "-d", 137, *SMALL_PATTERN)
+    assert len(json.loads(place.read_text())) == 3
+    convert(dataset, "-d", 42)
+    assert not [*(tmp_path / "raw").rglob(".*")]
 
 
 # --- real cases -------------------------------------------------------------------------------------------------------

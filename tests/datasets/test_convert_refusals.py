@@ -11,7 +11,8 @@ from small_cohort import SHAPE, label_map, save, source_of, volume, write_case
 from nnunetv2_missmod.datasets import convert as convert_module
 from nnunetv2_missmod.datasets.brats import YEARS
 from nnunetv2_missmod.datasets.convert import ConversionSettings, convert
-from nnunetv2_missmod.datasets.source import ImageFile, SourceCase
+from nnunetv2_missmod.datasets.fill import fill
+from nnunetv2_missmod.datasets.source import ImageFile, LabelScheme, SourceCase
 
 ALONE = ConversionSettings(processes=1)
 
@@ -48,27 +49,27 @@ def test_a_truncated_file(tmp_path, archive, part, share):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
     why = refusal(tmp_path, archive, case)
-    assert f"cannot read {file}" in why
-    assert "replace it" in why
+    assert f"expected a whole image, got {file}" in why
+    assert "Copy it again" in why
 
 
 def test_a_truncated_uncompressed_file(tmp_path, archive):
     case = write_case(archive, "bad", ending=".nii")
     file = case.images["T1c"].file
     file.write_bytes(file.read_bytes()[:1000])
-    assert f"cannot read {file}" in refusal(tmp_path, archive, case)
+    assert f"got {file}: it ends " in refusal(tmp_path, archive, case)
 
 
 def test_a_file_that_is_no_image(tmp_path, archive):
     case = write_case(archive, "bad")
     case.images["FLAIR"].file.write_text("404 not found")
-    assert "cannot read" in refusal(tmp_path, archive, case)
+    assert "its compressed stream is damaged" in refusal(tmp_path, archive, case)
 
 
 def test_a_file_that_is_not_there(tmp_path, archive):
     case = write_case(archive, "bad")
     case.images["FLAIR"].file.unlink()
-    assert "cannot read" in refusal(tmp_path, archive, case)
+    assert "it does not exist" in refusal(tmp_path, archive, case)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -80,7 +81,7 @@ def test_values_that_are_not_finite(tmp_path, archive, part, value):
     array = volume(0)
     array[3, 3, 3] = value
     nib.save(nib.Nifti1Image(array.T, np.diag([-1.0, -1.0, 2.0, 1.0])), file)
-    assert f"got NaN or infinity in {file}" in refusal(tmp_path, archive, case)
+    assert f"got {file}: it holds NaN or infinity" in refusal(tmp_path, archive, case)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,95 @@ def test_a_disk_without_links(tmp_path, archive, monkeypatch):
     nothing_written(tmp_path, "Operation not permitted.*: convert with --copy", case)
 
 
+def test_a_header_that_promises_more_than_there_is_memory_for(tmp_path, archive):
+    case = write_case(archive, "bad", ending=".nii")
+    file = case.images["T1c"].file
+    header = bytearray(file.read_bytes())
+    header[40:48] = np.array([3, 30000, 30000, 30000], "<i2").tobytes()
+    file.write_bytes(header)
+    assert "before the end of the 27,000,000,000,000 voxels" in refusal(tmp_path, archive, case)
+
+
+@pytest.mark.parametrize("step", ["checks.read_voxels", "writing.read_volume"])
+def test_a_case_that_needs_more_memory_than_there_is(tmp_path, archive, monkeypatch, step):
+    case = write_case(archive, "bad")
+    sound = write_case(archive, "sound", values=None)
+    module, name = f"nnunetv2_missmod.datasets.{step}".rsplit(".", 1)
+    reads = getattr(__import__(module, fromlist=[name]), name)
+
+    def needs_much(file, *how):
+        if file == case.label:
+            raise MemoryError
+        return reads(file, *how)
+
+    monkeypatch.setattr(f"{module}.{name}", needs_much)
+    _, reports = convert(source_of(sound, case), tmp_path / "raw", 137, ALONE)
+    assert [report.status for report in reports] == ["kept", "refused"]
+    assert "more memory than there is: ask for fewer processes" in reports[1].why
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_a_colour_image(tmp_path, archive, ending):
+    case = write_case(archive, "bad")
+    file = archive / "bad" / f"colour{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((*SHAPE, 3), np.uint8), isVector=True), str(file))
+    images = {**case.images, "T1c": ImageFile(file)}
+    assert "colour image" in refusal(tmp_path, archive, SourceCase("bad", "bad", images, case.label))
+
+
+def test_the_file_that_differs_from_the_others_is_the_one_that_is_named(tmp_path, archive):
+    case = write_case(archive, "bad")
+    first = case.images["FLAIR"].file
+    save(first, volume(1), spacing=(1.0, 1.0, 2.1))
+    save(case.images["T1c"].file, volume(2), spacing=(1.0, 1.0 + 2.4e-7, 2.0))
+    why = refusal(tmp_path, archive, case)
+    assert f"got spacing [1.0, 1.0, 2.1] against [1.0, 1.0, 2.0] in {first} and" in why
+
+
+# --- labels that are whole but for rounding ---------------------------------------------------------------------------
+
+
+def scaled(file, array, slope):
+    image = nib.Nifti1Image(array.T, np.diag([-1.0, -1.0, 2.0, 1.0]))
+    image.header.set_slope_inter(slope, 0)
+    image.header.set_data_dtype(array.dtype)
+    nib.save(image, file)
+    with open(file, "r+b") as raw:  # nibabel scales the voxels by itself: put in those that are meant
+        raw.seek(352)
+        raw.write(np.asfortranarray(array.T).tobytes(order="F"))
+
+
+def test_labels_are_rounded_and_written_as_integers(tmp_path, archive):
+    case = write_case(archive, "a")
+    save(case.label, (label_map() * np.float32(0.9999999)).astype(np.float32))
+    other = write_case(archive, "b", ending=".nii")
+    scaled(other.label, label_map() * np.uint8(51), 1 / 51)
+    folder, reports = convert(source_of(case, other), tmp_path / "raw", 137, ALONE)
+    assert [report.status for report in reports] == ["kept", "kept"]
+    for name in "ab":
+        converted = sitk.ReadImage(str(folder / "labelsTr" / f"{name}.nii.gz"))
+        expected = np.array([0, 2, 1, 9, 3])[label_map()]
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(converted), expected)
+
+
+def test_a_slope_that_makes_no_labels_is_said(tmp_path, archive):
+    case = write_case(archive, "bad", ending=".nii")
+    scaled(case.label, label_map(), 1 / 255)
+    why = refusal(tmp_path, archive, case)
+    assert "got 0.0039215" in why
+    assert "(its header multiplies by 0.0039215" in why
+
+
+def test_labels_that_would_have_to_be_rounded_are_refused_where_no_file_is_changed(tmp_path, archive):
+    case = write_case(archive, "bad", values=(1,))
+    save(case.label, (label_map((1,)) * np.float32(0.9999999)).astype(np.float32))
+    same = LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1})
+    source = source_of(write_case(archive, "sound", values=(1,)), case, scheme=same)
+    _, reports = fill(source, archive, ".nii.gz", 1)
+    assert [report.status for report in reports] == ["kept", "refused"]
+    assert "a rounding error keeps from being whole" in reports[1].why
+
+
 # --- the dataset is refused -------------------------------------------------------------------------------------------
 
 
@@ -241,6 +331,11 @@ def test_no_complete_case(tmp_path, archive):
 def test_a_modality_that_no_training_case_has(tmp_path, archive):
     cases = write_case(archive, "a", ("FLAIR",)), write_case(archive, "b", values=None)
     nothing_written(tmp_path, "got none with T1c", *cases)
+
+
+def test_a_modality_that_only_refused_cases_have_is_said_with_their_reasons(tmp_path, archive):
+    cases = write_case(archive, "a", ("FLAIR",)), write_case(archive, "b", values=(9,))
+    nothing_written(tmp_path, r"got none with T1c.*These cases were refused: b: .*got 9", *cases)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])

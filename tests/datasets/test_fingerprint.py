@@ -14,12 +14,14 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     preprocess_dataset,
 )
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from small_cohort import save, source_of, volume, write_case
 
 from nnunetv2_missmod.availability import find_available
 from nnunetv2_missmod.commands import main
+from nnunetv2_missmod.datasets import fingerprint as fingerprint_module
 from nnunetv2_missmod.datasets.convert import ConversionSettings, convert
-from nnunetv2_missmod.datasets.fingerprint import PresentChannelsExtractor, write_fingerprint
+from nnunetv2_missmod.datasets.fingerprint import cohort_fingerprint, write_fingerprint
 
 SHAPE = (20, 24, 24)
 CT = ("CT", "FLAIR")
@@ -32,6 +34,11 @@ def folders(tmp_path, monkeypatch):
     for name in ("raw", "preprocessed", "results"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+
+
+@pytest.fixture(autouse=True)
+def few_voxels(monkeypatch):
+    monkeypatch.setattr(cohort_fingerprint, "__defaults__", (8, (), SAMPLES))
 
 
 @pytest.fixture(autouse=True)
@@ -58,27 +65,30 @@ def write_cohort(tmp_path, dataset_id, modalities_of):
     return convert(source_of(*cases, modalities=CT), tmp_path / "raw", dataset_id, settings)[0].name
 
 
-def extract(extractor_class, dataset, number_of_cases):
-    extractor = extractor_class(dataset, 1)
+def of_stock(dataset, number_of_cases):
+    extractor = DatasetFingerprintExtractor(dataset, 1)
     extractor.num_foreground_voxels_for_intensitystats = SAMPLES * number_of_cases
-    fingerprint = extractor.run()
-    return fingerprint, json.loads(json.dumps(fingerprint, default=lambda x: x.tolist()))
+    return json.loads(json.dumps(extractor.run(), default=lambda x: x.tolist()))
+
+
+def of_ours(tmp_path, dataset, number_of_cases):
+    return cohort_fingerprint(tmp_path / "raw" / dataset, 1, num_voxels=SAMPLES * number_of_cases)
 
 
 def test_statistics_of_an_incomplete_cohort_are_those_of_its_present_channels(tmp_path):
     incomplete = write_cohort(tmp_path, 1, [CT, CT, ("FLAIR",)])
     present = write_cohort(tmp_path, 2, [CT, CT])
-    ours = extract(PresentChannelsExtractor, incomplete, 3)[1]
-    stock = extract(DatasetFingerprintExtractor, present, 2)[1]
+    ours = of_ours(tmp_path, incomplete, 3)
+    stock = of_stock(present, 2)
     assert ours[STATISTICS]["0"] == pytest.approx(stock[STATISTICS]["0"], rel=1e-12)
     assert ours[STATISTICS]["1"] != pytest.approx(stock[STATISTICS]["1"], rel=0.01)
 
 
 def test_everything_else_is_what_nnunet_finds(tmp_path, monkeypatch):
     incomplete = write_cohort(tmp_path, 1, [CT, ("CT",), ("FLAIR",)])
-    ours = extract(PresentChannelsExtractor, incomplete, 3)[1]
+    ours = of_ours(tmp_path, incomplete, 3)
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "stock"))
-    stock = extract(DatasetFingerprintExtractor, incomplete, 3)[1]
+    stock = of_stock(incomplete, 3)
     assert list(ours) == list(stock)
     for entry in ours.keys() - {STATISTICS}:
         assert ours[entry] == stock[entry]
@@ -87,9 +97,8 @@ def test_everything_else_is_what_nnunet_finds(tmp_path, monkeypatch):
         assert ours[STATISTICS][channel] != stock[STATISTICS][channel]
 
 
-def test_nnunet_plans_and_preprocesses_with_it_and_zeros_stay_absent(tmp_path, monkeypatch):
+def test_nnunet_plans_and_preprocesses_with_it_and_zeros_stay_absent(tmp_path):
     """The cases are resampled: one of the three spacings is the target."""
-    monkeypatch.setattr(PresentChannelsExtractor, "__init__", small_sample(PresentChannelsExtractor.__init__))
     dataset = write_cohort(tmp_path, 1, [CT, ("FLAIR",), ("CT",)])
     file = write_fingerprint(1, processes=1)
     before = file.read_bytes()
@@ -109,16 +118,7 @@ def test_nnunet_plans_and_preprocesses_with_it_and_zeros_stay_absent(tmp_path, m
     assert dataset == file.parent.name
 
 
-def small_sample(init):
-    def wrapped(self, *arguments, **named):
-        init(self, *arguments, **named)
-        self.num_foreground_voxels_for_intensitystats = SAMPLES
-
-    return wrapped
-
-
-def test_a_fingerprint_is_replaced_on_demand_alone(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(PresentChannelsExtractor, "__init__", small_sample(PresentChannelsExtractor.__init__))
+def test_a_fingerprint_is_replaced_on_demand_alone(tmp_path, capsys):
     name = write_cohort(tmp_path, 1, [CT])
     file = tmp_path / "preprocessed" / name / "dataset_fingerprint.json"
     file.parent.mkdir()
@@ -131,8 +131,7 @@ def test_a_fingerprint_is_replaced_on_demand_alone(tmp_path, monkeypatch, capsys
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
 
 
-def test_a_channel_without_foreground_anywhere_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(PresentChannelsExtractor, "__init__", small_sample(PresentChannelsExtractor.__init__))
+def test_a_channel_without_foreground_anywhere_is_named(tmp_path):
     name = write_cohort(tmp_path, 1, [CT, ("FLAIR",)])
     label = tmp_path / "raw" / name / "labelsTr" / "a.nii.gz"
     spacing = (1.0, 1.0, 1.0)
@@ -153,3 +152,37 @@ def test_folders_that_are_not_set(monkeypatch, capsys):
     monkeypatch.delenv("nnUNet_preprocessed")
     assert main(["fingerprint", "-d", "1"]) == 2
     assert "nnUNet_preprocessed" in capsys.readouterr().err
+
+
+# --- what cannot be right ---------------------------------------------------------------------------------------------
+
+
+def test_damaged_labels_are_an_error_of_their_case(tmp_path):
+    """SimpleITK reads zeros for what is missing, which are no foreground."""
+    label = tmp_path / "raw" / write_cohort(tmp_path, 1, [CT]) / "labelsTr" / "a.nii.gz"
+    label.write_bytes(label.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=f"Case a: .*{label}: its compressed stream"):
+        write_fingerprint(1, processes=1)
+
+
+def test_a_case_that_lacks_a_file_is_named(tmp_path):
+    dataset = tmp_path / "raw" / write_cohort(tmp_path, 1, [CT])
+    (dataset / "imagesTr" / "a_0001.nii.gz").unlink()
+    with pytest.raises(ValueError, match="Case a: expected 2 channels, got 1"):
+        write_fingerprint(1, processes=1)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"channel_names": {}}', '{"channel_names": ["CT"], "labels": {}}'])
+def test_a_dataset_json_that_cannot_be(tmp_path, capsys, text):
+    file = tmp_path / "raw" / "Dataset001_Odd" / "dataset.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    assert main(["fingerprint", "-d", "1"]) == 2
+    assert f"in {file}" in capsys.readouterr().err
+
+
+def test_the_files_are_those_that_nnunet_finds(tmp_path):
+    folder = tmp_path / "raw" / write_cohort(tmp_path, 1, [CT, CT])
+    stock = get_filenames_of_train_images_and_targets(str(folder))
+    ours = fingerprint_module._training_files(folder, json.loads((folder / "dataset.json").read_text()), ())
+    assert ours == [(name, files["images"], files["label"]) for name, files in stock.items()]

@@ -98,3 +98,8 @@ def test_numbers_of_regions_have_no_gaps():
 def test_labels_that_contradict_each_other(texts, message):
     with pytest.raises(ValueError, match=message):
         scheme(*texts)
+
+
+def test_digits_of_other_scripts_are_no_numbers():
+    with pytest.raises(ValueError, match="whole numbers"):
+        parse_labels(["lesion=٣"])

@@ -281,6 +281,14 @@ def test_volumes_and_values_of_the_decathlon_are_found_by_name(tmp_path):
     assert source.scheme.from_source == {0: 0, 2: 1, 3: 2, 1: 3}
 
 
+@pytest.mark.parametrize("entry", [["FLAIR"], {"zero": "FLAIR"}, 5])
+def test_a_decathlon_whose_description_cannot_be(tmp_path, entry):
+    root = write_layout(tmp_path, "msd-task01")
+    change_description(root, modality=entry)
+    with pytest.raises(ValueError, match="Expected modality such as"):
+        read_source(root, "msd-task01")
+
+
 def test_test_images_of_the_decathlon_are_not_for_training(tmp_path):
     root = write_layout(tmp_path, "msd-task01")
     write_image(root / "imagesTs" / "BRATS_485.nii.gz", np.stack([image("485", n) for n in range(4)]))
@@ -413,6 +421,17 @@ def test_a_case_of_nnunet_in_both_parts_is_an_error(dataset):
         ({"channel_names": {"0": "MRI", "1": "MRI"}}, ValueError, "MRI twice"),
         ({"channel_names": {"1": "FLAIR", "2": "T1"}}, ValueError, "channels 0, 1"),
         ({"labels": {"0": "background", "1": "lesion"}}, ValueError, "lesion: 1"),
+        ({"labels": ["background", "lesion"]}, ValueError, "labels to be numbers"),
+        ({"labels": {"lesion": 1}}, ValueError, "background: 0"),
+        ({"labels": {"background": 0, "all": [1, 2]}}, ValueError, "regions_class_order"),
+        ({"labels": {"background": 0, "ignore": [1]}}, ValueError, "ignore to be one label"),
+        ({"channel_names": ["FLAIR", "T1"]}, ValueError, "channel_names to be"),
+        ({"channel_names": {"zero": "FLAIR"}}, ValueError, "channel_names to be"),
+        ({"channel_names": {"0": 1}}, ValueError, "channel_names to be"),
+        ({"file_ending": 5}, ValueError, "file_ending to be"),
+        ({"file_ending": "/../x"}, ValueError, "file_ending to be"),
+        ({"regions_class_order": "1"}, ValueError, "regions_class_order to be"),
+        ({"overwrite_image_reader_writer": 5}, ValueError, "overwrite_image_reader_writer to be"),
     ],
 )
 def test_what_a_dataset_json_may_not_say(dataset, changes, error, message):

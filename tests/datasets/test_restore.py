@@ -66,7 +66,7 @@ def test_a_bad_mask_is_named_and_the_others_are_restored(dataset, masks, tmp_pat
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
     error = capsys.readouterr().err
     assert "A_bad.nii.gz: " in error
-    assert {"value": "got 4", "truncated": "cannot read", "fraction": "whole numbers"}[bad] in error
+    assert {"value": "got 4", "truncated": "expected a whole image", "fraction": "whole numbers"}[bad] in error
 
 
 def test_masks_are_not_overwritten(dataset, masks):
@@ -90,6 +90,28 @@ def test_a_dataset_that_was_not_converted(dataset, masks, tmp_path):
     del described["missmod"]
     (tmp_path / "dataset.json").write_text(json.dumps(described))
     with pytest.raises(ValueError, match="no block 'missmod'"):
+        restore_labels(masks, tmp_path / "out", tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"missmod": ["source_values"]}, "no block 'missmod'"),
+        ({"missmod": {"source_values": {"1": "x"}}}, "Expected source_values"),
+        ({"missmod": {"source_values": [1]}}, "Expected source_values"),
+        ({"file_ending": None}, "file_ending to be"),
+    ],
+)
+def test_a_description_of_other_kinds(dataset, masks, tmp_path, changes, named):
+    described = json.loads((dataset / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(described | changes))
+    with pytest.raises(ValueError, match=named):
+        restore_labels(masks, tmp_path / "out", tmp_path / "dataset.json")
+
+
+def test_a_description_that_is_a_list(masks, tmp_path):
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(ValueError, match="Expected a JSON object"):
         restore_labels(masks, tmp_path / "out", tmp_path / "dataset.json")
 
 

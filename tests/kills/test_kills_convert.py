@@ -1,0 +1,151 @@
+"""`missmod convert` killed at random moments, then run again: the end is that of a run that nothing interrupted.
+
+MISSMOD_KILLS says how many kills each job gets.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_sources import write_layout
+
+KILLS = int(os.environ.get("MISSMOD_KILLS", "2"))
+MARK = "MISSMOD_KILLED_JOB"  # in the environment of a job and of all processes that it starts
+PATIENCE = 600  # seconds
+RUN = """
+import sys
+from nnunetv2_missmod.commands import main
+from nnunetv2_missmod.workers import ending_cleanly
+if __name__ == "__main__":
+    with ending_cleanly():
+        sys.exit(main(sys.argv[1:]))
+"""
+PATTERN = [
+    *("--layout", "pattern", "--pattern", "{case}/{case}_{modality}.nii.gz"),
+    *("--label_pattern", "{case}/{case}_seg.nii.gz", "--modalities", "FLAIR=flair", "T1c=t1ce"),
+    *("--labels", "whole=1,2", "core=2"),
+]
+
+
+class Job:
+    """A conversion in folders of its own, the same in every copy of them."""
+
+    def __init__(self, folder, kind):
+        self.folder, self.kind = folder, kind
+        self.mark = str(folder)
+        self.clean = folder / "clean"
+        (self.clean / "raw").mkdir(parents=True)
+        if kind == "new":
+            source = write_layout(self.clean / "source", "pattern", cases=6)
+            for number in (1, 2):
+                (source / f"patient_{number:02d}" / f"patient_{number:02d}_t1ce.nii.gz").unlink()
+        else:
+            write_layout(self.clean / "raw", "nnunet", cases=6)
+
+    def start(self):
+        """Begin the job in the folder ``at``."""
+        at = self.folder / "at"
+        new, old = [at / "source" / "cohort", "-d", 137, *PATTERN], [at / "raw" / "Dataset042_Lesions", "-d", 42]
+        command = [sys.executable, at.parent / "run.py", "convert", *(new if self.kind == "new" else old), "-np", "2"]
+        (at.parent / "run.py").write_text(RUN)
+        folders = {f"nnUNet_{name}": str(at / name) for name in ("raw", "preprocessed", "results")}
+        return subprocess.Popen(
+            list(map(str, command)),
+            env={**os.environ, **folders, MARK: self.mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def begin_anew(self):
+        """A fresh copy of the folders, under the same path: links and tables hold it."""
+        shutil.rmtree(self.folder / "at", ignore_errors=True)
+        shutil.copytree(self.clean, self.folder / "at")
+
+    def hidden(self):
+        """The working folders that are there."""
+        return [*self.folder.glob("at/raw/.converting_*"), *self.folder.glob("at/raw/*/.filling_*")]
+
+    def state(self):
+        """Every file, with what it holds or where it leads."""
+        at = self.folder / "at"
+        files = [file for file in sorted(at.rglob("*")) if file.is_symlink() or file.is_file()]
+        return {str(f.relative_to(at)): os.readlink(f) if f.is_symlink() else f.read_bytes() for f in files}
+
+
+def running(mark):
+    """The processes of a job, whoever is their parent now."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def until(condition):
+    """Wait for something; False if it never comes."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.fixture(params=["new", "in place"])
+def job(request, tmp_path):
+    return Job(tmp_path, request.param)
+
+
+def uninterrupted(job):
+    """The state at the end, and for how many seconds the working folder was there."""
+    job.begin_anew()
+    process = job.start()
+    assert until(job.hidden)
+    begun = time.monotonic()
+    assert process.wait(PATIENCE) == 0, process.stderr.read()
+    return job.state(), time.monotonic() - begun
+
+
+@pytest.mark.slow
+def test_a_run_after_a_kill_ends_as_if_there_had_been_none(job):
+    expected, seconds = uninterrupted(job)
+    rng, outcomes = random.Random(0), []
+    for _ in range(KILLS):
+        job.begin_anew()
+        process = job.start()
+        assert until(lambda: job.hidden() or process.poll() is not None)  # noqa: B023
+        time.sleep(rng.uniform(0, seconds))
+        process.send_signal(signal.SIGKILL)
+        process.wait(PATIENCE)
+        assert until(lambda: not running(job.mark)), running(job.mark)
+        was_done = job.kind == "new" and any(job.folder.glob("at/raw/Dataset*"))
+        outcomes.append("done" if process.returncode == 0 or was_done else "ended")
+        again = job.start()
+        _, said = again.communicate(timeout=PATIENCE)
+        assert again.returncode == (2 if was_done else 0), said
+        assert job.state() == expected
+        assert job.hidden() == []
+    print(f"{job.kind}: {outcomes.count('ended')} of {KILLS} were ended before they were done")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_leaves_nothing(job):
+    job.begin_anew()
+    before = job.state()
+    process = job.start()
+    assert until(job.hidden)
+    process.terminate()
+    process.wait(PATIENCE)
+    assert until(lambda: not running(job.mark)), running(job.mark)
+    assert job.hidden() == []
+    assert job.state() == before
