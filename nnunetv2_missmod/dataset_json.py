@@ -12,12 +12,13 @@ from nnunetv2_missmod.json_files import read_object
 from nnunetv2_missmod.names import whats_wrong
 
 BACKGROUND, IGNORE = "background", "ignore"
+MOST_LABELS = 2**16 - 1  # that masks can hold
 MEND = "Correct dataset.json."
 INNER = str.maketrans("/\\", "--")  # may stand within names here: what becomes a folder or a file is made of others
 ENDING = re.compile(r"(\.[A-Za-z0-9_-]+)+")
 
 _LABEL = Kind(
-    lambda value: is_whole(value, most=2**16 - 1) or (is_list(value, is_label) and bool(value)),
+    lambda value: is_label(value) or (is_list(value, is_label) and bool(value)),
     "a whole number, 0 or more, or a list of them",
 )
 FILE_ENDING = Kind(
@@ -83,7 +84,7 @@ def check_labels(labels: Mapping[str, Any], place: Place) -> None:
     for name, value in labels.items():
         check_inner_name(name, f"the name of label {name!r}", place)
         place.check(f"labels.{name}", value, _LABEL)
-    if labels.get(BACKGROUND) != 0 or isinstance(labels[BACKGROUND], list):
+    if labels.get(BACKGROUND) not in (0, "0"):
         place.refuse("labels.background", "0", labels.get(BACKGROUND))
     known = values_of(labels)
     if known != list(range(len(known))):
@@ -115,10 +116,10 @@ def check_order(content: Mapping[str, Any], place: Place) -> None:
 
 def values_of(labels: Mapping[str, Any]) -> list[int]:
     """List the values of all labels but the one to ignore, in order."""
-    values: list[Sequence[int]] = [
+    values: list[Sequence[Any]] = [
         value if isinstance(value, list) else [value] for name, value in labels.items() if name != IGNORE
     ]
-    return sorted({each for value in values for each in value})
+    return sorted({int(each) for value in values for each in value})
 
 
 def check_inner_name(name: Any, key: str, place: Place) -> None:
@@ -134,5 +135,6 @@ def check_inner_name(name: Any, key: str, place: Place) -> None:
 
 
 def is_label(value: Any) -> bool:
-    """Tell whether a value can be a label's."""
-    return is_whole(value, most=2**16 - 1)
+    """Tell whether a value can be a label's; nnU-Net takes "1" for 1."""
+    is_number = isinstance(value, str) and value.isascii() and value.isdecimal()
+    return is_whole(int(value) if is_number else value, most=MOST_LABELS)

@@ -38,6 +38,7 @@ RIGHT = [
     {**changed("channel_names", REMOVED), "modality": {"0": "MRI", "1": "CT"}},
     changed("labels", {"background": 0, "left/right": 1, "GTV+LN": [2]}),
     changed("labels", {"background": 0, "once": 1, "again": 1}),
+    changed("labels", {"background": "0", "edema": "1", "core": "2"}),
     changed("file_ending", ".png"),
     changed("file_ending", ".nii"),
     {**small_dataset_json(2), "overwrite_image_reader_writer": "NibabelIO", "anything": [None]},
@@ -82,7 +83,7 @@ WRONG = [
     ("labels", {"background": False, "tumor": 1}),
     *(
         ("labels", {"background": 0, "tumor": value})
-        for value in ("1", 1.0, True, None, -1, [], [-1], ["1"], {}, 2, 10**9)
+        for value in ("one", "-1", "²", 1.0, True, None, -1, [], [-1], ["one"], {}, 2, 10**9)
     ),
     ("labels", {"background": 0, "tumor": 1, "ignore": 3}),
     ("labels", {"background": 0, "tumor": 1, "ignore": [2]}),
