@@ -15,7 +15,7 @@ from torch.amp import GradScaler
 from nnunetv2_missmod.before_training import require_cases, require_enough_to_split, require_schedule
 from nnunetv2_missmod.forked_workers import workers_end_with_us
 from nnunetv2_missmod.out_of_memory import training_levers
-from nnunetv2_missmod.ranks import first_rank_first, over_ranks, require_same_epoch
+from nnunetv2_missmod.ranks import first_rank_first, over_ranks, require_same_epoch, require_sample_each
 from nnunetv2_missmod.validation import best_epoch
 from nnunetv2_missmod.whole_file import (
     remove_unfinished_checkpoints,
@@ -52,13 +52,14 @@ class DurableTrainer(nnUNetTrainer):
         """Set up everything as nnU-Net does, but under DDP on this rank's device.
 
         Raises:
-            ValueError: a checkpoint every 0 epochs, or a validation of 0 steps.
+            ValueError: a checkpoint every 0 epochs, a validation of 0 steps, or more processes than samples.
         """
         require_schedule(self.save_every, self.num_val_iterations_per_epoch)
         is_ddp, self.is_ddp = self.is_ddp, False  # nnU-Net takes the rank for the number of its GPU
         super().initialize()
         self.is_ddp = is_ddp
         if is_ddp:
+            require_sample_each(self.configuration_manager.batch_size)
             self._set_batch_size_and_oversample()
             self.network = over_ranks(self.network, self.device)
             self.loss = self._build_loss()

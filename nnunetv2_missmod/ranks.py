@@ -35,6 +35,19 @@ def first_rank_first(is_ddp: bool) -> Iterator[None]:
         dist.barrier()
 
 
+def require_sample_each(batch_size: int) -> None:
+    """Check that the plan's batch can be divided among the ranks.
+
+    Raises:
+        ValueError: it is smaller than their number.
+    """
+    if batch_size < dist.get_world_size():
+        raise ValueError(
+            f"Expected a batch of at least {dist.get_world_size()}, a sample for each process, got {batch_size}. Raise "
+            "batch_size in the plan, or start fewer processes."
+        )
+
+
 def require_same_epoch(epoch: int) -> None:
     """Check that all ranks are about to train the same epoch.
 

@@ -21,7 +21,7 @@ from nnunetv2_missmod.before_training import require_cases, require_enough_to_sp
 from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
-from nnunetv2_missmod.ranks import require_same_epoch
+from nnunetv2_missmod.ranks import require_same_epoch, require_sample_each
 from nnunetv2_missmod.validation import best_epoch
 from nnunetv2_missmod.whole_file import require_archive, whole_file
 
@@ -326,6 +326,13 @@ def test_an_epoch_without_a_score_leaves_the_average_and_the_best_as_they_were(m
 
 
 # --- ranks ------------------------------------------------------------------------------------------------------------
+
+
+def test_more_ranks_than_samples_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    with pytest.raises(ValueError, match="a batch of at least 8, a sample for each process, got 2"):
+        require_sample_each(2)
+    require_sample_each(8)
 
 
 def test_ranks_that_found_other_checkpoints_stop(monkeypatch):

@@ -124,19 +124,36 @@ def moment(root, name):
     return "after the first checkpoint" if "checkpoint_latest.pth" in files else "before the first checkpoint"
 
 
+def wait_for_checkpoint(root, name, seconds=120):
+    """Wait until a training has written its first checkpoint; give the time."""
+    end = time.monotonic() + seconds
+    while not list((root / "nnUNet_results").glob(f"*/{name}__*/fold_0/checkpoint_latest.pth")):
+        assert time.monotonic() < end, (root / "log.txt").read_text()
+        time.sleep(0.002)
+    return time.monotonic()
+
+
 def kill_and_resume(name, kills, seed, folder, signals):
-    """Kill trainings at random moments; give the counts of the moments, and what was wrong."""
+    """Kill trainings at random moments; give the counts of the moments, and what was wrong.
+
+    Three of four are killed after their first checkpoint.
+    """
     source = folder / "source"
     write_training(source, training_plans(num_epochs=EPOCHS))
     whole = shutil.copytree(source, folder / "whole")
-    began = time.monotonic()
-    assert finish(start(whole, name)) == 0, (whole / "log.txt").read_text()
-    seconds, expected = time.monotonic() - began, result(whole, name)
+    began, process = time.monotonic(), start(whole, name)
+    until_first = wait_for_checkpoint(whole, name) - began
+    assert finish(process) == 0, (whole / "log.txt").read_text()
+    from_first, expected = time.monotonic() - began - until_first, result(whole, name)
     moments, wrong, rng = Counter(), [], random.Random(seed)
     for number, kind in zip(range(kills), itertools.cycle(signals)):
         root = shutil.copytree(source, folder / str(number))
         process = start(root, name)
-        time.sleep(rng.uniform(0, seconds))
+        if number % 4 == 3:
+            time.sleep(rng.uniform(0, until_first))
+        else:
+            wait_for_checkpoint(root, name)
+            time.sleep(rng.uniform(0, from_first))
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, kind)
         finish(process)
