@@ -16,13 +16,13 @@ from nnunetv2_missmod.before_training import require_cases, require_enough_to_sp
 from nnunetv2_missmod.forked_workers import workers_end_with_us
 from nnunetv2_missmod.out_of_memory import training_levers
 from nnunetv2_missmod.ranks import first_rank_first, over_ranks, require_same_epoch, require_sample_each
-from nnunetv2_missmod.validation import best_epoch
-from nnunetv2_missmod.whole_file import (
+from nnunetv2_missmod.training_files import (
     remove_unfinished_checkpoints,
     require_archive,
     require_whole_checkpoint,
     whole_file,
 )
+from nnunetv2_missmod.validation import best_epoch
 
 
 class DurableTrainer(nnUNetTrainer):

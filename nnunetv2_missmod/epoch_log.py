@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Mapping
 
-from nnunetv2_missmod.whole_file import whole_file
+from nnunetv2_missmod.training_files import whole_file
 
 COLUMNS = ("epoch", "name", "value")
 LINE_END = "\r\n"  # of a row that was written whole

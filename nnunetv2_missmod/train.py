@@ -20,7 +20,7 @@ from torch.backends import cudnn
 from nnunetv2_missmod.doors import with_doors
 from nnunetv2_missmod.durable import DurableTrainer
 from nnunetv2_missmod.forked_workers import end_with_parent
-from nnunetv2_missmod.whole_file import CHECKPOINTS
+from nnunetv2_missmod.training_files import CHECKPOINTS
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 

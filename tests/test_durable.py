@@ -22,8 +22,8 @@ from nnunetv2_missmod.epoch_log import EpochLog
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.ranks import require_same_epoch, require_sample_each
+from nnunetv2_missmod.training_files import require_archive, whole_file
 from nnunetv2_missmod.validation import best_epoch
-from nnunetv2_missmod.whole_file import require_archive, whole_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
 

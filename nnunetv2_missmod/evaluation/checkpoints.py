@@ -7,26 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray
 
 from nnunetv2_missmod.building_blocks.network import check_finite
 from nnunetv2_missmod.entries import is_list, is_whole, is_word
-
-# What nnU-Net's log in a checkpoint is made of, beside tensors and plain Python; the second names are NumPy 1's.
-HARMLESS: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-    *(
-        (function, f"{module}.multiarray.{function.__name__}")
-        for function in (multiarray._reconstruct, multiarray.scalar)
-        for module in ("numpy._core", "numpy.core")
-    ),
-]
 
 
 def check_checkpoint(checkpoint: Any) -> None:

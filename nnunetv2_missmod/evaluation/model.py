@@ -16,13 +16,13 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch.serialization import safe_globals
 
 from nnunetv2_missmod.dataset_json import read_dataset_json
-from nnunetv2_missmod.evaluation.checkpoints import HARMLESS, check_alike, check_checkpoint
+from nnunetv2_missmod.evaluation.checkpoints import check_alike, check_checkpoint
 from nnunetv2_missmod.json_files import read_object
 from nnunetv2_missmod.plan_checks import open_plan, refused_as
 from nnunetv2_missmod.preprocessing import accept_missing_files, modality_names
+from nnunetv2_missmod.training_files import load_data
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         ValueError: it is damaged, is no checkpoint of nnU-Net, would execute code, or its weights are not finite.
     """
     try:
-        with safe_globals(HARMLESS):
-            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint: dict[str, Any] = load_data(file)
         check_checkpoint(checkpoint)
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)  # the rest advises to execute it after all
         raise ValueError(
-            f"Expected a checkpoint of nnU-Net that holds data alone, got {file}: {reason} Nothing in it was executed. "
-            "Copy or train it again, or name another with -chk."
+            f"Expected a checkpoint of nnU-Net that holds data alone, got {file}: {error} Copy or train it again, or "
+            "name another with -chk."
         ) from error
     return checkpoint
 

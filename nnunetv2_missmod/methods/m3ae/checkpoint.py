@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.preprocessing import modality_names
+from nnunetv2_missmod.training_files import load_data
 
 HEADS = ".seg_layers."  # images in pretraining, classes in fine-tuning: never transferred, as in nnU-Net
 
@@ -49,9 +49,13 @@ def load_pretrained(network: nn.Module, file: Path, modalities: Sequence[str]) -
         modalities: names of the network's modalities, in order.
 
     Raises:
-        ValueError: the checkpoint is of other modalities, another patch or another architecture; says which.
+        ValueError: the checkpoint is damaged, holds more than data, or is of other modalities, another patch or another
+            architecture; says which.
     """
-    checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
+    try:
+        checkpoint: dict[str, Any] = load_data(file)
+    except ValueError as error:
+        raise ValueError(f"Expected a pretrained checkpoint that holds data alone, got {file}: {error}") from error
     weights: dict[str, Tensor] = checkpoint["network_weights"]
     own = network.state_dict()
     names = modality_names(checkpoint["init_args"]["dataset_json"])

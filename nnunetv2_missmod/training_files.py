@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: what a training must find again after a kill or on a full disk."""
+"""The files of a training: there whole or not at all, after a kill and on a full disk; opened as data alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,45 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from torch.serialization import safe_globals
+
+from nnunetv2_missmod.whole_files import flush
 
 UNFINISHED = ".tmp"  # ends the name of a file that is being written
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # in the order of nnU-Net's --c
+
+# What nnU-Net's log in a checkpoint is made of, beside tensors and plain Python; the second names are NumPy 1's.
+HARMLESS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+    *(
+        (function, f"{module}.multiarray.{function.__name__}")
+        for function in (multiarray._reconstruct, multiarray.scalar)
+        for module in ("numpy._core", "numpy.core")
+    ),
+]
+
+
+def load_data(file: Path) -> Any:
+    """Load a checkpoint onto the CPU; of its tensors, those that are used. Nothing that is pickled in it is executed.
+
+    Raises:
+        ValueError: it is damaged, or holds more than data.
+    """
+    try:
+        with safe_globals(HARMLESS):
+            return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # the rest advises to execute it after all
+        raise ValueError(f"{reason} Nothing in it was executed.") from error
 
 
 @contextmanager
@@ -22,8 +58,7 @@ def whole_file(file: str) -> Iterator[str]:
     unfinished = f"{file}{UNFINISHED}"
     try:
         yield unfinished
-        with open(unfinished, "rb") as written:
-            os.fsync(written.fileno())
+        flush(Path(unfinished))
         os.replace(unfinished, file)
     except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError
         Path(unfinished).unlink(missing_ok=True)
