@@ -5,8 +5,8 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 
+from processes import left_after
 from small_models import folders_of
 
 from nnunetv2_missmod.commands import main
@@ -46,24 +46,8 @@ def kill_within(seconds, arguments, output, number=signal.SIGKILL, seed=None):
     time.sleep(random.Random(seed).uniform(0, seconds))
     os.kill(process, number)
     _, status = os.waitpid(process, 0)
-    deadline = time.monotonic() + 20
-    while running := processes_of(process):
-        assert time.monotonic() < deadline, f"still running: {running}"
-        time.sleep(0.05)
+    assert left_after(process, 20) == []
     return os.waitstatus_to_exitcode(status)
-
-
-def processes_of(session):
-    """The processes of a session that are not yet dead, by their command lines."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, _, of_session = (folder / "stat").read_text().rpartition(") ")[2].split()[:4]
-            if int(of_session) == session and state not in "ZX":
-                found[folder.name] = (folder / "cmdline").read_text().replace("\0", " ")
-        except (OSError, ValueError):
-            continue  # it ended meanwhile
-    return found
 
 
 def prediction(verb, choice, processes, out):

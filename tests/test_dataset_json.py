@@ -9,7 +9,7 @@ from small_plans import small_dataset_json
 from nnunetv2_missmod.dataset_json import channel_names, read_dataset_json
 from nnunetv2_missmod.preprocessing import modality_names
 
-REMOVED = object()
+REMOVED = Ellipsis  # in place of a value: the entry is taken out
 
 
 def changed(key, value, **kwargs):

@@ -24,7 +24,7 @@ OLD = {
     "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
     "conv_kernel_sizes": [[3, 3, 3]] * 3,
 }
-REMOVED = object()
+REMOVED = Ellipsis  # in place of a value: the entry is taken out
 
 
 def changed(path, value, plans=None):

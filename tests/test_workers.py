@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killing import processes_of
+from processes import alive_in, left_after
 
 from nnunetv2_missmod.workers import TERMINATED, ending_cleanly, running_command, worker_pool
 
@@ -25,13 +25,6 @@ if __name__ == "__main__":
 """
 
 
-def gone(session, seconds=20):
-    deadline = time.monotonic() + seconds
-    while processes_of(session) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not processes_of(session)
-
-
 @pytest.mark.parametrize(
     ("number", "sleep", "code"), [(signal.SIGKILL, 600, -signal.SIGKILL), (signal.SIGTERM, 1, TERMINATED)]
 )
@@ -42,10 +35,10 @@ def test_the_processes_of_a_pool_end_with_their_parent(tmp_path, number, sleep, 
         [sys.executable, script, str(sleep)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
         assert process.stdout.readline() == b"working\n"
-        assert len(processes_of(process.pid)) >= 3
+        assert len(alive_in(process.pid)) >= 3
         process.send_signal(number)
         assert process.wait(60) == code
-        assert gone(process.pid)
+        assert left_after(process.pid, 20) == []
 
 
 def test_what_a_pool_has_not_begun_is_left_undone_after_an_error(tmp_path):
@@ -69,9 +62,9 @@ SHELL = ["sh", "-c", "sleep 600 & echo started; wait"]
 def test_a_command_ends_with_what_it_started_when_reading_it_fails():
     with pytest.raises(KeyboardInterrupt), running_command(SHELL, os.environ) as process:
         assert process.stdout.readline() == "started\n"
-        assert len(processes_of(process.pid)) == 2
+        assert len(alive_in(process.pid)) == 2
         raise KeyboardInterrupt
-    assert gone(process.pid)
+    assert left_after(process.pid, 20) == []
     assert process.returncode == -signal.SIGTERM
 
 

@@ -1,14 +1,14 @@
 """Whatever a folder holds: images, or a ValueError with a message; never another error, never half of a file."""
 
 import gzip
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzz_profile import bounded
+from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -19,15 +19,10 @@ from nnunetv2_missmod.evaluation.subsets import choose_subsets
 from nnunetv2_missmod.names import whats_wrong
 from nnunetv2_missmod.preprocessing import read_case
 
-TIMES = int(os.environ.get("MISSMOD_FUZZ", "1"))  # as many examples
 MODALITIES = ["FLAIR", "T1", "T1c"]
 DATASET_JSON = {"channel_names": dict(enumerate(MODALITIES)), "labels": {"background": 0}, "file_ending": ".nii.gz"}
 SHAPE = (5, 6, 7)
 IMAGE = np.random.default_rng(0).normal(3, 1, SHAPE).astype(np.float32)
-
-
-def bounded(examples):
-    return settings(max_examples=examples * TIMES, deadline=None, derandomize=TIMES == 1, database=None)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
