@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnunetv2_missmod.evaluation.report.overlays import Overlay, draw_overlay, r
 from nnunetv2_missmod.evaluation.report.tables import TOO_FEW, Table, build_table, print_p
 from nnunetv2_missmod.evaluation.report.viewer import Viewer, viewer_of
 from nnunetv2_missmod.evaluation.report.volumes import Case, read_case, shown_cases, with_predictions
+from nnunetv2_missmod.whole_files import write_whole
 
 HERE = Path(__file__).parent
 TEMPLATES, ASSETS = HERE / "templates", HERE / "assets"
@@ -43,6 +45,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     Raises:
         ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
+        OSError: a file could not be written; one that was there is as it was.
     """
     comparison = load_comparison(folders)
     if out.exists() and not out.is_dir():
@@ -54,7 +57,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         texts["comparison.csv"] = comparison_csv(tables)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        write_whole(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return out / "index.html"
 
 

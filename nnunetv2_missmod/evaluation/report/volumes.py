@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nnunetv2_missmod.evaluation.report.inputs import Comparison, Model
 from nnunetv2_missmod.evaluation.report.metrics import METRICS
 from nnunetv2_missmod.evaluation.scores import PROVENANCE
+from nnunetv2_missmod.whole_files import check_whole
 
 Box = tuple[slice, slice, slice]
 
@@ -104,8 +105,9 @@ def read_prediction(model: Model, subset: str, case: Case) -> sitk.Image | None:
 def read_volume(file: Path) -> sitk.Image:
     """Read a volume in LPS orientation; a 2D image becomes a volume of one slice."""
     try:
+        check_whole(file)
         volume = sitk.ReadImage(str(file))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"Expected a readable image in {file}, but {reason}. Restore or predict it anew.") from error
     if volume.GetNumberOfComponentsPerPixel() > 1:

@@ -95,6 +95,14 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
         read_volume(tmp_path / "broken.nii.gz")
 
 
+def test_an_image_that_is_cut_short_is_no_picture_of_zeros(tmp_path):
+    write_volume(tmp_path / "a.nii.gz", np.ones((4, 5, 6), np.uint8))
+    whole = (tmp_path / "a.nii.gz").read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(whole[:-12])
+    with pytest.raises(ValueError, match=r"readable image in .*a\.nii\.gz, but .*damaged"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
 def test_a_prediction_of_another_size_is_an_error_that_names_it(tmp_path):
     truths = write_data(tmp_path, num_modalities=2, cases=("case",))
     write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))
