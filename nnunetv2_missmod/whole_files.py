@@ -192,7 +192,9 @@ def clear_hidden_folders(parent: Path, purpose: str, undo: Callable[[Path], obje
         purpose: as it was given to ``hidden_folder``.
         undo: called with each folder before it is removed, while no other process takes it.
     """
-    for folder in parent.glob(f".{purpose}_*"):
+    # A new one without a lock may be another process's that is about to take it.
+    new = [folder for folder in parent.glob(f".new_{purpose}_*") if (folder / LOCK).exists()]
+    for folder in [*parent.glob(f".{purpose}_*"), *new]:
         try:
             with FileLock(folder / LOCK, timeout=0):
                 if undo:

@@ -462,6 +462,8 @@ def test_what_a_dead_conversion_left_is_cleared_away(tmp_path, preprocessed, dat
     digest = hashlib.sha256(b"[]").hexdigest()
     record = {"done": str(tmp_path / "raw" / "Dataset137_cohort"), "files": {str(place): digest}}
     (left / "placed.json").write_text(json.dumps(record))
+    (tmp_path / "raw" / ".new_converting_dead").mkdir()
+    (tmp_path / "raw" / ".new_converting_dead" / ".lock").touch()
     convert(write_layout(tmp_path / "source", "pattern"), "-d", 137, *SMALL_PATTERN)
     assert len(json.loads(place.read_text())) == 3
     convert(dataset, "-d", 42)

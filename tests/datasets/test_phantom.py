@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from nnunetv2_missmod.commands import main
 from nnunetv2_missmod.datasets.phantom import modality_names, phantom_case, write_phantom_dataset
 from nnunetv2_missmod.datasets.phantom_anatomy import (
     CORE,
@@ -340,3 +341,19 @@ def test_a_hard_cohort_is_written(tmp_path):
     clear = write_phantom_dataset(tmp_path / "clear", num_training=1, num_test=1, shape=SHAPE)
     labels = [read(folder / "labelsTr" / "phantom_000.nii.gz") for folder in (hard, clear)]
     assert 0 < (labels[0] > 0).sum() < (labels[1] > 0).sum()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--size", "0"], ["--training", "-1"], ["--test", "0"], ["--modalities", "0"], ["--incomplete", "2"], ["-d", "0"]],
+)
+def test_arguments_that_cannot_be_are_one_line_and_nothing_is_written(tmp_path, capsys, arguments):
+    assert main(["phantom", "-o", str(tmp_path), *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_folder_for_a_phantom(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["phantom", "-o", str(tmp_path / "file")]) == 2
+    assert "which is a file" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def images_of(source):
     return {*files, *(case.label for case in source.cases if case.label)}
 
 
-@bounded(60)
+@bounded(40)
 @given(NAMES, st.sampled_from(LAYOUTS))
 def test_every_image_is_read_or_named(names, layout):
     with TemporaryDirectory() as folder:
@@ -167,7 +167,7 @@ def test_patterns_modalities_and_labels(archive, pattern, label, modalities, lab
     result_or_message(read_source, archive, "pattern", layout)
 
 
-@bounded(150)
+@bounded(80)
 @given(st.dictionaries(st.sampled_from([*DESCRIPTION, "regions_class_order", "dataset", "modality", "missmod"]), JSON))
 def test_descriptions(changes):
     with TemporaryDirectory() as folder:
@@ -238,7 +238,7 @@ def checked(image, label=None):
         return check_case(SourceCase("a", "a", images, files["seg"]), SCHEME)
 
 
-@bounded(120)
+@bounded(80)
 @given(st.integers(0, len(IMAGE) - 1), st.booleans())
 def test_a_file_that_is_cut_is_neither_there_nor_absent(length, is_label):
     cut = IMAGE[:length]
@@ -269,7 +269,7 @@ SPECIAL = st.sampled_from(
 )
 
 
-@bounded(250)
+@bounded(120)
 @given(HEADER_BYTES, st.booleans())
 def test_headers_of_which_some_bytes_are_others(changes, is_label):
     damaged = bytearray(IMAGE)
