@@ -4,7 +4,6 @@ MISSMOD_FUZZ multiplies the number of examples.
 """
 
 import json
-import os
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,8 @@ from tempfile import TemporaryDirectory
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzz_profile import bounded
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunetv2_missmod.datasets.checks import check_case
@@ -25,14 +25,9 @@ from nnunetv2_missmod.datasets.source import ImageFile, LabelScheme, SourceCase
 from nnunetv2_missmod.datasets.splits import read_splits
 from nnunetv2_missmod.names import whats_wrong
 
-TIMES = int(os.environ.get("MISSMOD_FUZZ", "1"))
 FLAT = PatternLayout("{case}_{modality}.nii.gz", {"FLAIR": "flair", "T1": "t1"}, "{case}_seg.nii.gz", {"a": (1,)})
 SCHEME = LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1})
 VOXELS = np.random.default_rng(0).integers(1, 99, (4, 5, 6)).astype(np.int16)
-
-
-def bounded(examples):
-    return settings(max_examples=examples * TIMES, deadline=None, derandomize=TIMES == 1, database=None)
 
 
 def result_or_message(call, *arguments, **named):

@@ -173,8 +173,8 @@ def test_a_run_after_a_kill_ends_as_if_nothing_had_happened(job):
 @pytest.mark.slow
 def test_a_run_after_a_kill_of_several_processes_ends_so_too(job):
     expected, seconds = uninterrupted(job)
-    rng, outcomes = random.Random(0), []
-    for _ in range(KILLS):
+    rng, outcomes, kills = random.Random(0), [], max(1, KILLS // 4)  # each loads much in three processes, twice
+    for _ in range(kills):
         job.begin_anew()
         process = job.start()
         assert until(lambda: job.hidden() or process.poll() is not None)  # noqa: B023
@@ -189,7 +189,7 @@ def test_a_run_after_a_kill_of_several_processes_ends_so_too(job):
         assert again.returncode == (2 if was_done else 0), said
         assert job.state() == expected
         assert job.hidden() == []
-    print(f"{job.kind}: {outcomes.count('ended')} of {KILLS} were ended before they were done")
+    print(f"{job.kind}: {outcomes.count('ended')} of {kills} were ended before they were done")
 
 
 @pytest.mark.slow
