@@ -262,9 +262,9 @@ def test_another_error_of_a_training_stays_as_it_is(make, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["save_every", "num_val_iterations_per_epoch"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_an_epoch_that_cannot_end_is_refused_before_training(name, value, make):
-    with pytest.raises(ValueError, match=rf"Expected {name}.* of at least 1, got {value}"):
+@pytest.mark.parametrize(("value", "said"), [(0, "of at least 1, got 0"), (-1, "a finite number of 0 or more")])
+def test_an_epoch_that_cannot_end_is_refused_before_training(name, value, said, make):
+    with pytest.raises(ValueError, match=rf"{name}.*{said}"):
         make(**{name: value})
 
 

@@ -157,10 +157,10 @@ def check_overrides(overrides: Mapping[str, Any], known: Mapping[str, Any], what
         listed = ", ".join(f"{name} = {value!r}" for name, value in sorted(known.items())) or "none"
         raise ValueError(f"The plan's missmod block sets {unknown}, which are no {what}. Known are: {listed}.")
     for name, value in overrides.items():
-        if not (_fits(value, known[name]) and _is_within_reason(value, known[name])):
+        if wrong := _whats_wrong(value, known[name]):
             raise ValueError(
-                f"The plan's missmod block sets {name} = {value!r}; expected a value like {known[name]!r} "
-                f"({what}). Correct it in the plans file."
+                f"The plan's missmod block sets {name} = {value!r}; expected {wrong} ({what}). Correct it in the plans "
+                "file."
             )
 
 
@@ -182,10 +182,14 @@ def _fits(value: Any, default: Any) -> bool:
     return default is None or isinstance(value, type(default))
 
 
-def _is_within_reason(value: Any, default: Any) -> bool:
-    if isinstance(value, str):
-        return value.isidentifier()  # a word that a trainer knows, or another trainer's name: never a path
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        negative_too = isinstance(default, (int, float)) and default < 0
-        return (-sys.float_info.max if negative_too else 0) <= value <= sys.float_info.max  # NaN is not either
-    return True
+def _whats_wrong(value: Any, default: Any) -> str:
+    """Say what was expected in place of a value; empty if nothing is wrong with it."""
+    if not _fits(value, default):
+        return f"a value like {default!r}"
+    if isinstance(value, str) and not value.isidentifier():  # a word that a trainer knows: never a path
+        return f"a word like {default!r}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    least = -sys.float_info.max if isinstance(default, (int, float)) and default < 0 else 0
+    is_one = least <= value <= sys.float_info.max  # NaN is not
+    return "" if is_one else f"a finite number{' of 0 or more' * (least == 0)} like {default!r}"

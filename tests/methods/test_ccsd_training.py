@@ -236,7 +236,7 @@ def test_the_host_and_the_schedule_are_nnunets_own(make):
         ("path_order", "best", "max, min, random"),
         ("criticality", "entropy", "cosine, gradient"),
         ("hmsd_tau", 0.0, "hmsd_tau above zero"),
-        ("dmcd_tau", -1.0, "dmcd_tau above zero"),
+        ("dmcd_tau", -1.0, "dmcd_tau = -1.0; expected a finite number of 0 or more"),
         ("max_students", 0, "max_students above zero"),
     ],
 )

@@ -421,8 +421,8 @@ def test_with_every_block_visible_modalities_are_dropped_alone(make):
         ({"penalty": "l2"}, "Expected penalty to be one of mean_square, norm, got 'l2'"),
         ({"visible_fraction": 0}, "Expected visible_fraction above 0 and at most 1, got 0"),
         ({"visible_fraction": 2}, "Expected visible_fraction above 0 and at most 1, got 2"),
-        ({"visible_fraction": -0.125}, "above 0 and at most 1, got -0.125"),
-        ({"visible_fraction": float("nan")}, "above 0 and at most 1, got nan"),
+        ({"visible_fraction": -0.125}, "visible_fraction = -0.125; expected a finite number of 0 or more"),
+        ({"visible_fraction": float("nan")}, "visible_fraction = nan; expected a finite number of 0 or more"),
     ],
 )
 def test_settings_that_mean_nothing_are_errors(settings, message, make):
