@@ -11,7 +11,8 @@ from small_models import folders_of
 
 from nnunetv2_missmod.commands import main
 
-KILLS = int(os.environ.get("MISSMOD_KILLS", "2"))  # at each place; 20 and more by hand
+IN_CI = 2  # in CI
+KILLS = int(os.environ.get("MISSMOD_KILLS", IN_CI))  # at each place; 20 and more by hand
 
 
 def begin(arguments, output):

@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from killing import IN_CI, KILLS
 from small_sources import write_layout
 
 from nnunetv2_missmod.commands import main
 from nnunetv2_missmod.datasets import convert_folder, fingerprint  # loaded before a process is forked
 
-KILLS = int(os.environ.get("MISSMOD_KILLS", "2"))
 MARK = "MISSMOD_KILLED_JOB"  # in the environment of a job and of all processes that it starts
 PATIENCE = 600  # seconds
 LOADED = convert_folder
@@ -171,6 +171,7 @@ def test_a_run_after_a_kill_ends_as_if_nothing_had_happened(job):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(KILLS <= IN_CI, reason="a minute each; MISSMOD_KILLS of more than 2 asks for it")
 def test_a_run_after_a_kill_of_several_processes_ends_so_too(job):
     expected, seconds = uninterrupted(job)
     rng, outcomes, kills = random.Random(0), [], max(1, KILLS // 4)  # each loads much in three processes, twice
