@@ -5,10 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 from killing import prediction
+from small_folders import write_data, write_model
 from small_models import two_folds
 
 from nnunetv2_missmod.commands import main
 from nnunetv2_missmod.evaluation import cohort, mask_table, scores
+from nnunetv2_missmod.evaluation.report import page
 from nnunetv2_missmod.whole_files import check_whole, write_whole
 
 
@@ -98,3 +100,16 @@ def test_a_table_for_which_there_is_no_room_keeps_what_it_holds(choice, tmp_path
     table = mask_table.read_masks(out) if verb == "predict" else scores.read_scores(out).table
     assert set(table["case"]) == {"a"}
     assert main(prediction(verb, choice, 0, out)) == 0
+
+
+def test_a_report_for_which_there_is_no_room_leaves_the_one_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(page, "_page", lambda *_: "its figures take seconds to draw" * 100)
+    truths = write_data(tmp_path / "data", cases=("a", "b"))
+    write_model(tmp_path / "scores", tmp_path / "data", truths, save=False)
+    out = tmp_path / "report"
+    assert main(["report", str(tmp_path / "scores"), "-o", str(out)]) == 0
+    before = {name: (out / name).read_bytes() for name in names_in(out)}
+    with full_disk(room=100):
+        assert main(["report", str(tmp_path / "scores"), "-o", str(out)]) == 2
+    assert f"missmod: [Errno 27] File too large: '{out / 'index.html'}'" in capsys.readouterr().err
+    assert {name: (out / name).read_bytes() for name in names_in(out)} == before
