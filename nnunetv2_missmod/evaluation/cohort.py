@@ -24,7 +24,7 @@ from nnunetv2_missmod.evaluation.postprocessing import remove_small_regions
 from nnunetv2_missmod.evaluation.predict import Segmented
 from nnunetv2_missmod.out_of_memory import is_out_of_memory
 from nnunetv2_missmod.reading import read_label
-from nnunetv2_missmod.whole_files import LOCK, flush, hidden_folder
+from nnunetv2_missmod.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
 from nnunetv2_missmod.workers import worker_pool
 
 T = TypeVar("T")
@@ -104,6 +104,17 @@ class Export(NamedTuple):
             raise OSError(f"the mask {file.name} was not written whole ({error}): is the disk full?") from error
         if not np.array_equal(written, mask):
             raise OSError(f"the mask {file.name} was written with other values than it has: is the disk full?")
+
+
+def clear_unfinished(masks: Path, subsets: Sequence[str]) -> None:
+    """Remove what dead runs left of masks that they were writing.
+
+    Args:
+        masks: folder of masks, and of folders of subsets.
+        subsets: their names.
+    """
+    for folder in (masks, *(masks / subset for subset in subsets)):
+        clear_hidden_folders(folder, WRITING)
 
 
 def export_of(predictor: nnUNetPredictor, min_voxels: Mapping[str, int]) -> Export:

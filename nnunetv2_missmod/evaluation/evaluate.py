@@ -20,7 +20,7 @@ from nnunetv2_missmod.evaluation.cases import (
     read_truth,
     regions_of,
 )
-from nnunetv2_missmod.evaluation.cohort import Export, export_of, walk
+from nnunetv2_missmod.evaluation.cohort import Export, clear_unfinished, export_of, walk
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.model import (
@@ -135,6 +135,7 @@ def evaluate_model(
     for trainer in {read_checkpoint(file)["trainer_name"] for file in choice.checkpoint_files()}:
         find_trainer(trainer)
     finished = set(open_scores(out, provenance_of(choice, prediction, evaluation, subsets, cohorts[0]))["case"])
+    clear_unfinished(out / PREDICTIONS, subsets.names)
     failed = 0
     for cohort in cohorts:
         cases = [case for case in cohort.cases[prediction.part_id :: prediction.num_parts] if case.name not in finished]

@@ -13,7 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.channels import assign_channels
 from nnunetv2_missmod.evaluation.cases import CaseFiles, cases_in, regions_of
-from nnunetv2_missmod.evaluation.cohort import WRITING, Export, export_of, walk
+from nnunetv2_missmod.evaluation.cohort import Export, clear_unfinished, export_of, walk
 from nnunetv2_missmod.evaluation.mask_table import (
     append_masks,
     finished_cases,
@@ -30,7 +30,6 @@ from nnunetv2_missmod.modalities import subset_name
 from nnunetv2_missmod.names import whats_wrong
 from nnunetv2_missmod.preprocessing import read_case
 from nnunetv2_missmod.reading import RESAMPLED
-from nnunetv2_missmod.whole_files import clear_hidden_folders
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class Writing:
             "mask": file,
             "channels": subset_name(torch.from_numpy(segmented.present), self.asked.modalities),
             "resampled": self.resampled_of(segmented),
-            "inputs": inputs_of(case),
         }
 
     def resampled_of(self, segmented: Segmented) -> str:
@@ -117,8 +115,7 @@ def predict_masks(
     run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample)
     # As nnU-Net does, for its post-processing and evaluation.
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
-    for folder in (out, *(out / name for name in asked.names)):
-        clear_hidden_folders(folder, WRITING)
+    clear_unfinished(out, asked.names)
     finished = finished_cases(out, asked.names, cases) if continued else set()
     left = [case for case in cases if case.name not in finished]
     return write_cases(predictor, left, asked, min_voxels or {}, prediction.num_processes, out)
@@ -138,9 +135,10 @@ def write_cases(
     failed = 0
     for done in walk("Predict", cases, segment, writing, len(asked.names), num_processes):
         if done.error is None:
-            lacking = {"case": done.case.name, "mask": "", "channels": "", "inputs": inputs_of(done.case)}
+            inputs = inputs_of(done.case)
+            lacking = {"case": done.case.name, "mask": "", "channels": ""}
             rows = [done.of_subset.get(i, {**lacking, "subset": name}) for i, name in enumerate(asked.names)]
-            append_masks(out, rows)
+            append_masks(out, [{**row, "inputs": inputs} for row in rows])
         else:
             failed += 1
             masks = [mask_file(done.case.name, name, writing.export.file_ending) for name in asked.names]

@@ -100,9 +100,13 @@ def test_a_run_that_was_killed_goes_on_after_its_finished_cases(at_once, choice,
     assert names == ["a", "b"]
     assert set(table_of(tmp_path)["case"]) == {"a"}
     killed.clear()
+    left = tmp_path / "predictions" / "mod1" / ".writing_dead"  # as a run leaves it that is killed while it writes
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "b.nii.gz").write_text("half a mask")
     assert evaluate_model(choice, QUICK, FULL, tmp_path, *folders) == 0
     assert names == ["a", "b", "b", "c"]
     assert_same_run(tmp_path, at_once)
+    assert not left.exists()
 
 
 def test_a_finished_run_predicts_nothing_and_gives_its_summaries_again(choice, folders, at_once, tmp_path, read):
