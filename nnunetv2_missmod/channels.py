@@ -12,15 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from nnunetv2_missmod.names import check_name
-from nnunetv2_missmod.whole_files import NIFTI
 
 SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 LIKE_A_SUFFIX = re.compile(r"(?P<case>.+)[_-]\d+", re.DOTALL)  # digits of any script: _001, -0001
-IMAGES = (
-    *NIFTI,
-    *(".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz", ".hdr", ".img", ".img.gz", ".mgz", ".mgh", ".mnc"),
-    *(".dcm", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg"),
+NIFTI = (".nii.gz", ".nii")
+OTHER_VOLUMES = (
+    *(".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz"),
+    *(".hdr", ".img", ".img.gz", ".mgz", ".mgh", ".mnc"),
 )
+IMAGES = (*NIFTI, *OTHER_VOLUMES, ".dcm", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
 class Listed(NamedTuple):
@@ -38,7 +38,7 @@ class Listed(NamedTuple):
 def stem_of(name: str, file_ending: str) -> str | None:
     """Give a file's name without its ending, if that is the dataset's in whatever case, or the other NIfTI one."""
     endings = NIFTI if file_ending in NIFTI else (file_ending,)
-    return _without(name, endings)
+    return without_ending(name, endings)
 
 
 def list_cases(names: Iterable[str], file_ending: str) -> Listed:
@@ -52,7 +52,7 @@ def list_cases(names: Iterable[str], file_ending: str) -> Listed:
     unnumbered: list[tuple[str, str]] = []
     passed_over: list[str] = []
     for name in sorted(names):
-        stem = _without(name, (file_ending, *IMAGES))
+        stem = without_ending(name, (file_ending, *IMAGES))
         if stem is None:
             continue
         if name.startswith("."):
@@ -120,7 +120,7 @@ def assign_channels(image_files: Sequence[str], modalities: Sequence[str], file_
 
 def _case_of(image_files: Sequence[str], file_ending: str) -> str:
     names = [os.path.basename(file) for file in image_files]
-    stems = [_without(name, (file_ending, *IMAGES)) or name for name in names]
+    stems = [without_ending(name, (file_ending, *IMAGES)) or name for name in names]
     matches = [SUFFIX.fullmatch(stem) or LIKE_A_SUFFIX.fullmatch(stem) for stem in stems]
     return next((match["case"] for match in matches if match), stems[0])
 
@@ -134,6 +134,7 @@ def _is_nnunets(name: str, file_ending: str) -> bool:
     return name.endswith(file_ending) and SUFFIX.fullmatch(name[: -len(file_ending)]) is not None
 
 
-def _without(name: str, endings: Iterable[str]) -> str | None:
-    ending = next((ending for ending in endings if name.lower().endswith(ending.lower())), None)
-    return None if ending is None else name[: -len(ending)]
+def without_ending(name: str, endings: Iterable[str]) -> str | None:
+    """Give a name without the longest of some endings that it has, in whatever case; None if it has none."""
+    fitting = [ending for ending in endings if name.lower().endswith(ending.lower())]
+    return name[: -len(max(fitting, key=len))] if fitting else None

@@ -22,7 +22,8 @@ import nibabel as nib
 import numpy as np
 from filelock import FileLock, Timeout
 
-NIFTI = (".nii.gz", ".nii")
+from nnunetv2_missmod.channels import NIFTI
+
 GIPL = ".gipl"
 BLOCK = 2**20  # bytes that are looked at at a time; a multiple of every voxel's size
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their length

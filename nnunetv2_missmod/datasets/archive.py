@@ -10,23 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunetv2_missmod.channels import NIFTI, OTHER_VOLUMES, without_ending
 from nnunetv2_missmod.datasets.source import ImageFile, SourceCase
 
-ENDINGS = (".nii.gz", ".nii")  # matched without regard to case
-OTHER_ENDINGS = (
-    ".mha",
-    ".mhd",
-    ".nrrd",
-    ".nhdr",
-    ".gipl",
-    ".gipl.gz",
-    ".hdr",
-    ".img",
-    ".img.gz",
-    ".mgz",
-    ".mgh",
-    ".mnc",
-)
 PACKED_ON_A_MAC = "__MACOSX"
 
 
@@ -79,7 +65,7 @@ def volume_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: there is no such folder, or no such file in it.
     """
-    files = [file for file in files_below(folder) if file.name.lower().endswith(ENDINGS)]
+    files = [file for file in files_below(folder) if file.name.lower().endswith(NIFTI)]
     if not files:
         raise ValueError(
             f"Expected NIfTI files (.nii or .nii.gz) below {folder}, found none. Unpack the archive, or check the path."
@@ -89,18 +75,12 @@ def volume_files(folder: Path) -> list[Path]:
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends as those of medical images do."""
-    return name.lower().endswith((*ENDINGS, *OTHER_ENDINGS))
-
-
-def without_ending(name: str, endings: Iterable[str]) -> str | None:
-    """The name without the longest of some endings that it has, in whatever case; None if it has none."""
-    fitting = [ending for ending in endings if name.lower().endswith(ending.lower())]
-    return name[: -len(max(fitting, key=len))] if fitting else None
+    return name.lower().endswith((*NIFTI, *OTHER_VOLUMES))
 
 
 def stem(file: Path) -> str:
     """The file's name without the ending of an image."""
-    name = without_ending(file.name, (*ENDINGS, *OTHER_ENDINGS))
+    name = without_ending(file.name, (*NIFTI, *OTHER_VOLUMES))
     return file.name if name is None else name
 
 

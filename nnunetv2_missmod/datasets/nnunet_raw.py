@@ -7,14 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_missmod.datasets.archive import (
-    ENDINGS,
-    OTHER_ENDINGS,
-    Found,
-    cases_of,
-    examples,
-    without_ending,
-)
+from nnunetv2_missmod.channels import NIFTI, OTHER_VOLUMES, without_ending
+from nnunetv2_missmod.datasets.archive import Found, cases_of, examples
 from nnunetv2_missmod.datasets.described import DESCRIPTION, check_nnunet, description_of, the_described_folder
 from nnunetv2_missmod.datasets.source import LabelScheme, Source
 
@@ -112,7 +106,7 @@ def _found(root: Path, ending: str, modalities: tuple[str, ...]) -> Iterable[Fou
 def _files(folder: Path, ending: str) -> list[tuple[Path, str]]:
     """The images, and their names without ending: a scan that another tool saved as .nii is no absent one."""
     listed = sorted(folder.iterdir()) if folder.is_dir() else []
-    names = [(file, without_ending(file.name, (ending, *ENDINGS, *OTHER_ENDINGS))) for file in listed]
+    names = [(file, without_ending(file.name, (ending, *NIFTI, *OTHER_VOLUMES))) for file in listed]
     return [(file, name) for file, name in names if name is not None and not file.name.startswith(".")]
 
 
