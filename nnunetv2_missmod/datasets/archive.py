@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +46,12 @@ def files_below(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"Expected the folder of a dataset, got {folder}, which is none. Check the path.")
+    files = files_of_tree(folder, lambda name: name.startswith(".") or name == PACKED_ON_A_MAC)
+    return [file for file in files if not file.name.startswith(".")]
+
+
+def files_of_tree(folder: Path, is_left_out: Callable[[str], bool]) -> list[Path]:
+    """Every file below a folder, sorted, hidden ones too; folders are left out by their names."""
     files: list[Path] = []
     seen: set[str] = set()  # a link may lead back to a folder above it
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -54,8 +60,8 @@ def files_below(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".") and name != PACKED_ON_A_MAC]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_left_out(name)]
+        files += [Path(parent, name) for name in names]
     return sorted(files)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_missmod.datasets.archive import PACKED_ON_A_MAC, is_image, shown, stem
+from nnunetv2_missmod.datasets.archive import PACKED_ON_A_MAC, files_of_tree, is_image, shown, stem
 from nnunetv2_missmod.datasets.source import SourceCase
 
 OF_A_MAC = "._"  # how the companions begin that macOS writes beside files
@@ -41,17 +40,8 @@ def _files_of(case: SourceCase) -> Iterable[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    files: list[Path] = []
-    seen: set[str] = set()  # a link may lead back to a folder above it
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(OURS)]
-        files += [Path(parent, name) for name in names if is_image(name)]
-    return sorted(files)
+    files = files_of_tree(folder, lambda name: name.startswith(OURS))
+    return [file for file in files if is_image(file.name)]
 
 
 def _cases_by_folder(cases: Sequence[SourceCase]) -> dict[Path, set[str]]:
