@@ -2,16 +2,15 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from processes import left_after
 from small_plans import CONFIGURATION, CPU, random_batch, small_dataset_json, small_plans, small_trainer
@@ -37,17 +36,6 @@ def make(tmp_path, monkeypatch):
         return small_trainer(trainer_class, plans, small_dataset_json(2), tmp_path, monkeypatch)
 
     return make
-
-
-@contextmanager
-def disk_of(size):
-    """Let no file grow beyond a size in bytes: what a full disk looks like to who writes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def in_folder(trainer, name):
@@ -108,7 +96,7 @@ def test_a_full_disk_keeps_the_former_checkpoint_and_says_so(make):
     trainer.train_step(random_batch(trainer))
     for size in (0, 1000, len(former) // 2, len(former) - 200):
         with (
-            disk_of(size),
+            full_disk(size),
             pytest.raises(OSError, match=r"latest\.pth could not be written.*untouched.*free space.*--c"),
         ):
             trainer.save_checkpoint(str(file))
@@ -139,10 +127,10 @@ def test_a_full_disk_keeps_what_was_logged(tmp_path):
     log.keep_before(0)
     log.append(0, {"a": 0.25, "b": 0.5})
     rows, size = log.rows(), os.path.getsize(log.file)
-    with disk_of(size + 6), pytest.raises(OSError, match=r"metrics\.csv could not be written.*free space.*--c"):
+    with full_disk(size + 6), pytest.raises(OSError, match=r"metrics\.csv could not be written.*free space.*--c"):
         log.append(1, {"a": 0.125})
     assert log.rows() == rows
-    with disk_of(size - 6), pytest.raises(OSError, match=r"metrics\.csv could not be written"):
+    with full_disk(size - 6), pytest.raises(OSError, match=r"metrics\.csv could not be written"):
         log.keep_before(1)
     assert log.rows() == rows
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]

@@ -1,9 +1,7 @@
 """A disk that is full: a line, an exit code that is not 0, nothing half under a final name; what was there stays."""
 
-import resource
-from contextlib import contextmanager
-
 import pytest
+from full_disk import full_disk
 from killing import prediction
 from small_folders import write_data, write_model
 from small_models import two_folds
@@ -12,17 +10,6 @@ from nnunetv2_missmod.commands import main
 from nnunetv2_missmod.evaluation import cohort, mask_table, scores
 from nnunetv2_missmod.evaluation.report import page
 from nnunetv2_missmod.whole_files import check_whole, write_whole
-
-
-@contextmanager
-def full_disk(room=0):
-    """Let no file of this process grow beyond some bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def on_a_full_disk(function, room):

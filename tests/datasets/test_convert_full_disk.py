@@ -1,12 +1,11 @@
 """What is left when a disk is full: SimpleITK writes on without a word, and no half file may get a name."""
 
-import resource
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from full_disk import full_disk
 from small_cohort import label_map, read, save, source_of, write_case
 
 from nnunetv2_missmod.datasets import volumes
@@ -20,17 +19,6 @@ from nnunetv2_missmod.datasets.volumes import write_volume
 ALONE = ConversionSettings(processes=1)
 
 
-@contextmanager
-def room_for(size):
-    """No file may become larger than some bytes; as on a full disk, writing on is an error, not a signal."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def noise(shape=(12, 12, 12)):
     return np.random.default_rng(0).integers(0, 4, shape).astype(np.uint8)
 
@@ -40,7 +28,7 @@ def test_a_volume_that_does_not_fit_is_an_error_and_leaves_what_was_there(tmp_pa
     file = tmp_path / f"a{ending}"
     file.write_text("before")
     image = sitk.GetImageFromArray(np.random.default_rng(0).uniform(size=(9, 9, 9)))
-    with room_for(1000), pytest.raises(OSError):
+    with full_disk(1000), pytest.raises(OSError):
         write_volume(image, file)
     assert file.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
@@ -63,7 +51,7 @@ def test_masks_before_the_disk_was_full_stay(tmp_path):
     save(masks / "a.nii.gz", label_map((1,), (12, 12, 12)))
     for name in "bc":
         save(masks / f"{name}.nii.gz", noise())
-    with room_for(300), pytest.raises(OSError, match=r"cannot write .*b\.nii\.gz"):
+    with full_disk(300), pytest.raises(OSError, match=r"cannot write .*b\.nii\.gz"):
         restore_labels(masks, tmp_path / "out", folder / "dataset.json")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
     assert set(np.unique(read(tmp_path / "out" / "a.nii.gz"))) == {0, 2}
@@ -72,7 +60,7 @@ def test_masks_before_the_disk_was_full_stay(tmp_path):
 @pytest.mark.parametrize("settings", [ALONE, ConversionSettings(copy=True, processes=1)])
 def test_a_conversion_that_does_not_fit_leaves_nothing(tmp_path, settings):
     cases = write_case(tmp_path / "archive", "a", ending=".nii"), write_case(tmp_path / "archive", "b")
-    with room_for(1000), pytest.raises(OSError):
+    with full_disk(1000), pytest.raises(OSError):
         convert(source_of(*cases), tmp_path / "raw", 137, settings)
     assert list((tmp_path / "raw").iterdir()) == []
 
@@ -94,12 +82,12 @@ def test_a_dataset_that_cannot_be_filled_is_as_it_was(tmp_path):
     source = source_of(*cases, scheme=same)
     folder, _ = convert(source_of(cases[0], scheme=same), tmp_path / "raw", 137, ALONE)
     before = sorted(folder.rglob("*"))
-    with room_for(20), pytest.raises(OSError):
+    with full_disk(20), pytest.raises(OSError):
         fill(source, folder, ".nii.gz", 1)
     assert sorted(folder.rglob("*")) == before
 
 
 def test_a_phantom_that_does_not_fit_leaves_nothing(tmp_path):
-    with room_for(5000), pytest.raises(OSError):
+    with full_disk(5000), pytest.raises(OSError):
         write_phantom_dataset(tmp_path, num_training=1, num_test=1, num_modalities=2, shape=(32, 32, 32))
     assert list(tmp_path.iterdir()) == []
