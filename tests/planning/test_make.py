@@ -296,7 +296,7 @@ def test_without_folders_dataset_or_fingerprint(make_dataset, by_formula, capsys
         ({"network": {"nonsense": 1}}, "nonsense.*Known are"),
         ({"trainer": {"num_epochs": 0}}, "num_epochs = 0; expected 1 or more"),
         ({"trainer": {"num_iterations_per_epoch": 0}}, "num_iterations_per_epoch = 0; expected 1 or more"),
-        ({"trainer": {"initial_lr": float("nan")}}, "initial_lr = nan; expected a value like"),
+        ({"trainer": {"initial_lr": float("nan")}}, "initial_lr = nan; expected a finite number of 0 or more like"),
         ([], "missmod block to hold trainer and network"),
         ({"network": [1]}, "network = \\[1\\]; expected a value like"),
     ],
