@@ -20,7 +20,7 @@ setup(
     package_data={
         "nnunetv2_missmod": ["py.typed"],
         "nnunetv2_missmod.plans": ["*.json", "README.md"],
-        "nnunetv2_missmod.evaluation.report": ["templates/*", "assets/*"],
+        "nnunetv2_missmod.report": ["templates/*", "assets/*"],
     },
     install_requires=[
         "nnunetv2>=2.8.0,<3",
@@ -55,5 +55,5 @@ setup(
             "markdown-it-py",
         ]
     },
-    entry_points={"console_scripts": ["missmod = nnunetv2_missmod.commands:main"]},
+    entry_points={"console_scripts": ["missmod = nnunetv2_missmod.cli.main:main"]},
 )

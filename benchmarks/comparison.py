@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunetv2_missmod.doors import find_command, pretraining_of, with_doors
+from nnunetv2_missmod.host.doors import find_command, pretraining_of, with_doors
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 
 STOCK = "nnUNetTrainer"

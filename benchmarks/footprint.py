@@ -24,7 +24,7 @@ from benchmarks.models import FEATURES, MODALITIES, Setting, build, plans_for, t
 
 def main() -> None:
     """Compare every trainer on every plan and print the table as Markdown."""
-    from nnunetv2_missmod.doors import door_names  # noqa: PLC0415, the measuring processes start without it
+    from nnunetv2_missmod.host.doors import door_names  # noqa: PLC0415, the measuring processes start without it
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=int, nargs="+", default=FEATURES, help="of the plan's levels")

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from benchmarks.comparison import METHODS, Bench, add_flags, bench_of
 from benchmarks.comparison_tables import report
-from nnunetv2_missmod.doors import find_command
+from nnunetv2_missmod.host.doors import find_command
 
 DATASET = "Dataset502_Glioma"
 SPACING = 2.0  # mm

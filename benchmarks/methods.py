@@ -12,7 +12,7 @@ import argparse
 
 from benchmarks.comparison import METHODS, Bench, Run, Settings, add_flags, bench_of
 from benchmarks.comparison_tables import report, table_of_ablations
-from nnunetv2_missmod.datasets.phantom import write_phantom_dataset
+from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
 
 DATASET = "Dataset501_Phantom"
 WHOLE_CCSD = "CCSD, Adam, tau^2"  # what its ablations leave a part out of

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.models import MODALITIES, trainer_class_of
-from nnunetv2_missmod.doors import find_command, segmenting_names, with_doors
+from nnunetv2_missmod.host.doors import find_command, segmenting_names, with_doors
 
 STANDING_FOR_ALL = ("0", "12", "0123")  # the channels of some of the 15 runs
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nnunetv2_missmod.evaluation.metrics import ScoringRules, Truth, score
+from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
+from nnunetv2_missmod.evaluation.truth import Truth
 
 SHAPE, CENTRE, NUM_SUBSETS = (155, 240, 240), (80, 120, 100), 15
 REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}

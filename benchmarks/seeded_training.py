@@ -17,7 +17,7 @@ from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from torch import nn
 from benchmarks.cost import cost_of, in_own_process, memory_now
 from benchmarks.models import FEATURES, STOCK, Setting, build, trainer_class_of
 from nnunetv2_missmod.building_blocks.network import unwrapped
-from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names
 from nnunetv2_missmod.planning.gpu_memory import CUDA_CONTEXT, GB
 
 GPUS = (11, 24, 80)  # GB

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.models import MODALITIES, Setting, build, trainer_class_of
-from nnunetv2_missmod.doors import segmenting_names
+from nnunetv2_missmod.host.doors import segmenting_names
 from nnunetv2_missmod.modalities import all_subsets
 
 FEATURES = (32, 64, 128, 256)

@@ -9,7 +9,7 @@ import time
 from processes import left_after
 from small_models import folders_of
 
-from nnunetv2_missmod.commands import main
+from nnunetv2_missmod.cli.main import main
 
 IN_CI = 2  # in CI
 KILLS = int(os.environ.get("MISSMOD_KILLS", IN_CI))  # at each place; 20 and more by hand

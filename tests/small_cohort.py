@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_missmod.datasets.source import ImageFile, LabelScheme, Source, SourceCase
+from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, Source, SourceCase
 
 MODALITIES = ("FLAIR", "T1c")
 SCHEME = LabelScheme(

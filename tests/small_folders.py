@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from small_scores import REGIONS, provenance, subsets_of
 
-from nnunetv2_missmod.datasets.phantom import modality_names, phantom_case
+from nnunetv2_missmod.datasets.phantom.cohort import modality_names, phantom_case
 from nnunetv2_missmod.evaluation.scores import RegionScores, case_table, write_provenance, write_scores
 
 SHAPE = (32, 36, 40)

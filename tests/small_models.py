@@ -10,8 +10,8 @@ import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from small_plans import small_dataset_json, small_plans, small_trainer, whole_step, with_small_network
 
-from nnunetv2_missmod.doors import with_doors
-from nnunetv2_missmod.evaluation.model import ModelChoice
+from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.prediction.model import ModelChoice
 
 SPACING = (1.0, 1.0, 1.5)  # x, y, z in mm; the plans have 1 mm throughout
 

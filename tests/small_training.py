@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from small_plans import CONFIGURATION, SMALL_NETWORK, small_dataset_json, small_plans
 
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.host.doors import door_names
 
 SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2, "save_every": 1}
 OF_TRAINER = {"M3AETrainer": {"pretrained": False}, "CCSDTrainer": {"warm_up_fraction": 0.0}}

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from nnunetv2_missmod.evaluation.predict import Segmented
+from nnunetv2_missmod.prediction.engine import Segmented
 
 
 def segmented(position, value=0):

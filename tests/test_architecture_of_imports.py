@@ -67,7 +67,44 @@ def violations(sources, importer, forbidden):
     )
 
 
+def reached_from(room, sources):
+    """The modules that a room consists of and imports, directly or not."""
+    modules = {module.rstrip("."): module for module in sources}
+    reached, left = set(), {module for module in sources if within(module, room)}
+    while left:
+        module = left.pop()
+        reached.add(module)
+        left |= {modules[name] for name in imported(module, sources[module]) if name in modules} - reached
+    return reached
+
+
 # --- the rules of imports ---------------------------------------------------------------------------------------------
+
+# From the ground up: a room imports from those below it, and from no other. What trainers/ may import stands with the
+# doors; nothing imports methods/, which nnU-Net finds by its doors.
+MAY_IMPORT = {
+    "modalities": (),
+    "files": (),
+    "machine": (),
+    "host": ("modalities", "files", "machine"),
+    "building_blocks": ("modalities", "files", "host"),
+    "training": ("modalities", "files", "machine", "host", "building_blocks"),
+    "methods": ("modalities", "files", "host", "building_blocks", "training"),
+    "prediction": ("modalities", "files", "machine", "host", "building_blocks"),
+    "evaluation": ("modalities", "files", "host", "prediction"),
+    "report": ("files", "evaluation"),
+    "planning": ("modalities", "files", "machine", "host", "building_blocks", "training"),
+    "datasets": ("modalities", "files", "machine", "host"),
+    "cli": ("files", "machine", "host", "training", "prediction", "evaluation", "report", "planning", "datasets"),
+    "trainers": ("methods",),
+    "plans": (),
+}
+
+
+def room_of(name):
+    """The folder or module right below the package that a dotted name is in; None for any other library."""
+    parts = name.rstrip(".").split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
 
 
 def method_of(name):
@@ -79,35 +116,19 @@ def methods_import_no_other_method(sources):
     return violations(sources, method_of, lambda module, name: method_of(name) not in (None, method_of(module)))
 
 
-def building_blocks_import_no_method_and_no_trainer(sources):
-    return violations(
-        sources,
-        lambda module: within(module, f"{PACKAGE}.building_blocks"),
-        lambda _, name: within(name, METHODS, DOORS, f"{PACKAGE}.trainer"),
-    )
+def rooms_import_what_they_may(sources):
+    """A room's modules import their own room and those that ``MAY_IMPORT`` lists."""
+    return violations(sources, room_of, lambda module, name: not may_import(room_of(module), room_of(name)))
 
 
-def the_frame_imports_no_method(sources):
-    """The modules beside the rooms: trainer.py, preprocessing.py and so on."""
-    return violations(
-        sources,
-        lambda module: not within(module, METHODS, DOORS),
-        lambda _, name: within(name, METHODS),
-    )
-
-
-def evaluation_imports_no_method(sources):
-    return violations(
-        sources, lambda module: within(module, f"{PACKAGE}.evaluation"), lambda _, name: within(name, METHODS)
-    )
+def may_import(room, other):
+    return other in (None, room) or other in MAY_IMPORT.get(room, ())
 
 
 def the_report_needs_no_network(sources):
-    return violations(
-        sources,
-        lambda module: within(module, f"{PACKAGE}.evaluation.report"),
-        lambda _, name: within(name, "torch", "nnunetv2"),
-    )
+    """Neither itself nor through what it imports."""
+    reached = reached_from(f"{PACKAGE}.report", sources)
+    return violations(sources, reached.__contains__, lambda _, name: within(name, "torch", "nnunetv2", "monai"))
 
 
 def nothing_imports_a_door(sources):
@@ -151,45 +172,45 @@ RULES = {
             (OWN, "from nnunetv2_missmod.building_blocks import network"),
         ],
     ),
-    building_blocks_import_no_method_and_no_trainer: (
+    rooms_import_what_they_may: (
         [
             (f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod.methods.one import network"),
             (f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod import methods"),
-            (f"{PACKAGE}.building_blocks.", "from ..trainer import Batch"),
-            (f"{PACKAGE}.building_blocks.network", "import nnunetv2_missmod.trainer"),
-            (f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod.trainers.One import One"),
-        ],
-        [(f"{PACKAGE}.building_blocks.network", "from nnunetv2_missmod.modalities import drop_absent")],
-    ),
-    the_frame_imports_no_method: (
-        [
-            (f"{PACKAGE}.trainer", "from nnunetv2_missmod.methods.one.network import OneNet"),
-            (f"{PACKAGE}.commands", "def late():\n    from .methods import one"),
-            (f"{PACKAGE}.planning.show", "from nnunetv2_missmod.methods.one.network import OneNet"),
-        ],
-        [(OWN, "from nnunetv2_missmod.methods.one.network import OneNet")],
-    ),
-    evaluation_imports_no_method: (
-        [
-            (f"{PACKAGE}.evaluation.predict", "from nnunetv2_missmod.methods.one.network import OneNet"),
+            (f"{PACKAGE}.building_blocks.", "from ..training.trainer import Batch"),
+            (f"{PACKAGE}.building_blocks.network", "import nnunetv2_missmod.training.trainer"),
+            (f"{PACKAGE}.files.reading", "from nnunetv2_missmod.host import doors"),
+            (f"{PACKAGE}.training.trainer", "from nnunetv2_missmod.methods.one.network import OneNet"),
+            (f"{PACKAGE}.cli.train", "def late():\n    from nnunetv2_missmod.methods import one"),
+            (f"{PACKAGE}.prediction.engine", "from nnunetv2_missmod.evaluation.scores import Scores"),
             (f"{PACKAGE}.evaluation.", "from ..methods import one"),
+            (f"{PACKAGE}.report.page", "from nnunetv2_missmod.prediction import cases"),
+            (f"{PACKAGE}.new_room.module", "from nnunetv2_missmod.files import names"),
+            (OWN, "from nnunetv2_missmod.planning.show import show"),
         ],
-        [(f"{PACKAGE}.evaluation.predict", "from nnunetv2_missmod.modalities import all_subsets\nimport nnunetv2")],
+        [
+            (
+                f"{PACKAGE}.building_blocks.network",
+                "from nnunetv2_missmod.modalities import drop_absent\nimport nnunetv2",
+            ),
+            (f"{PACKAGE}.prediction.masks", "from .engine import Images"),
+            (OWN, "from nnunetv2_missmod.methods.one.network import OneNet"),
+        ],
     ),
     the_report_needs_no_network: (
         [
-            (f"{PACKAGE}.evaluation.report", "import torch"),
-            (f"{PACKAGE}.evaluation.report.", "from nnunetv2.paths import nnUNet_results"),
+            (f"{PACKAGE}.report", "import torch"),
+            (f"{PACKAGE}.report.", "from nnunetv2.paths import nnUNet_results"),
+            (f"{PACKAGE}.report.figures", "import monai"),
         ],
-        [(f"{PACKAGE}.evaluation.report", "import pandas"), (f"{PACKAGE}.evaluation.predict", "import torch")],
+        [(f"{PACKAGE}.report", "import pandas"), (f"{PACKAGE}.prediction.engine", "import torch")],
     ),
     nothing_imports_a_door: (
         [
-            (f"{PACKAGE}.commands", "from nnunetv2_missmod.trainers.One import One"),
-            (f"{PACKAGE}.commands", "from nnunetv2_missmod import trainers"),
+            (f"{PACKAGE}.cli.main", "from nnunetv2_missmod.trainers.One import One"),
+            (f"{PACKAGE}.cli.main", "from nnunetv2_missmod import trainers"),
             (f"{DOORS}.Two", "from .One import One"),
         ],
-        [(f"{PACKAGE}.commands", "from nnunetv2_missmod.trainer import Batch")],
+        [(f"{PACKAGE}.cli.main", "from nnunetv2_missmod.training.trainer import Batch")],
     ),
     losses_know_no_nnunet: (
         [
@@ -204,8 +225,8 @@ RULES = {
     the_vocabulary_needs_torch_alone: (
         [
             (f"{PACKAGE}.modalities", "import numpy as np"),
-            (f"{PACKAGE}.modalities", "from nnunetv2_missmod.preprocessing import varying"),
-            (f"{PACKAGE}.modalities", "from .preprocessing import varying"),
+            (f"{PACKAGE}.modalities", "from nnunetv2_missmod.host.preprocessor import varying"),
+            (f"{PACKAGE}.modalities", "from .host.preprocessor import varying"),
         ],
         [(f"{PACKAGE}.modalities", "from __future__ import annotations\nimport math, torch.nn.functional as F")],
     ),
@@ -226,9 +247,27 @@ def test_the_package_keeps_the_rule(rule):
     assert rule(package_sources()) == []
 
 
+def test_what_the_report_reaches_is_followed():
+    sources = {f"{PACKAGE}.report.page": f"from {PACKAGE}.files import names", f"{PACKAGE}.files.names": "import torch"}
+    assert the_report_needs_no_network(sources) == [f"{PACKAGE}.files.names imports torch"]
+
+
+def test_every_room_has_its_line_and_every_line_its_room():
+    folders = {entry.stem for entry in (ROOT / PACKAGE).iterdir() if entry.suffix in ("", ".py")} | {
+        "trainers",
+        "plans",
+    }
+    assert set(MAY_IMPORT) == folders - {"__init__", "__pycache__"}
+
+
+def test_rooms_import_from_those_below_them_alone():
+    rooms = list(MAY_IMPORT)
+    assert all(rooms.index(other) < rooms.index(room) for room, others in MAY_IMPORT.items() for other in others)
+
+
 def test_the_rules_read_the_whole_package():
     sources = package_sources()
-    assert {f"{PACKAGE}.", f"{PACKAGE}.modalities", f"{PACKAGE}.trainer", f"{DOORS}."} <= set(sources)
+    assert {f"{PACKAGE}.", f"{PACKAGE}.modalities", f"{PACKAGE}.training.trainer", f"{DOORS}."} <= set(sources)
     assert f"{METHODS}.modality_dropout.network" in sources
     assert f"{DOORS}.ModalityDropoutTrainer" in sources
     graph = imported(f"{METHODS}.modality_dropout.trainer", sources[f"{METHODS}.modality_dropout.trainer"])
@@ -278,7 +317,7 @@ GOOD_DOOR = '"""Door."""\n\nfrom nnunetv2_missmod.methods.one.trainer import One
         GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", ".one"),
         GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "..methods.one.trainer"),
         GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "nnunetv2_missmod.methods.one.network"),
-        GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "nnunetv2_missmod.trainer"),
+        GOOD_DOOR.replace("nnunetv2_missmod.methods.one.trainer", "nnunetv2_missmod.training.trainer"),
         '"""Door."""\nimport nnunetv2_missmod.methods.one.trainer\n',
         '"""Door."""\n',
     ],

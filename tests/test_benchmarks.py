@@ -11,10 +11,10 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer, with_small_network
 
-from nnunetv2_missmod.doors import pretraining_of
 from nnunetv2_missmod.evaluation.summary import robustness_area
+from nnunetv2_missmod.host.doors import pretraining_of
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))

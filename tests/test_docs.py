@@ -27,8 +27,8 @@ from pages import (
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod import methods
-from nnunetv2_missmod.commands import build_parser
-from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.cli.main import build_parser
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names
 from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.planning.fragments import merge_fragment
 

@@ -6,10 +6,11 @@ from killing import prediction
 from small_folders import write_data, write_model
 from small_models import two_folds
 
-from nnunetv2_missmod.commands import main
-from nnunetv2_missmod.evaluation import cohort, mask_table, scores
-from nnunetv2_missmod.evaluation.report import page
-from nnunetv2_missmod.whole_files import check_whole, write_whole
+from nnunetv2_missmod.cli.main import main
+from nnunetv2_missmod.evaluation import scores
+from nnunetv2_missmod.files.whole_files import check_whole, write_whole
+from nnunetv2_missmod.prediction import cohort, mask_table
+from nnunetv2_missmod.report import page
 
 
 def on_a_full_disk(function, room):

@@ -5,7 +5,7 @@ import json
 from pages import README, REPOSITORY, blocks_of, texts_of
 from small_plans import small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.planning.fragments import merge_fragment
 

@@ -6,9 +6,9 @@ import torch
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from torch import distributed as dist
 
-from nnunetv2_missmod import train
-from nnunetv2_missmod.doors import door_names
-from nnunetv2_missmod.durable import DurableTrainer
+from nnunetv2_missmod.cli import train
+from nnunetv2_missmod.host.doors import door_names
+from nnunetv2_missmod.training.durable import DurableTrainer
 
 LocalLogger.plot_progress_png = lambda *_: None  # takes longer than the training here
 DurableTrainer.perform_actual_validation = lambda self, npz: dist.barrier()  # nnU-Net's own, which starts processes

@@ -20,8 +20,8 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
-from nnunetv2_missmod.entries import Place
-from nnunetv2_missmod.named_classes import find_layer, find_network
+from nnunetv2_missmod.files.entries import Place
+from nnunetv2_missmod.host.named_classes import find_layer, find_network
 
 initialize_weights = InitWeights_He(1e-2)  # nnU-Net's own initialisation
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,8 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.host.checkpoint import check_finite
+from nnunetv2_missmod.host.plan_block import check_overrides, plan_block
 
 
 class MissingModalityNetwork(nn.Module):
@@ -91,24 +92,6 @@ class MissingModalityNetwork(nn.Module):
         return torch.stack([self(images, present.expand(len(images), -1)) for present in presents])
 
 
-def check_finite(weights: Mapping[str, Any], what: str) -> None:
-    """Check that weights are numbers.
-
-    Args:
-        weights: tensors by their names.
-        what: whose they are, for the message.
-
-    Raises:
-        ValueError: one holds NaN or infinity; names it.
-    """
-    for name, tensor in weights.items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"Expected finite numbers in {what}, got NaN or infinity in {name}: the training went astray. Train "
-                "again, or take an earlier checkpoint."
-            )
-
-
 def unwrapped(network: nn.Module) -> Any:
     """Give the network itself, without what DDP and torch.compile put around it."""
     inner = network.module if isinstance(network, DistributedDataParallel) else network
@@ -131,65 +114,3 @@ def refuse_cascade(num_extra_channels: int, method: str) -> None:
             f"Expected a configuration without a previous stage, got a cascade: {method} has an encoder for each "
             "modality and none for a segmentation. Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
         )
-
-
-def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[str, Any]]:
-    """Read ``configuration["missmod"]``, this package's own block of a plan: its parts ``trainer`` and ``network``.
-
-    Raises:
-        ValueError: the block has other parts.
-    """
-    block = configuration_manager.configuration.get("missmod", {})
-    if not isinstance(block, Mapping):
-        raise ValueError(f"Expected the plan's missmod block to hold trainer and network, got {block!r}.")
-    check_overrides(block, {"trainer": {}, "network": {}}, "parts of it")
-    return dict(block)
-
-
-def check_overrides(overrides: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
-    """Check that a plan's overrides name known values and keep their type; numbers are finite, 0 or more.
-
-    Raises:
-        ValueError: lists the known names, or says which type was expected.
-    """
-    unknown = sorted(set(overrides) - set(known))
-    if unknown:
-        listed = ", ".join(f"{name} = {value!r}" for name, value in sorted(known.items())) or "none"
-        raise ValueError(f"The plan's missmod block sets {unknown}, which are no {what}. Known are: {listed}.")
-    for name, value in overrides.items():
-        if wrong := _whats_wrong(value, known[name]):
-            raise ValueError(
-                f"The plan's missmod block sets {name} = {value!r}; expected {wrong} ({what}). Correct it in the plans "
-                "file."
-            )
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Check a setting that is one of a few words.
-
-    Raises:
-        ValueError: it is another; the words are listed.
-    """
-    if value not in choices:
-        raise ValueError(f"Expected {name} to be one of {', '.join(choices)}, got {value!r}. Correct it in the plan.")
-
-
-def _fits(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    return default is None or isinstance(value, type(default))
-
-
-def _whats_wrong(value: Any, default: Any) -> str:
-    """Say what was expected in place of a value; empty if nothing is wrong with it."""
-    if not _fits(value, default):
-        return f"a value like {default!r}"
-    if isinstance(value, str) and not value.isidentifier():  # a word that a trainer knows: never a path
-        return f"a word like {default!r}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return ""
-    least = -sys.float_info.max if isinstance(default, (int, float)) and default < 0 else 0
-    is_one = least <= value <= sys.float_info.max  # NaN is not
-    return "" if is_one else f"a finite number{' of 0 or more' * (least == 0)} like {default!r}"

@@ -11,19 +11,24 @@ from pathlib import Path
 from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_missmod.evaluation.cases import (
-    CaseFiles,
-    cases_in,
-    check_label,
-    held_out_cases,
-    known_values,
-    read_truth,
-    regions_of,
-)
-from nnunetv2_missmod.evaluation.cohort import Export, clear_unfinished, export_of, walk
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
-from nnunetv2_missmod.evaluation.model import (
+from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
+from nnunetv2_missmod.evaluation.scores import (
+    Provenance,
+    RegionScores,
+    append_case,
+    case_table,
+    open_scores,
+    read_scores,
+)
+from nnunetv2_missmod.evaluation.truth import check_label, read_truth
+from nnunetv2_missmod.files.whole_files import LOCK
+from nnunetv2_missmod.host.preprocessor import read_case
+from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in, held_out_cases
+from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, walk
+from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.model import (
     ModelChoice,
     PredictionSettings,
     find_trainer,
@@ -32,20 +37,9 @@ from nnunetv2_missmod.evaluation.model import (
     read_checkpoint,
     read_json,
 )
-from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
-from nnunetv2_missmod.evaluation.postprocessing import check_min_voxels
-from nnunetv2_missmod.evaluation.predict import Images, Segmented, predict_subsets
-from nnunetv2_missmod.evaluation.scores import (
-    LOCK,
-    Provenance,
-    RegionScores,
-    append_case,
-    case_table,
-    open_scores,
-    read_scores,
-)
-from nnunetv2_missmod.evaluation.subsets import ALL, Subsets, choose_subsets, distinct_names
-from nnunetv2_missmod.preprocessing import read_case
+from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
+from nnunetv2_missmod.prediction.regions import known_values, regions_of
+from nnunetv2_missmod.prediction.subsets import ALL, Subsets, choose_subsets, distinct_names
 
 PREDICTIONS = "predictions"
 PACKAGES = ("nnunetv2_missmod", "nnunetv2", "torch", "monai")

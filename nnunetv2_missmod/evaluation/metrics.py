@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf, nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnunetv2_missmod.evaluation.scores import RegionScores
 from nnunetv2_missmod.evaluation.shapes import (
-    Lesions,
-    Mask,
-    Surface,
     lesion_wise_dice,
-    lesions_of,
     surface_of,
     surface_scores,
 )
-
-Regions = Mapping[str, Sequence[int]]
-LabelMap = NDArray[Any]
+from nnunetv2_missmod.evaluation.truth import Truth
+from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask
 
 
 class EmptyScores(NamedTuple):
@@ -73,73 +65,6 @@ class ScoringRules:
             )
 
 
-class Truth:
-    """The truth of one case; what the scores of every subset need of it is computed once.
-
-    An axis of length one, as nnU-Net's readers put before a 2D image, is dropped: such an image is scored by its
-    contour, not by the faces of a slab.
-
-    Args:
-        segmentation: label map (x, y, z) or (x, y).
-        spacing: mm along each of its axes, in their order (nnU-Net's readers give it so).
-        regions: name -> labels.
-        ignore_label: voxels that have it in the truth take no part in any score.
-    """
-
-    def __init__(
-        self, segmentation: LabelMap, spacing: Sequence[float], regions: Regions, ignore_label: int | None = None
-    ):
-        if len(spacing) != segmentation.ndim or not all(0 < mm < inf for mm in spacing):
-            raise ValueError(
-                f"Expected a spacing in mm for each of the {segmentation.ndim} axes, got {list(spacing)} for a truth "
-                f"of shape {segmentation.shape}. Give it in the array's order of axes."
-            )
-        self.given_shape = segmentation.shape
-        spacing = [mm for mm, keep in zip(spacing, _kept_axes(segmentation.shape), strict=True) if keep]
-        segmentation = _without_flat_axis(segmentation)
-        if segmentation.ndim not in (2, 3):
-            raise ValueError(f"Expected a truth with 2 or 3 axes, got the shape {segmentation.shape}.")
-        self.ignored = None if ignore_label is None else segmentation == ignore_label
-        self.num_voxels = segmentation.size if self.ignored is None else int(np.count_nonzero(~self.ignored))
-        self.labels = {name: tuple(labels) for name, labels in regions.items()}
-        self.regions = {
-            name: TruthRegion(region_mask(segmentation, labels), tuple(spacing)) for name, labels in regions.items()
-        }
-
-    def comparable(self, prediction: LabelMap) -> LabelMap:
-        """Bring a prediction of the truth's shape onto the truth's axes, background where the truth is ignored."""
-        if prediction.shape != self.given_shape:
-            raise ValueError(
-                f"Expected a prediction of the truth's shape {self.given_shape}, got {prediction.shape}. "
-                f"Are both of the same case, on the image's own grid?"
-            )
-        prediction = _without_flat_axis(prediction)
-        return prediction if self.ignored is None else np.where(self.ignored, 0, prediction)
-
-
-@dataclass(frozen=True)
-class TruthRegion:
-    """One region of a truth: mask (*shape), spacing in mm, and what is computed of them when first asked for."""
-
-    mask: Mask
-    spacing: tuple[float, ...]
-
-    @cached_property
-    def size(self) -> int:
-        """Number of voxels."""
-        return int(np.count_nonzero(self.mask))
-
-    @cached_property
-    def surface(self) -> Surface:
-        """Its surface; only of a region that is not empty."""
-        return surface_of(self.mask, self.spacing)
-
-    @cached_property
-    def lesions(self) -> Lesions:
-        """Its lesions; only of a region that is not empty."""
-        return lesions_of(self.mask)
-
-
 def score(prediction: LabelMap, truth: Truth, rules: ScoringRules) -> list[RegionScores]:
     """Score one segmentation, region by region in the order of the truth's regions.
 
@@ -178,23 +103,4 @@ def _score_region(name: str, predicted: Mask, truth: Truth, rules: ScoringRules)
         num_reference=reference.size,
         num_predicted=num_predicted,
         num_voxels=truth.num_voxels,
-    )
-
-
-def region_mask(segmentation: LabelMap, labels: Sequence[int]) -> Mask:
-    """Find the voxels (*shape) bool of a label map (*shape) whose label belongs to a region."""
-    mask = np.zeros(segmentation.shape, dtype=bool)
-    for label in labels:
-        mask |= segmentation == label
-    return mask
-
-
-def _kept_axes(shape: tuple[int, ...]) -> list[bool]:
-    flat = shape.index(1) if len(shape) == 3 and 1 in shape else None
-    return [axis != flat for axis in range(len(shape))]
-
-
-def _without_flat_axis(segmentation: LabelMap) -> LabelMap:
-    return segmentation.reshape(
-        [n for n, keep in zip(segmentation.shape, _kept_axes(segmentation.shape), strict=True) if keep]
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.scores import Scores
-from nnunetv2_missmod.whole_files import write_whole
+from nnunetv2_missmod.files.whole_files import write_whole
 
 SUMMARY = "summary.json"
 

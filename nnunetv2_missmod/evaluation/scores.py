@@ -15,12 +15,11 @@ from typing import NamedTuple
 import pandas as pd
 from filelock import FileLock
 
-from nnunetv2_missmod.whole_files import write_whole
+from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
 PROVENANCE = "provenance.json"
-LOCK = ".lock"  # held while a file is replaced: parts of a run share the folder
 
 
 class RegionScores(NamedTuple):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-Mask = NDArray[np.bool_]
+from nnunetv2_missmod.prediction.regions import Mask
+
 Box = tuple[slice, ...]
 
 ROUNDING_MM = 1e-6  # a distance that equals the tolerance may come out this much longer

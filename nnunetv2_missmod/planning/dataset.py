@@ -12,11 +12,11 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_missmod.dataset_json import read_dataset_json
-from nnunetv2_missmod.doors import PRETRAINING, door_names, pretraining_of
-from nnunetv2_missmod.json_files import read_object
-from nnunetv2_missmod.plan_checks import check_plans
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.files.dataset_json import read_dataset_json
+from nnunetv2_missmod.files.json_files import read_object
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names, pretraining_of
+from nnunetv2_missmod.host.plan_checks import check_plans
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")  # of the files beside the plans
 

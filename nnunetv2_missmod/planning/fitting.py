@@ -19,7 +19,7 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_missmod.entries import Kind, Place, is_list, is_positive, is_whole
+from nnunetv2_missmod.files.entries import Kind, Place, is_list, is_positive, is_whole
 from nnunetv2_missmod.planning.dataset import PlannedDataset
 from nnunetv2_missmod.planning.folders import passing_folder
 from nnunetv2_missmod.planning.gpu_memory import GB

@@ -12,9 +12,9 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_missmod.plan_checks import check_entries, place_of
-from nnunetv2_missmod.plan_stages import check_stages
-from nnunetv2_missmod.whole_files import write_whole
+from nnunetv2_missmod.files.whole_files import write_whole
+from nnunetv2_missmod.host.plan_checks import check_entries, place_of
+from nnunetv2_missmod.host.plan_stages import check_stages
 
 SMALLEST_FEATURE_MAP = 4  # nnU-Net's own limit: voxels along an axis of the bottleneck
 REMARK = "//"

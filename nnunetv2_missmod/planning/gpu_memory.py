@@ -9,7 +9,7 @@ import torch
 
 from nnunetv2_missmod.planning.rehearsal import rehearse
 from nnunetv2_missmod.planning.stand_in import build_trainer, random_batch
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 GB = 10**9
 # Chosen, not measured: what a process takes of a GPU before its first tensor, a few hundred MB on most, and what

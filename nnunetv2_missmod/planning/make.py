@@ -11,16 +11,16 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_missmod.names import check_name
-from nnunetv2_missmod.plan_checks import open_plan
+from nnunetv2_missmod.files.names import check_name
+from nnunetv2_missmod.host.plan_checks import open_plan
+from nnunetv2_missmod.host.preprocessor import modality_names
 from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages, read_dataset
 from nnunetv2_missmod.planning.fitting import Configuration, MemoryOf, configuration_of, fit, planner_of
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, step_memory_on
 from nnunetv2_missmod.planning.paper import merge_paper, paper_files, paper_numbers
 from nnunetv2_missmod.planning.show import Showing, console_for_tables, look_at, print_numbers, print_showing
-from nnunetv2_missmod.preprocessing import modality_names
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 FITTED = ("patch_size", "batch_size", "architecture")
 

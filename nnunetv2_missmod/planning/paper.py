@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_missmod.doors import plans_folder
+from nnunetv2_missmod.host.doors import plans_folder
+from nnunetv2_missmod.host.plan_block import overrides_for
 from nnunetv2_missmod.planning.fitting import configuration_of
 from nnunetv2_missmod.planning.fragments import load_fragment, load_sources, merge_fragment
-from nnunetv2_missmod.settings import overrides_for
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_missmod.building_blocks.network import finest
-from nnunetv2_missmod.doors import PRETRAINING
-from nnunetv2_missmod.plan_checks import refused_as
+from nnunetv2_missmod.host.doors import PRETRAINING
+from nnunetv2_missmod.host.plan_checks import refused_as
 from nnunetv2_missmod.planning.live_memory import LiveMemory
 from nnunetv2_missmod.planning.mixed_precision import MixedPrecision
 from nnunetv2_missmod.planning.stand_in import META, build_trainer, random_batch
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, plan_block
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.host.doors import door_names
+from nnunetv2_missmod.host.plan_block import overrides_for, plan_block
 from nnunetv2_missmod.planning.dataset import PlannedDataset
 from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, measured, on_gpu
 from nnunetv2_missmod.planning.paper import Number
@@ -24,8 +25,7 @@ from nnunetv2_missmod.planning.rehearsal import (
     count_predicting_parameters,
     rehearse,
 )
-from nnunetv2_missmod.settings import overrides_for
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 WIDTH_WHEN_PIPED = 140  # columns; a terminal has its own
 

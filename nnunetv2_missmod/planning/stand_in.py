@@ -12,7 +12,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_missmod.planning.folders import passing_folder
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 IGNORE = "ignore"  # nnU-Net's name for what no loss looks at
 META = torch.device("meta")

@@ -4,7 +4,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_plans
 from torch import nn
 
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, check_overrides, plan_block
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.host.plan_block import check_overrides, plan_block
 from nnunetv2_missmod.methods.modality_dropout.network import ModalityDropoutNet
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.modalities import all_subsets

@@ -17,11 +17,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from small_cohort import save, source_of, volume, write_case
 
-from nnunetv2_missmod.availability import find_available
-from nnunetv2_missmod.commands import main
+from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets import fingerprint as fingerprint_module
-from nnunetv2_missmod.datasets.convert import ConversionSettings, convert
+from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
 from nnunetv2_missmod.datasets.fingerprint import cohort_fingerprint, write_fingerprint
+from nnunetv2_missmod.training.availability import find_available
 
 SHAPE = (20, 24, 24)
 CT = ("CT", "FLAIR")

@@ -16,9 +16,10 @@ from pandas.testing import assert_frame_equal
 from small_models import SPACING, folders_of, two_folds
 
 from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, evaluate_model
-from nnunetv2_missmod.evaluation.metrics import ScoringRules, Truth, score
-from nnunetv2_missmod.evaluation.model import PredictionSettings, fingerprints
+from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.scores import case_table, read_scores
+from nnunetv2_missmod.evaluation.truth import Truth
+from nnunetv2_missmod.prediction.model import PredictionSettings, fingerprints
 
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
 REGIONS = {"edema": [1], "tumor": [2]}

@@ -12,10 +12,11 @@ from pandas.testing import assert_frame_equal
 from small_models import folders_of, small_images, two_folds, write_case, write_cohort, write_image, write_label
 
 from nnunetv2_missmod.evaluation import evaluate
-from nnunetv2_missmod.evaluation.cohort import Export
 from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, conclude, evaluate_model
-from nnunetv2_missmod.evaluation.model import PredictionSettings
-from nnunetv2_missmod.evaluation.scores import LOCK, read_scores
+from nnunetv2_missmod.evaluation.scores import read_scores
+from nnunetv2_missmod.files.whole_files import LOCK
+from nnunetv2_missmod.prediction.cohort import Export
+from nnunetv2_missmod.prediction.model import PredictionSettings
 
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
 CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1]}

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 
-from nnunetv2_missmod.evaluation.metrics import (
-    EMPTY_POLICIES,
-    ScoringRules,
-    Truth,
-    score,
-)
+from nnunetv2_missmod.evaluation.metrics import EMPTY_POLICIES, ScoringRules, score
 from nnunetv2_missmod.evaluation.scores import DTYPES
+from nnunetv2_missmod.evaluation.truth import Truth
 
 BRATS = {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
 ONE = {"lesion": (1,)}

@@ -8,9 +8,10 @@ from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder, load_summary_json
 from small_scores import provenance
 
-from nnunetv2_missmod.evaluation.metrics import ScoringRules, Truth, score
+from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
 from nnunetv2_missmod.evaluation.scores import Scores, append_case, case_table, open_scores, read_scores
+from nnunetv2_missmod.evaluation.truth import Truth
 
 REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 SUBSETS = {"FLAIR": ["FLAIR"], "FLAIR+T1c": ["FLAIR", "T1c"]}

@@ -159,7 +159,7 @@ def test_a_write_that_is_killed_midway_leaves_the_file_before(tmp_path, file, mo
             raise KeyboardInterrupt
         replace_file(source, target)
 
-    monkeypatch.setattr("nnunetv2_missmod.whole_files.os.replace", killed)
+    monkeypatch.setattr("nnunetv2_missmod.files.whole_files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         append_case(tmp_path, rows("b"))
         write_provenance(tmp_path, provenance())

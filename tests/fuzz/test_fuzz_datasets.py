@@ -15,15 +15,15 @@ from fuzz_profile import bounded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunetv2_missmod.datasets.checks import check_case
-from nnunetv2_missmod.datasets.convert import ConversionSettings, convert
-from nnunetv2_missmod.datasets.described import check_nnunet, read_description
-from nnunetv2_missmod.datasets.label_names import parse_labels, scheme_of
-from nnunetv2_missmod.datasets.layouts import LAYOUTS, read_source
-from nnunetv2_missmod.datasets.pattern import PatternLayout, parse_modalities
-from nnunetv2_missmod.datasets.source import ImageFile, LabelScheme, SourceCase
-from nnunetv2_missmod.datasets.splits import read_splits
-from nnunetv2_missmod.names import whats_wrong
+from nnunetv2_missmod.datasets.conversion.checks import check_case
+from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
+from nnunetv2_missmod.datasets.conversion.splits import read_splits
+from nnunetv2_missmod.datasets.layouts.described import check_nnunet, read_description
+from nnunetv2_missmod.datasets.layouts.known import LAYOUTS, read_source
+from nnunetv2_missmod.datasets.layouts.label_names import parse_labels, scheme_of
+from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout, parse_modalities
+from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
+from nnunetv2_missmod.files.names import whats_wrong
 
 FLAT = PatternLayout("{case}_{modality}.nii.gz", {"FLAIR": "flair", "T1": "t1"}, "{case}_seg.nii.gz", {"a": (1,)})
 SCHEME = LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1})

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scores import long_table, provenance
 
-from nnunetv2_missmod.evaluation.report.inputs import load_comparison
-from nnunetv2_missmod.evaluation.report.volumes import predictions_of
 from nnunetv2_missmod.evaluation.scores import Provenance, write_provenance, write_scores
+from nnunetv2_missmod.report.case_volumes import predictions_of
+from nnunetv2_missmod.report.inputs import load_comparison
 
 MODALITIES, REGIONS = ("FLAIR", "T1c"), ("whole", "enhancing")
 GIVEN = json.loads(json.dumps(vars(provenance(MODALITIES, REGIONS))))

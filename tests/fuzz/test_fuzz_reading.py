@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_missmod.channels import IMAGES, assign_channels, list_cases
-from nnunetv2_missmod.commands import build_parser, min_voxels_of
-from nnunetv2_missmod.evaluation.subsets import choose_subsets
-from nnunetv2_missmod.names import whats_wrong
-from nnunetv2_missmod.preprocessing import read_case
+from nnunetv2_missmod.cli.main import build_parser, min_voxels_of
+from nnunetv2_missmod.files.channels import IMAGES, assign_channels, list_cases
+from nnunetv2_missmod.files.names import whats_wrong
+from nnunetv2_missmod.host.preprocessor import read_case
+from nnunetv2_missmod.prediction.subsets import choose_subsets
 
 MODALITIES = ["FLAIR", "T1", "T1c"]
 DATASET_JSON = {"channel_names": dict(enumerate(MODALITIES)), "labels": {"background": 0}, "file_ending": ".nii.gz"}

@@ -17,8 +17,9 @@ import pytest
 from killing import IN_CI, KILLS
 from small_sources import write_layout
 
-from nnunetv2_missmod.commands import main
-from nnunetv2_missmod.datasets import convert_folder, fingerprint  # loaded before a process is forked
+from nnunetv2_missmod.cli.main import main
+from nnunetv2_missmod.datasets import fingerprint
+from nnunetv2_missmod.datasets.conversion import convert_folder  # loaded before a process is forked
 
 MARK = "MISSMOD_KILLED_JOB"  # in the environment of a job and of all processes that it starts
 PATIENCE = 600  # seconds
@@ -26,7 +27,7 @@ LOADED = convert_folder
 FEW = (8, (), 500)  # defaults of ``cohort_fingerprint``: nnU-Net's number of voxels takes seconds to draw
 RUN = """
 import sys
-from nnunetv2_missmod.commands import main
+from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets.fingerprint import cohort_fingerprint
 if __name__ == "__main__":
     cohort_fingerprint.__defaults__ = (8, (), 500)

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from killing import IN_CI, KILLS, kill_within, prediction, run
 from small_models import two_folds
 
-from nnunetv2_missmod.evaluation.mask_table import read_masks
 from nnunetv2_missmod.evaluation.scores import read_scores
-from nnunetv2_missmod.whole_files import check_whole
+from nnunetv2_missmod.files.whole_files import check_whole
+from nnunetv2_missmod.prediction.mask_table import read_masks
 
 START = 10  # seconds that spawned processes take to load
 CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1], "d": [0], "e": [0, 1]}

@@ -32,7 +32,7 @@ from processes import left_after
 from small_plans import CONFIGURATION, CPU, random_batch, small_dataset_json
 from small_training import training_plans, write_training
 
-from nnunetv2_missmod.epoch_log import EpochLog
+from nnunetv2_missmod.training.log import EpochLog
 
 EPOCHS = 6
 

@@ -19,11 +19,11 @@ from small_plans import (
     with_small_network,
 )
 
-from nnunetv2_missmod.doors import PRETRAINING, door_names
-from nnunetv2_missmod.evaluation.model import read_checkpoint
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names
+from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor
 from nnunetv2_missmod.modalities import all_subsets
-from nnunetv2_missmod.preprocessing import MissingModalityPreprocessor
-from nnunetv2_missmod.settings import HOST_SETTINGS
+from nnunetv2_missmod.prediction.model import read_checkpoint
+from nnunetv2_missmod.training.settings import HOST_SETTINGS
 
 DOORS = door_names()
 SEGMENTING = [name for name in DOORS if not name.endswith(PRETRAINING)]

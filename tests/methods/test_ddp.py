@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step, with_small_network
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_missmod.doors import door_names
+from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.modalities import expand_to
 
 pytestmark = pytest.mark.slow

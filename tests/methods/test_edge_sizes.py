@@ -21,11 +21,11 @@ from small_plans import (
 )
 from small_training import environment_of, training_plans, write_training
 
-from nnunetv2_missmod.doors import door_names, segmenting_names
-from nnunetv2_missmod.evaluation.model import PredictionSettings, open_predictor
-from nnunetv2_missmod.evaluation.predict import Images, predict_subsets
+from nnunetv2_missmod.host.doors import door_names, segmenting_names
+from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.modalities import all_subsets
-from nnunetv2_missmod.preprocessing import read_case
+from nnunetv2_missmod.prediction.engine import Images, predict_subsets
+from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
 

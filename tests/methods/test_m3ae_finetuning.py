@@ -19,7 +19,7 @@ from nnunetv2_missmod.methods.m3ae.masking import drop_modalities
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
-from nnunetv2_missmod.trainer import Batch
+from nnunetv2_missmod.training.trainer import Batch
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")

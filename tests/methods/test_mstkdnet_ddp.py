@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
-from nnunetv2_missmod.trainer import Learner
+from nnunetv2_missmod.training.trainer import Learner
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 

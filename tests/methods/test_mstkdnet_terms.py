@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.datasets.phantom import modality_names, phantom_case
+from nnunetv2_missmod.datasets.phantom.cohort import modality_names, phantom_case
 from nnunetv2_missmod.methods.mstkdnet.losses import adversarial_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 

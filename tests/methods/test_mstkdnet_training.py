@@ -11,7 +11,7 @@ from small_plans import random_batch, small_dataset_json, small_plans, small_tra
 
 from nnunetv2_missmod.methods.mstkdnet.losses import evd_loss, gram_loss, logit_mse, mst_loss, slkd_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
-from nnunetv2_missmod.trainer import Learner
+from nnunetv2_missmod.training.trainer import Learner
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")

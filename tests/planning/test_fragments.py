@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.doors import door_names, plans_folder
+from nnunetv2_missmod.host.doors import door_names, plans_folder
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer

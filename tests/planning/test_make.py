@@ -9,8 +9,8 @@ import pytest
 from small_datasets import small_dataset
 from small_plans import CONFIGURATION
 
-from nnunetv2_missmod.commands import main
-from nnunetv2_missmod.doors import PRETRAINING, door_names, plans_folder
+from nnunetv2_missmod.cli.main import main
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names, plans_folder
 from nnunetv2_missmod.planning import dataset as planned_dataset
 from nnunetv2_missmod.planning import make, show
 from nnunetv2_missmod.planning.fitting import configuration_of

@@ -4,7 +4,7 @@ import pytest
 from small_datasets import small_dataset
 from small_plans import CONFIGURATION
 
-from nnunetv2_missmod.doors import door_names, plans_folder
+from nnunetv2_missmod.host.doors import door_names, plans_folder
 from nnunetv2_missmod.planning.fragments import load_fragment
 from nnunetv2_missmod.planning.paper import merge_paper, paper_files, paper_numbers
 

@@ -7,7 +7,7 @@ import os
 import pytest
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, with_small_network
 
-from nnunetv2_missmod.doors import PRETRAINING, door_names
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names
 from nnunetv2_missmod.planning.rehearsal import (
     count_macs,
     count_parameters,

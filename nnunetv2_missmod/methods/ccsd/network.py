@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, check_choice, finest, refuse_cascade
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, finest, refuse_cascade
 from nnunetv2_missmod.building_blocks.recompute import recompute
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
 from nnunetv2_missmod.modalities import available_modalities
 

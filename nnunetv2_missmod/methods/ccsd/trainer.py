@@ -10,8 +10,9 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.amp import GradScaler
 
-from nnunetv2_missmod.building_blocks.network import check_choice, finest, unwrapped
+from nnunetv2_missmod.building_blocks.network import finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.ccsd.composition import fill_slots
 from nnunetv2_missmod.methods.ccsd.losses import (
     cosine_criticality,
@@ -23,7 +24,7 @@ from nnunetv2_missmod.methods.ccsd.losses import (
 )
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, Logits, substitute_for
 from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
-from nnunetv2_missmod.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
 SEEDS_TO_TRY = 64  # each draws one of a handful of sizes
 

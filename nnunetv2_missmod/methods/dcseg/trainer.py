@@ -21,7 +21,7 @@ from nnunetv2_missmod.methods.dcseg.losses import (
 )
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
 from nnunetv2_missmod.modalities import sample_source
-from nnunetv2_missmod.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
 
 class DCSegTrainer(MissingModalityTrainer):

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nnunetv2_missmod.preprocessing import modality_names
-from nnunetv2_missmod.training_files import load_data
+from nnunetv2_missmod.host.checkpoint import load_data
+from nnunetv2_missmod.host.preprocessor import modality_names
 
 HEADS = ".seg_layers."  # images in pretraining, classes in fine-tuning: never transferred, as in nnU-Net
 

@@ -16,18 +16,19 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
-from nnunetv2_missmod.availability import find_available
-from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
-from nnunetv2_missmod.epoch_log import EpochLog
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, norm_penalty, reconstruction_loss
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
 from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress, draw_reconstruction, draw_substitute
 from nnunetv2_missmod.methods.m3ae.stage import CosineLR, M3AEStage
 from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained_variance, reconstruction_scores
-from nnunetv2_missmod.trainer import Batch
-from nnunetv2_missmod.validation import nanmean, of_all_ranks, shown
+from nnunetv2_missmod.training.availability import find_available
+from nnunetv2_missmod.training.log import EpochLog
+from nnunetv2_missmod.training.trainer import Batch
+from nnunetv2_missmod.training.validation import nanmean, of_all_ranks, shown
 
 ERROR = "reconstruction_error/"  # names of the subsets' errors in metrics.csv begin so
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.network import unwrapped
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.m3ae.masking import drop_modalities
 from nnunetv2_missmod.modalities import expand_to
-from nnunetv2_missmod.trainer import MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 
 class M3AEStage(MissingModalityTrainer):

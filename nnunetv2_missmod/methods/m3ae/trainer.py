@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_missmod.building_blocks.network import check_choice, unwrapped
+from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.m3ae.checkpoint import find_pretrained, load_pretrained
 from nnunetv2_missmod.methods.m3ae.losses import consistency_loss
 from nnunetv2_missmod.methods.m3ae.network import M3AENet, M3AEOutput
 from nnunetv2_missmod.methods.m3ae.stage import CosineLR, M3AEStage
-from nnunetv2_missmod.trainer import Batch
+from nnunetv2_missmod.training.trainer import Batch
 
 QUARTER = 2  # index, finest first, of the logits at 1/4 of the resolution
 UPSAMPLING = {2: "bilinear", 3: "trilinear"}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunetv2_missmod.modalities import drop_absent, subset_name
-from nnunetv2_missmod.validation import by_subset
+from nnunetv2_missmod.training.validation import by_subset
 
 ROUNDING = 1e-6  # share of a sum of squares in float32 that is no variance
 

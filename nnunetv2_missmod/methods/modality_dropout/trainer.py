@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nnunetv2_missmod.methods.modality_dropout.network import ModalityDropoutNet
-from nnunetv2_missmod.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
 
 class ModalityDropoutTrainer(MissingModalityTrainer):

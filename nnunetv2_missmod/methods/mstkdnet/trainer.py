@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import check_choice, finest, unwrapped
+from nnunetv2_missmod.building_blocks.network import finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.mstkdnet.discriminator import Discriminator
 from nnunetv2_missmod.methods.mstkdnet.losses import (
     adversarial_loss,
@@ -25,8 +26,8 @@ from nnunetv2_missmod.methods.mstkdnet.losses import (
     slkd_loss,
 )
 from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
-from nnunetv2_missmod.ranks import over_ranks
-from nnunetv2_missmod.trainer import Batch, Learner, MissingModalityTrainer
+from nnunetv2_missmod.training.ranks import over_ranks
+from nnunetv2_missmod.training.trainer import Batch, Learner, MissingModalityTrainer
 
 
 class MSTKDNetTrainer(MissingModalityTrainer):

@@ -1,0 +1,1 @@
+"""The command line: one module per verb, its flags and its call."""

@@ -1,0 +1,30 @@
+"""`missmod demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+MEANING = "the whole job on the phantom: plan, train, score every subset, report"
+
+
+def add_flags(verb: argparse.ArgumentParser) -> None:
+    """Add the flags of `missmod demo`."""
+    verb.add_argument(
+        "--out", type=Path, default=Path("missmod_demo"), help="folder to write to (default: %(default)s)"
+    )
+    verb.add_argument("--trainer", "-tr", default="DCSegTrainer", help="trainer (default: %(default)s)")
+    verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the whole job on the phantom; 1 if one of nnU-Net's commands failed."""
+    from nnunetv2_missmod.cli.demo_job import CommandFailedError, run_demo  # noqa: PLC0415
+
+    try:
+        run_demo(parsed.out, parsed.trainer, parsed.device)
+    except CommandFailedError as error:
+        print(f"missmod: {error}", file=sys.stderr)
+        return 1
+    return 0

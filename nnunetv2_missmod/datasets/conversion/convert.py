@@ -1,0 +1,162 @@
+"""A published dataset as an nnU-Net raw dataset, with the cases that lack modalities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_missmod.datasets.conversion.checks import orientation_of
+from nnunetv2_missmod.datasets.conversion.parallel import in_processes
+from nnunetv2_missmod.datasets.conversion.placing import place
+from nnunetv2_missmod.datasets.conversion.raw_folder import free_folder, write_json
+from nnunetv2_missmod.datasets.conversion.table import REFUSED, CaseReport, write_table
+from nnunetv2_missmod.datasets.conversion.writing import Target, convert_case
+from nnunetv2_missmod.datasets.layouts.source import Source
+from nnunetv2_missmod.files.whole_files import hidden_folder
+
+CONVERTING = "converting"  # purpose of the hidden folder in nnUNet_raw
+PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+
+
+# What belongs to a dataset beside its folder: from where it is written, and what became of its cases, to finished files
+# in the hidden folder above it and where each goes.
+Companions = Callable[[Path, Sequence[CaseReport]], Mapping[Path, Path]]
+
+
+def no_companions(_: Path, __: Sequence[CaseReport]) -> Mapping[Path, Path]:
+    """Write the dataset alone."""
+    return {}
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How to convert.
+
+    Args:
+        name: of the dataset; the source's own if None.
+        copy: copy files instead of linking to them.
+        complete_only: leave out the cases that lack modalities.
+        processes: that check and write cases.
+    """
+
+    name: str | None = None
+    copy: bool = False
+    complete_only: bool = False
+    processes: int = 8
+
+
+def convert(
+    source: Source,
+    raw: Path,
+    dataset_id: int,
+    settings: ConversionSettings | None = None,
+    other_folders: Sequence[Path] = (),
+    companions: Companions = no_companions,
+) -> tuple[Path, list[CaseReport]]:
+    """Write a source as ``raw``/DatasetXXX_Name: whole, or not at all.
+
+    Args:
+        source: its files are linked to or copied, never altered.
+        raw: nnUNet_raw.
+        dataset_id: 1 to 999.
+        settings: how.
+        other_folders: nnUNet_preprocessed and nnUNet_results; there the id must not belong to another name.
+        companions: its other files, which are in their places when the dataset gets its name.
+
+    Returns:
+        The dataset's folder, and what became of every case; those with something wrong are not in the dataset.
+
+    Raises:
+        ValueError: id or name cannot be used, no case is left, or a modality is in no training case; nothing is
+            written then.
+        OSError: a file could not be written; nothing is then.
+    """
+    settings = settings or ConversionSettings()
+    folder = free_folder(raw, dataset_id, settings.name or source.name, other_folders)
+    raw.mkdir(parents=True, exist_ok=True)
+    # In a hidden folder nnU-Net takes nothing for a dataset, and a conversion that is ended leaves none behind.
+    with hidden_folder(raw, CONVERTING) as hidden:
+        target = _target(source, hidden / folder.name, settings)
+        for part in PARTS:
+            (target.folder / part).mkdir(parents=True)
+        convert_one = partial(convert_case, target=target)
+        reports = in_processes(convert_one, source.cases, settings.processes, folder.name)
+        check_cohort(reports, source.modalities)
+        _remove_empty(target.folder)
+        num_training = sum(report.is_training for report in reports)
+        write_json(target.folder / "dataset.json", dataset_json(source, num_training, target.file_ending))
+        write_table(reports, target.folder)
+        place(companions(target.folder, reports), hidden, partial(target.folder.rename, folder), done=folder)
+    return folder, reports
+
+
+def check_cohort(reports: Sequence[CaseReport], modalities: Sequence[str]) -> None:
+    """Check that there are cases, and every modality is in one of them.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    written = [report for report in reports if report.is_written]
+    if not written:
+        reasons = "; ".join(f"{report.case}: {report.why}" for report in reports[:5])
+        raise ValueError(f"Expected cases that can be converted, got none of {len(reports)}. {reasons}")
+    cohort = [report for report in written if report.is_training] or written
+    found = {name for report in cohort for name in report.subset.split("+")}
+    if nowhere := [name for name in modalities if name not in found]:
+        raise ValueError(
+            f"Expected every modality in at least one training case, got none with {', '.join(nowhere)}: add its "
+            f"files, or convert with --layout pattern and only the --modalities that are there.{_refused_too(reports)}"
+        )
+
+
+def _refused_too(reports: Sequence[CaseReport]) -> str:
+    """The reasons of refused cases, which may be those that had a modality."""
+    refused = [f"{report.case}: {report.why}" for report in reports if report.status == REFUSED]
+    more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+    return f" These cases were refused: {'; '.join(refused[:5])}{more}." if refused else ""
+
+
+def dataset_json(source: Source, num_training: int, file_ending: str) -> dict[str, Any]:
+    """Describe the dataset as nnU-Net wants it, with what restores the source's label values."""
+    order = {"regions_class_order": list(source.scheme.regions_class_order)}
+    return {
+        "channel_names": {str(channel): name for channel, name in enumerate(source.modalities)},
+        "labels": dict(source.scheme.labels),
+        **(order if source.scheme.regions_class_order else {}),
+        "numTraining": num_training,
+        "file_ending": file_ending,
+        **({"overwrite_image_reader_writer": source.reader} if source.reader else {}),
+        "missmod": {
+            "layout": source.layout,
+            "source_values": {str(label): value for label, value in sorted(source.scheme.to_source().items())},
+        },
+    }
+
+
+def _target(source: Source, folder: Path, settings: ConversionSettings) -> Target:
+    files = [image.file for case in source.cases for image in case.images.values()]
+    files += [case.label for case in source.cases if case.label]
+    uncompressed = all(file.name.lower().endswith(".nii") for file in files)
+    orientations = Counter(filter(None, (orientation_of(case, source.reader) for case in source.cases)))
+    most_common = orientations.most_common(1)[0][0] if orientations else "LPS"
+    return Target(
+        folder,
+        source.modalities,
+        source.scheme,
+        ".nii" if uncompressed else ".nii.gz",
+        most_common,
+        settings.copy,
+        settings.complete_only,
+        source.reader,
+        source.unread,
+    )
+
+
+def _remove_empty(folder: Path) -> None:
+    for part in ("imagesTs", "labelsTs"):
+        if not any((folder / part).iterdir()):
+            (folder / part).rmdir()

@@ -1,0 +1,1 @@
+"""How public datasets, and folders of one's own, are laid out."""

@@ -1,0 +1,1 @@
+"""Files as they stand on a disk: named, checked, read whole and written whole."""

@@ -1,0 +1,148 @@
+"""Missing channel files at prediction: files are mapped to channels by their ``_XXXX`` suffix, the others are absent.
+
+nnU-Net hands ``run_case`` the files that it found and takes their position for their channel. The one place where a
+trainer can step in is the configuration manager that its ``build_network_architecture`` receives: the same object is
+later sent to the preprocessing workers. ``accept_missing_files`` gives it a preprocessor that knows absent channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunetv2_missmod.files.channels import assign_channels, passed_over_by_nnunet
+from nnunetv2_missmod.files.dataset_json import channel_names
+from nnunetv2_missmod.files.reading import read_images, read_label
+from nnunetv2_missmod.modalities import varying_channels
+
+
+class MissingModalityPreprocessor(DefaultPreprocessor):
+    """nnU-Net's preprocessor for cases that lack channels.
+
+    Cropping and normalisation see the present channels alone; absent channels are zero afterwards.
+    """
+
+    def run_case(
+        self,
+        image_files: list[str],
+        seg_file: str | None,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict[str, Any] | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Read the files of one case, whichever of its channels they are, and preprocess it.
+
+        Raises:
+            ValueError: as ``read_case``.
+        """
+        dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
+        reader = plans_manager.image_reader_writer_class()
+        beside = passed_over_by_nnunet(image_files, dataset_json["file_ending"]) if image_files else []
+        images, properties = read_case([*image_files, *beside], reader, dataset_json)
+        seg = read_label(reader, seg_file)[0] if seg_file is not None else None
+        return self.run_case_npy(images, seg, properties, plans_manager, configuration_manager, dataset_json)
+
+    def run_case_npy(
+        self,
+        data: np.ndarray,
+        seg: np.ndarray | None,
+        properties: dict[str, Any],
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict[str, Any] | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Preprocess images (M, x, y, z) of which the constant ones are absent."""
+        data = data.astype(np.float32)  # a copy, as nnU-Net makes one
+        absent = ~varying(data)
+        if absent.all():
+            raise ValueError("Expected at least one image that is not constant, got none: nothing to segment from.")
+        data[absent] = 0  # crop and mask are the union of the non-zero voxels: zeros take no part in it
+        data, seg, properties = super().run_case_npy(
+            data, seg, properties, plans_manager, configuration_manager, dataset_json
+        )
+        data[absent] = 0  # normalisation schemes other than z-score do not keep zero at zero
+        return data, seg, properties
+
+
+class MissingModalityConfigurationManager(ConfigurationManager):
+    """nnU-Net's configuration with ``MissingModalityPreprocessor`` as its preprocessor."""
+
+    @property
+    def preprocessor_class(self) -> type[DefaultPreprocessor]:
+        """The preprocessor that prediction uses, also in spawned workers."""
+        return MissingModalityPreprocessor
+
+
+def accept_missing_files(configuration_manager: ConfigurationManager) -> None:
+    """Make every prediction with this configuration accept cases that lack channel files.
+
+    Raises:
+        NotImplementedError: the plan names a preprocessor of its own, which this one would silently replace.
+    """
+    if configuration_manager.preprocessor_name != DefaultPreprocessor.__name__:
+        raise NotImplementedError(
+            f"Expected a plan with the preprocessor {DefaultPreprocessor.__name__}, got "
+            f"{configuration_manager.preprocessor_name}: missing channels are not known there. Plan the dataset with "
+            f"-preprocessor_name {DefaultPreprocessor.__name__}."
+        )
+    configuration_manager.__class__ = MissingModalityConfigurationManager
+
+
+def modality_names(dataset_json: dict[str, Any]) -> list[str]:
+    """Names of the M image channels of a dataset, in channel order; ValueError if dataset.json has none."""
+    return channel_names(dataset_json)
+
+
+def read_case(
+    image_files: list[str], reader: Any, dataset_json: dict[str, Any], resample: bool = False
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the files of one case, whichever of its channels they are.
+
+    Args:
+        image_files: of the case.
+        reader: nnU-Net's, for these files.
+        dataset_json: has the channels' names and the file ending.
+        resample: bring images that lie elsewhere onto the first one's grid instead of refusing them.
+
+    Returns:
+        Images (M, x, y, z), zero where there is no file, and the properties of ``read_images``.
+
+    Raises:
+        ValueError: names the case and the file when a file fits no channel, two files fit one, a file is damaged or
+            lies elsewhere than the others, or no file holds an image.
+    """
+    modalities = modality_names(dataset_json)
+    channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
+    found, properties = read_images(reader, image_files, case, resample)
+    images = _in_channel_order(found, channels, len(modalities), case)
+    if not varying(images).any():
+        raise ValueError(
+            f"Case {case}: expected at least one modality, got none: every file is constant ({image_files}). "
+            f"Give at least one of {', '.join(modalities)}."
+        )
+    return images, properties
+
+
+def _in_channel_order(found: np.ndarray, channels: list[int], num_modalities: int, case: str) -> np.ndarray:
+    """Put the images (number of files, x, y, z) into their channels (M, x, y, z); the absent ones are zero."""
+    if len(channels) == 1 and len(found) == num_modalities:
+        return found  # one file that holds all channels, such as a colour image
+    if len(found) != len(channels):
+        raise ValueError(
+            f"Case {case}: expected one channel in each of its {len(channels)} files, got {len(found)} channels. "
+            f"Split files that hold several."
+        )
+    images = np.zeros((num_modalities, *found.shape[1:]), dtype=found.dtype)
+    images[channels] = found
+    return images
+
+
+def varying(images: np.ndarray) -> np.ndarray:
+    """(M,) bool: which images (M, x, y, z) are not constant."""
+    found: np.ndarray = varying_channels(torch.from_numpy(np.ascontiguousarray(images))[None])[0].numpy()
+    return found

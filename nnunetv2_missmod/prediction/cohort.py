@@ -1,0 +1,234 @@
+"""Walk through the cases of a cohort: predict in this process, export and score beside it, go on after a bad case."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nnunetv2_missmod.files.reading import read_label
+from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
+from nnunetv2_missmod.machine.out_of_memory import is_out_of_memory
+from nnunetv2_missmod.machine.workers import worker_pool
+from nnunetv2_missmod.prediction.cases import CaseFiles
+from nnunetv2_missmod.prediction.engine import Segmented
+from nnunetv2_missmod.prediction.postprocessing import remove_small_regions
+from nnunetv2_missmod.prediction.regions import regions_of
+
+T = TypeVar("T")
+Segment = Callable[[CaseFiles, Callable[[float], None]], Iterable[Segmented]]
+Finish = Callable[[CaseFiles, Segmented], T]
+WRITING = "writing"  # in the names of hidden folders of masks that are not whole yet
+WAITING = 2  # masks to be exported that may wait for a process; each holds its logits
+
+# What bad input and full memory raise. Anything else is a mistake of ours and ends the run.
+ERRORS_OF_A_CASE = (ValueError, OSError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Finished(Generic[T]):
+    """A case that has been walked through.
+
+    Attributes:
+        case: its files.
+        of_subset: what came of each subset, by its position.
+        error: why the case could not be finished, or None.
+    """
+
+    case: CaseFiles
+    of_subset: dict[int, T]
+    error: Exception | None
+
+
+class Export(NamedTuple):
+    """What turns logits into a mask on the grid of the images, in whichever process."""
+
+    plans_manager: Any
+    configuration_manager: Any
+    dataset_json: dict[str, Any]
+    min_voxels: Mapping[str, int]
+
+    @property
+    def file_ending(self) -> str:
+        """Ending of the files of images and masks."""
+        return str(self.dataset_json["file_ending"])
+
+    def mask_of(self, segmented: Segmented) -> np.ndarray:
+        """Give the label map (x, y, z), small regions removed if that is asked for."""
+        mask = convert_predicted_logits_to_segmentation_with_correct_shape(
+            segmented.logits,
+            self.plans_manager,
+            self.configuration_manager,
+            self.plans_manager.get_label_manager(self.dataset_json),
+            segmented.properties,
+            num_threads_torch=torch.get_num_threads(),
+        )
+        return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
+
+    def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
+        """Write a mask as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
+
+        Raises:
+            OSError: what was written is not the mask, as when the disk is full.
+            ValueError: nnU-Net's writer cannot write it.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with hidden_folder(file.parent, WRITING) as unfinished:
+            self._write_seg(mask, unfinished / file.name, properties)
+            for written in unfinished.iterdir():  # some writers put a file with the spacing beside it
+                if written.name != LOCK:
+                    flush(written)
+                    os.replace(written, file.with_name(written.name))
+
+    def _write_seg(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
+        writer = self.plans_manager.image_reader_writer_class()
+        try:
+            writer.write_seg(mask, str(file), properties)
+        except AssertionError as error:
+            raise ValueError(f"expected a mask that {type(writer).__name__} can write, but {error}") from error
+        try:
+            written = read_label(writer, str(file))[0][0]
+        except ValueError as error:
+            raise OSError(f"the mask {file.name} was not written whole ({error}): is the disk full?") from error
+        if not np.array_equal(written, mask):
+            raise OSError(f"the mask {file.name} was written with other values than it has: is the disk full?")
+
+
+def clear_unfinished(masks: Path, subsets: Sequence[str]) -> None:
+    """Remove what dead runs left of masks that they were writing.
+
+    Args:
+        masks: folder of masks, and of folders of subsets.
+        subsets: their names.
+    """
+    for folder in (masks, *(masks / subset for subset in subsets)):
+        clear_hidden_folders(folder, WRITING)
+
+
+def export_of(predictor: nnUNetPredictor, min_voxels: Mapping[str, int]) -> Export:
+    """Take from a predictor what the export needs."""
+    return Export(predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json, min_voxels)
+
+
+def walk(
+    title: str, cases: Sequence[CaseFiles], segment: Segment, finish: Finish[T], num_subsets: int, num_processes: int
+) -> Iterator[Finished[T]]:
+    """Segment every case here and finish its masks in other processes, under a progress bar.
+
+    Args:
+        title: of the bar.
+        cases: to walk through; they come out in their order.
+        segment: gives what a model makes of a case, subset by subset, and tells how far it is as ``predict_subsets``.
+        finish: makes of it what is wanted; it is sent to other processes.
+        num_subsets: that a case has at most.
+        num_processes: how many; 0 finishes here.
+
+    Raises:
+        RuntimeError: a process died.
+    """
+    waiting: deque[tuple[CaseFiles, dict[int, Future[T]], Exception | None]] = deque()
+    with _progress_bar() as progress, _pool(num_processes) as pool:
+        task = progress.add_task(title, total=len(cases) * num_subsets)
+        on_patch = partial(progress.advance, task)
+        for number, case in enumerate(cases, 1):
+            futures: dict[int, Future[T]] = {}
+            error: Exception | None = None
+            try:
+                for segmented in segment(case, on_patch):
+                    _wait_for_room(
+                        [*futures.values(), *(f for _, of, _ in waiting for f in of.values())], num_processes
+                    )
+                    futures[segmented.position] = pool.submit(finish, case, segmented)
+            except BrokenExecutor as died:
+                raise _worker_died() from died
+            except ERRORS_OF_A_CASE as raised:
+                error = with_levers(raised)
+            progress.update(task, completed=number * num_subsets)  # also past what a bad case left undone
+            waiting.append((case, futures, error))
+            while waiting and all(future.done() for future in waiting[0][1].values()):
+                yield _told(_collect(*waiting.popleft()), num_subsets, progress.console)
+        while waiting:
+            yield _told(_collect(*waiting.popleft()), num_subsets, progress.console)
+
+
+def _told(done: Finished[T], num_subsets: int, console: Console) -> Finished[T]:
+    said = "done"
+    if done.error is not None:
+        said = f"failed. {done.error}"
+    elif len(done.of_subset) < num_subsets:
+        said = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
+    style = "red" if done.error else ""
+    console.print(f"{done.case.name}: {said}", style=style, markup=False, highlight=False, soft_wrap=True)
+    return done
+
+
+def _collect(case: CaseFiles, futures: dict[int, Future[T]], error: Exception | None) -> Finished[T]:
+    of_subset: dict[int, T] = {}
+    for position, future in futures.items():
+        try:
+            of_subset[position] = future.result()
+        except BrokenExecutor as died:
+            raise _worker_died() from died
+        except ERRORS_OF_A_CASE as raised:
+            error = error or with_levers(raised)
+    return Finished(case, of_subset, error)
+
+
+def with_levers(error: Exception) -> Exception:
+    """Say of an error what makes a prediction smaller, if it is that memory ended."""
+    if not is_out_of_memory(error):
+        return error
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    levered = RuntimeError(
+        f"memory ended ({reason}). Predict with fewer subsets at a time (--subsets), fewer processes (-nps 0), larger "
+        "steps (-step_size 1) or -device cpu; a plan for less memory is made by missmod plan -gpu_memory_target, and "
+        "trained on anew."
+    )
+    levered.__cause__ = error
+    return levered
+
+
+def _wait_for_room(futures: list[Future[T]], num_processes: int) -> None:
+    while len(running := [future for future in futures if not future.done()]) >= num_processes + WAITING:
+        wait(running, return_when=FIRST_COMPLETED)
+
+
+def _worker_died() -> RuntimeError:
+    return RuntimeError(
+        "A process that exports and scores masks died, most likely for want of memory. The finished cases are kept: "
+        "run the same command again with fewer processes (-nps)."
+    )
+
+
+def _pool(num_processes: int) -> AbstractContextManager[Executor]:
+    return _Here() if num_processes == 0 else worker_pool(num_processes, partial(torch.set_num_threads, 1))
+
+
+class _Here(Executor):
+    """Does at once what it is given, in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except ERRORS_OF_A_CASE as error:
+            future.set_exception(error)
+        return future
+
+
+def _progress_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("left:"), TimeRemainingColumn())

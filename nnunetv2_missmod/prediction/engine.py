@@ -1,0 +1,219 @@
+"""Segment one case from many subsets of its modalities: read once, preprocessed once per mask, encoded once per patch.
+
+nnU-Net crops and normalises by the union of the given channels' non-zero voxels. Subsets whose unions are equal share
+one preprocessed volume: in it each channel is, bit for bit, what it would be if the files outside the subset were
+missing. The sliding window, mirroring and folds are nnU-Net's own, on a network whose classes are those of all subsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+from torch import Tensor, nn
+
+from nnunetv2_missmod.building_blocks.network import unwrapped
+from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, varying
+from nnunetv2_missmod.modalities import drop_absent, varying_channels
+
+MAX_LOGIT_BYTES = 2 * 2**30  # of one run of the sliding window; more subsets than fit are predicted in several runs
+BYTES_PER_LOGIT = 2  # nnU-Net adds up patches in half precision
+
+
+class Images(NamedTuple):
+    """The images of a case as they were read."""
+
+    voxels: np.ndarray  # (M, x, y, z), zero where there is no file
+    properties: dict[str, Any]  # of nnU-Net's reader
+
+    @property
+    def available(self) -> np.ndarray:
+        """(M,) bool: which channels hold an image."""
+        return varying(self.voxels)
+
+
+class Group(NamedTuple):
+    """Subsets whose channels have the same non-zero mask."""
+
+    positions: list[int]  # among all subsets
+    channels: np.ndarray  # (M,) bool: all channels of these subsets
+
+
+class Segmented(NamedTuple):
+    """What a model makes of one subset."""
+
+    position: int  # of the subset
+    present: np.ndarray  # (M,) bool
+    logits: np.ndarray  # (K, *shape after preprocessing), half precision
+    properties: dict[str, Any]  # with which nnU-Net's export brings them back onto the image
+
+
+def predict_subsets(
+    predictor: nnUNetPredictor, images: Images, subsets: np.ndarray, on_patch: Callable[[float], None] = lambda _: None
+) -> Iterator[Segmented]:
+    """Segment a case from each subset; one group's volumes are in memory at a time.
+
+    Args:
+        predictor: of a model of any trainer; stock networks get zeros for what is absent.
+        images: of the case; the channels outside a subset are as if their files were missing.
+        subsets: (S, M) bool; those with a channel that the case lacks are left out.
+        on_patch: hears after every patch what share of the S subsets that was.
+    """
+    possible = np.flatnonzero((subsets <= images.available).all(1))
+    for group in groups_by_mask(images.voxels, subsets[possible]):
+        volume, properties = preprocess(predictor, images, group.channels)
+        heads = predictor.label_manager.num_segmentation_heads
+        per_run = max(1, MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * heads * volume[0].numel()))
+        for start in range(0, len(group.positions), per_run):
+            positions = possible[group.positions[start : start + per_run]]
+            stack = SubsetStack(predictor.network, torch.from_numpy(subsets[positions]))
+            share = len(positions) / len(possible) * len(subsets)
+            of_subset = predict_stack(predictor, stack, volume, partial(_scaled, on_patch, share))
+            for position, logits in zip(positions.tolist(), of_subset, strict=True):
+                yield Segmented(position, subsets[position], logits.numpy(), deepcopy(properties))
+
+
+def _scaled(on_patch: Callable[[float], None], share: float, part: float) -> None:
+    on_patch(part * share)
+
+
+def groups_by_mask(voxels: np.ndarray, subsets: np.ndarray) -> list[Group]:
+    """Group subsets (S, M) for whose channels of voxels (M, x, y, z) nnU-Net finds equal non-zero masks."""
+    # Filling holes is slow. It is a closure, so that the fill of a union is that of the union of the channels' fills,
+    # and most of these unions are equal.
+    channels = subsets.any(0)
+    filled = {channel: create_nonzero_mask(voxels[channel][None]) for channel in np.flatnonzero(channels)}
+    known = {packed(mask): packed(mask) for mask in filled.values()}
+    groups: dict[bytes, Group] = {}
+    for position, subset in enumerate(subsets):
+        union = np.logical_or.reduce([filled[channel] for channel in np.flatnonzero(subset)])
+        key = packed(union)
+        if key not in known:
+            known[key] = packed(create_nonzero_mask(union[None]))
+        group = groups.setdefault(known[key], Group([], np.zeros_like(subset)))
+        group.positions.append(position)
+        group.channels[:] |= subset
+    return list(groups.values())
+
+
+def packed(mask: np.ndarray) -> bytes:
+    """Pack a mask (x, y, z) bool into what two equal masks share."""
+    return np.packbits(mask).tobytes()
+
+
+def preprocess(predictor: nnUNetPredictor, images: Images, channels: np.ndarray) -> tuple[Tensor, dict[str, Any]]:
+    """Preprocess a case of which these channels (M,) bool are given; the others are zero."""
+    given = np.where(channels[:, None, None, None], images.voxels, 0)
+    volume, _, properties = MissingModalityPreprocessor(verbose=False).run_case_npy(
+        given,
+        None,
+        deepcopy(images.properties),
+        predictor.plans_manager,
+        predictor.configuration_manager,
+        predictor.dataset_json,
+    )
+    return torch.from_numpy(volume), properties
+
+
+def predict_stack(
+    predictor: nnUNetPredictor, stack: SubsetStack, volume: Tensor, on_patch: Callable[[float], None]
+) -> Tensor:
+    """Run nnU-Net's prediction of a volume (M, *shape) once for all subsets.
+
+    Args:
+        predictor: of the model.
+        stack: its network, for S subsets.
+        volume: preprocessed.
+        on_patch: hears after every patch what share of the run that was.
+
+    Returns:
+        Logits (S, K, *shape).
+    """
+    network, label_manager = predictor.network, predictor.label_manager
+    heads, num_subsets = label_manager.num_segmentation_heads, len(stack.subsets)
+    share = 1 / num_forwards(predictor, volume)
+    counted = stack.register_forward_hook(lambda *_: on_patch(share))
+    try:
+        predictor.network = stack
+        predictor.label_manager = SimpleNamespace(num_segmentation_heads=heads * num_subsets)
+        logits: Tensor = predictor.predict_logits_from_preprocessed_data(volume)
+    finally:
+        predictor.network, predictor.label_manager = network, label_manager
+        counted.remove()
+    return logits.reshape(num_subsets, heads, *logits.shape[1:])
+
+
+def num_forwards(predictor: nnUNetPredictor, volume: Tensor) -> int:
+    """Count the calls of the network that nnU-Net makes for a volume (M, *shape)."""
+    patch = predictor.configuration_manager.patch_size
+    padded = [max(size, of_patch) for size, of_patch in zip(volume.shape[-len(patch) :], patch, strict=True)]
+    shape = (*volume.shape[1 : volume.ndim - len(patch)], *padded)
+    num_patches = len(predictor._internal_get_sliding_window_slicers(shape))
+    mirrored = 2 ** len(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else 1
+    return num_patches * mirrored * len(predictor.list_of_parameters)
+
+
+class SubsetStack(nn.Module):
+    """A network whose classes are those of several subsets, one subset after the other.
+
+    Args:
+        network: of any trainer, compiled or not.
+        subsets: (S, M) bool.
+    """
+
+    def __init__(self, network: nn.Module, subsets: Tensor):
+        super().__init__()
+        self.network = unwrapped(network)
+        self.subsets = subsets
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load one fold's weights into the network itself."""
+        return self.network.load_state_dict(state_dict, *args, **kwargs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (1, S * K, *patch) of images (1, M, *patch)."""
+        subsets = self.subsets.to(images.device)
+        if hasattr(self.network, "forward_subsets"):
+            logits = self.encoded_once(images, subsets)
+        else:
+            logits = self.zero_filled(images, subsets)
+        return logits.transpose(0, 1).flatten(1, 2)
+
+    def zero_filled(self, images: Tensor, subsets: Tensor) -> Tensor:
+        """Give logits (S, 1, K, *patch); subsets that differ in channels that are zero here are computed once."""
+        nonzero = (images[0] != 0).flatten(1).any(1)
+        return once_each(
+            subsets & nonzero,
+            lambda distinct: torch.stack([self.network(drop_absent(images, subset[None])) for subset in distinct]),
+        )
+
+    def encoded_once(self, images: Tensor, subsets: Tensor) -> Tensor:
+        """Give logits (S, 1, K, *patch), from what of each subset varies within the patch.
+
+        That is what the network itself takes for present when it is not told. Where nothing varies it takes every
+        channel for present, so there it is left to do so.
+        """
+        seen = subsets & varying_channels(images)
+        some = seen.any(1)
+        parts = []
+        if some.any():
+            parts.append(once_each(seen[some], lambda distinct: self.network.forward_subsets(images, distinct)))
+        if not some.all():
+            parts.append(self.zero_filled(images, subsets[~some]))
+        if len(parts) == 1:
+            return parts[0]
+        order = torch.cat([some.nonzero(), (~some).nonzero()]).flatten()
+        return torch.cat(parts)[order.argsort()]
+
+
+def once_each(subsets: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
+    """Predict from subsets (S, M), equal ones once; the logits are large and are copied only where some are equal."""
+    distinct, source = torch.unique(subsets, dim=0, return_inverse=True)
+    return predict(subsets) if len(distinct) == len(subsets) else predict(distinct)[source]

@@ -1,0 +1,75 @@
+"""Which subsets of a model's modalities to look at, and what they are called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from nnunetv2_missmod.host.preprocessor import modality_names
+from nnunetv2_missmod.modalities import MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
+
+JOIN = "+"
+AVAILABLE, ALL, SINGLES = "available", "all", "singles"
+
+
+class Subsets(NamedTuple):
+    """Subsets of a model's modalities."""
+
+    modalities: list[str]
+    present: np.ndarray  # (S, M) bool
+    sampled: bool  # some of very many
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each subset, such as ``FLAIR+T1c``."""
+        return [subset_name(present, self.modalities) for present in torch.from_numpy(self.present)]
+
+    def members(self, position: int) -> list[str]:
+        """Modalities of one subset, in channel order."""
+        return [name for name, is_present in zip(self.modalities, self.present[position], strict=True) if is_present]
+
+
+def choose_subsets(chosen: str, modalities: Sequence[str]) -> Subsets:
+    """Read what ``--subsets`` asks for.
+
+    Args:
+        chosen: "all" (beyond 5 modalities a sample of them), "singles", or names such as ``FLAIR+T1c,T2``.
+        modalities: their names, as ``distinct_names`` gives them.
+
+    Raises:
+        ValueError: a name is no modality, or a subset is asked for twice.
+    """
+    if chosen == ALL:
+        return Subsets(
+            list(modalities), all_subsets(len(modalities)).numpy(), len(modalities) > MAX_ENUMERATED_MODALITIES
+        )
+    if chosen == SINGLES:
+        return Subsets(list(modalities), np.eye(len(modalities), dtype=bool), False)
+    asked = [[member.strip() for member in subset.split(JOIN)] for subset in chosen.split(",")]
+    for member in (member for subset in asked for member in subset):
+        if member not in modalities:
+            raise ValueError(
+                f"Expected --subsets {ALL}, {SINGLES}, or subsets such as {JOIN.join(modalities[:2])},{modalities[-1]} "
+                f"of the modalities {', '.join(modalities)}, got {member!r} in {chosen!r}."
+            )
+    present = np.array([[name in subset for name in modalities] for subset in asked])
+    if len(np.unique(present, axis=0)) < len(present):
+        raise ValueError(
+            f"Expected every subset once, got {chosen!r}. Name each once; the order of modalities is free."
+        )
+    return Subsets(list(modalities), present, False)
+
+
+def distinct_names(dataset_json: dict[str, Any]) -> list[str]:
+    """Name the modalities so that a subset's name says which they are and may be a folder.
+
+    nnU-Net takes a channel's name for its normalisation, so that several may be called "zscore": such names get their
+    channel's number. ``+`` joins names and ``/`` and ``,`` part them, so they become ``-``.
+    """
+    names = [name.translate(str.maketrans("+/\\,", "----")) for name in modality_names(dataset_json)]
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name}_{channel:04d}" for channel, name in enumerate(names)]

@@ -1,0 +1,236 @@
+"""The report's tables to paste elsewhere: Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Sequence
+
+from nnunetv2_missmod.report.tables import UNDEFINED, Cell, Row, Table, print_p
+
+PRESENT, ABSENT, MINUS = "●", "○", "−"
+INTERVALS = "with 95 % intervals"
+LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{letter: f"{{{letter}}}" for letter in "[*"},  # after the end of a row they would be taken for its options
+    UNDEFINED: "--",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
+    MINUS: "$-$",
+}
+TEST_COLUMNS = ["models", "region", "pairs", "median difference", "favoured", "p", "p (Holm)"]
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Tables as Markdown: best bold, second in italics (Markdown has no underline).
+
+    The papers' table of each metric comes first; summaries with intervals, contributions and tests have tables of
+    their own after it.
+    """
+    return "\n".join(text for table in tables for text in _markdown_tables(table))
+
+
+def _markdown_tables(table: Table) -> list[str]:
+    title, names = table.metric.heading, [escape_markdown(modality) for modality in table.modalities]
+    heads = [f"{escape_markdown(region)}<br>{escape_markdown(model)}" for region, model in table.columns]
+    mean = table.summaries[0]
+    subsets = [[*_dots(row), *map(_markdown_cell, row.cells)] for row in table.rows]
+    subsets.append([mean.name, *[""] * (len(names) - 1), *map(_markdown_cell, mean.cells)])
+    summaries = [
+        [row.name, *(f"{_markdown_cell(cell)} {cell.interval}".strip() for cell in row.cells)]
+        for row in table.summaries
+    ]
+    gains = [[escape_markdown(row.name), *(cell.text for cell in row.cells)] for row in table.contributions]
+    tests = [[escape_markdown(text) for text in line] for line in _test_lines(table)]
+    right = ["--:"] * len(heads)
+    made = [
+        _markdown(f"## {title}", [*names, *heads], [*[":-:"] * len(names), *right], subsets),
+        _markdown(f"### {title}: mean and area, {INTERVALS}", ["", *heads], [":--", *right], summaries),
+        _markdown(f"### {title}: contribution of each modality", ["", *heads], [":--", *right], gains),
+    ]
+    if tests:
+        made.append(_markdown(f"### {title}: comparison", TEST_COLUMNS, _test_columns(":--", "--:"), tests))
+    return made
+
+
+def _markdown(heading: str, heads: list[str], alignment: list[str], lines: list[list[str]]) -> str:
+    body = "\n".join(f"| {' | '.join(line)} |" for line in (heads, alignment, *lines))
+    return f"{heading}\n\n{body}\n"
+
+
+def escape_markdown(name: str) -> str:
+    """Write a name so that Markdown, and the HTML within it, show it as it is."""
+    entities = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "}
+    return "".join(entities.get(c) or re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", c) for c in name)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return _mark(cell, "**{}**", "*{}*")
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------------------------
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """Tables as LaTeX for the package booktabs: best bold, second underlined; in the order of ``to_markdown``."""
+    head = "% \\usepackage{booktabs} in the preamble; a wide table fits with \\resizebox{\\textwidth}{!}{...} around it"
+    return "\n".join([head, *(text for table in tables for text in _latex_tables(table))])
+
+
+def _latex_tables(table: Table) -> list[str]:
+    title, count = table.metric.heading, len(table.modalities)
+    dots = {PRESENT: r"$\bullet$", ABSENT: r"$\circ$"}
+    subsets = [[*(dots[dot] for dot in _dots(row)), *map(_latex_cell, row.cells)] for row in table.rows]
+    mean = [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, table.summaries[0].cells)]
+    summaries = [[row.name, *map(_latex_interval, row.cells)] for row in table.summaries]
+    gains = [[escape_latex(row.name), *map(_latex_cell, row.cells)] for row in table.contributions]
+    tests = [[escape_latex(text) for text in line] for line in _test_lines(table)]
+    regions, heads = _latex_heads(table, count), _latex_heads(table, 1)
+    names, models = [*map(escape_latex, table.modalities)], [escape_latex(model) for _, model in table.columns]
+    right = "r" * len(models)
+    made = [
+        _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]]),
+        _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries]),
+        _latex(f"{title}: contribution of each modality", f"l{right}", [heads, _line(["", *models])], [gains]),
+    ]
+    if tests:
+        made.append(_latex(f"{title}: comparison", "".join(_test_columns("l", "r")), [_line(TEST_COLUMNS)], [tests]))
+    return made
+
+
+def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list[list[str]]]) -> str:
+    """A table of groups of lines, with a rule before each."""
+    body = [part for group in groups for part in (r"\midrule", *map(_line, group))]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            *(r"\toprule", *heads, *body, r"\bottomrule"),
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_heads(table: Table, names: int) -> str:
+    """The line of the regions over their models, right of ``names`` columns, and the rules under it."""
+    models = len(table.models)
+    regions = [rf"\multicolumn{{{models}}}{{c}}{{{escape_latex(region)}}}" for region in table.regions]
+    starts = [names + 1 + i * models for i in range(len(table.regions))]
+    rules = " ".join(rf"\cmidrule(lr){{{start}-{start + models - 1}}}" for start in starts)
+    return f"{_line([*[''] * names, *regions])}\n{rules}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def escape_latex(name: str) -> str:
+    """Write a name so that LaTeX shows it as it is."""
+    return "".join(LATEX.get(letter, letter) for letter in re.sub(r"\s", " ", name))
+
+
+def _latex_number(text: str) -> str:
+    return text.replace("-", "$-$").replace(UNDEFINED, "--")
+
+
+def _latex_cell(cell: Cell) -> str:
+    return _mark(cell._replace(text=_latex_number(cell.text)), r"\textbf{{{}}}", r"\underline{{{}}}")
+
+
+def _latex_interval(cell: Cell) -> str:
+    interval = rf" {{\scriptsize {_latex_number(cell.interval)}}}" if cell.interval else ""
+    return _latex_cell(cell) + interval
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """Tables as one CSV: a row per metric and subset, 1 and 0 for the modalities, a column per region and model.
+
+    After a metric's subsets come rows for the mean and the areas, each with the bounds of its interval, and for the
+    contributions; ``comparison_csv`` holds the tests.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    modalities = tables[0].modalities
+    columns = [f"{region} / {model}" for region, model in tables[0].columns]
+    writer.writerow(["metric", "unit", "subset", *modalities, *columns])
+    for table in tables:
+        for name, row, values in _csv_rows(table):
+            present = [str(int(p)) for p in row.present] or [""] * len(modalities)
+            shown = ["" if value == UNDEFINED else value for value in values]
+            writer.writerow([table.metric.column, table.metric.unit, name, *present, *shown])
+    return text.getvalue()
+
+
+def _csv_rows(table: Table) -> list[tuple[str, Row, list[str]]]:
+    rows = [(row.name, row, [cell.text for cell in row.cells]) for row in table.rows]
+    for row in table.summaries:
+        rows.append((row.name, row, [cell.text for cell in row.cells]))
+        rows.append((f"{row.name}, 95 % low", row, [cell.low for cell in row.cells]))
+        rows.append((f"{row.name}, 95 % high", row, [cell.high for cell in row.cells]))
+    return rows + [(f"contribution of {r.name}", r, [cell.text for cell in r.cells]) for r in table.contributions]
+
+
+def comparison_csv(tables: Sequence[Table]) -> str:
+    """The paired tests of all metrics as one CSV: a row per metric, pair of models and region."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ["pairs", "left_out", "median_difference", "favoured", "p", "p_holm"]
+    writer.writerow(["metric", "unit", "model_a", "model_b", "region", *columns])
+    for table in tables:
+        for test in table.tests:
+            difference = "" if test.difference == UNDEFINED else test.difference
+            values = [test.pairs, test.left_out, difference, test.better]
+            p_values = ["" if math.isnan(p) else f"{p:.4g}" for p in (test.p, test.p_holm)]
+            writer.writerow([table.metric.column, table.metric.unit, *test.models, test.region, *values, *p_values])
+    return text.getvalue()
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def _test_lines(table: Table) -> list[list[str]]:
+    return [
+        [
+            f"{test.models[0]} {MINUS} {test.models[1]}",
+            test.region,
+            str(test.pairs),
+            test.difference.replace("-", MINUS),
+            test.better or UNDEFINED,
+            print_p(test.p),
+            print_p(test.p_holm),
+        ]
+        for test in table.tests
+    ]
+
+
+def _test_columns(text: str, number: str) -> list[str]:
+    """Alignment of the columns of the tests."""
+    return [text, text, number, number, text, number, number]
+
+
+def _dots(row: Row) -> list[str]:
+    return [PRESENT if present else ABSENT for present in row.present]
+
+
+def _mark(cell: Cell, best: str, second: str) -> str:
+    return {"best": best, "second": second, "": "{}"}[cell.place].format(cell.text)

@@ -1,0 +1,181 @@
+"""The numbers of one metric as the report prints them: the papers' table, areas, contributions and paired tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from nnunetv2_missmod.evaluation.paired_tests import compare
+from nnunetv2_missmod.evaluation.summary import (
+    Summary,
+    bootstrap_intervals,
+    case_counts,
+    contribution,
+    mean_over_subsets,
+    modality_names,
+    robustness_area,
+    subset_means,
+)
+from nnunetv2_missmod.report.inputs import Comparison
+from nnunetv2_missmod.report.metric_names import Metric
+
+UNDEFINED = "–"
+TOO_FEW = "too few cases"
+
+
+class Cell(NamedTuple):
+    """A printed value and its place among the models of its row and region.
+
+    ``cases`` is how many are in it; ``low`` and ``high`` are the bounds of its 95 % interval, "" where there is none.
+    """
+
+    text: str
+    place: Literal["best", "second", ""] = ""
+    cases: int = 0
+    low: str = ""
+    high: str = ""
+
+    @property
+    def interval(self) -> str:
+        """The bounds in brackets, "" where there are none."""
+        return f"[{self.low}, {self.high}]" if self.low else ""
+
+
+class Row(NamedTuple):
+    """A subset, a summary or a modality: which modalities are present, and cells in the order of the columns."""
+
+    name: str
+    present: list[bool]
+    cells: list[Cell]
+
+
+class PairedTest(NamedTuple):
+    """A test of two models in a region, as ``compare`` describes it, printed in the metric's unit."""
+
+    models: tuple[str, str]
+    region: str
+    pairs: int
+    left_out: int
+    difference: str
+    better: str
+    p: float
+    p_holm: float
+
+    @property
+    def untested(self) -> bool:
+        """Whether there is no p, for want of cases that differ."""
+        return math.isnan(self.p)
+
+
+class Table(NamedTuple):
+    """All tables of one metric; columns go region by region, model by model.
+
+    ``rows`` are the subsets, ``summaries`` their mean and the areas under the robustness curve.
+    """
+
+    metric: Metric
+    modalities: list[str]
+    regions: list[str]
+    models: list[str]
+    columns: list[tuple[str, str]]  # (region, model)
+    rows: list[Row]
+    summaries: list[Row]
+    contributions: list[Row]
+    tests: list[PairedTest]
+
+
+def build_table(comparison: Comparison, metric: Metric) -> Table:
+    """Compute all that the report prints of one metric."""
+    return Table(
+        metric,
+        comparison.modalities,
+        comparison.regions,
+        list(comparison.models),
+        comparison.columns,
+        _subset_rows(comparison, metric),
+        _summary_rows(comparison, metric),
+        _contribution_rows(comparison, metric),
+        _tests(comparison, metric),
+    )
+
+
+def rank(badness: Sequence[float]) -> list[Literal["best", "second", ""]]:
+    """Find the best and the second of several models, ties sharing a place; one model alone has none."""
+    order = sorted({value for value in badness if not math.isnan(value)})
+    if len(badness) < 2 or not order:
+        return [""] * len(badness)
+    return ["best" if v == order[0] else "second" if order[1:2] == [v] else "" for v in badness]
+
+
+def print_p(p: float) -> str:
+    """Print a p-value; words where there is none."""
+    return TOO_FEW if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _subset_rows(comparison: Comparison, metric: Metric) -> list[Row]:
+    means = comparison.side_by_side(lambda table: subset_means(table, metric.column))
+    counts = comparison.side_by_side(lambda table: case_counts(table, metric.column))
+    return [
+        Row(
+            name,
+            [modality in present for modality in comparison.modalities],
+            _cells(comparison, metric, means.loc[name], counts.loc[name]),
+        )
+        for name, present in comparison.subsets.items()
+    ]
+
+
+def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
+    steps = max(len(modality_names(comparison.subsets)) - 1, 1)
+    summaries: dict[str, Summary] = {
+        "mean": mean_over_subsets,
+        "area": robustness_area,
+        f"area / {steps}": partial(robustness_area, normalised=True),
+    }
+    return [Row(name, [], _bounded_cells(comparison, metric, summary)) for name, summary in summaries.items()]
+
+
+def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary) -> list[Cell]:
+    found = comparison.side_by_side(lambda table: bootstrap_intervals(table, metric.column, summary).T)
+    lows, highs = (
+        ["" if math.isnan(bound) else metric.text(bound) for bound in found.loc[name]] for name in ("low", "high")
+    )
+    cells = _cells(comparison, metric, found.loc["estimate"])
+    return [cell._replace(low=low, high=high) for cell, low, high in zip(cells, lows, highs, strict=True)]
+
+
+def _contribution_rows(comparison: Comparison, metric: Metric) -> list[Row]:
+    gains = comparison.side_by_side(lambda table: contribution(table, metric.column))
+    return [Row(str(modality), [], [Cell(metric.text(gain)) for gain in row]) for modality, row in gains.iterrows()]
+
+
+def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
+    return [
+        PairedTest(
+            (row["model_a"], row["model_b"]),
+            row["region"],
+            row["pairs"],
+            row["left_out"],
+            metric.text(row["median_difference"]),
+            row["better"],
+            row["p"],
+            row["p_holm"],
+        )
+        for row in compare(comparison.tables, metric.column).to_dict("records")
+    ]
+
+
+def _cells(
+    comparison: Comparison, metric: Metric, values: pd.Series[float], counts: pd.Series[int] | None = None
+) -> list[Cell]:
+    """Print values in the order of the columns, the models of a region ranked among each other."""
+    texts = [metric.text(value) for value in values]
+    badness = [math.nan if text == UNDEFINED else metric.badness(text) for text in texts]
+    count = len(comparison.models)
+    places = [place for start in range(0, len(texts), count) for place in rank(badness[start : start + count])]
+    cases = [0] * len(texts) if counts is None else counts.fillna(0).astype(int).tolist()
+    return [Cell(*cell) for cell in zip(texts, places, cases, strict=True)]

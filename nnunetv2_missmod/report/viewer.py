@@ -1,0 +1,112 @@
+"""What the NiiVue viewer shows: one case's images, truth and masks as compressed NIfTI within the page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import SimpleITK as sitk
+
+from nnunetv2_missmod.report.case_volumes import Case, grey, read_prediction
+from nnunetv2_missmod.report.inputs import Comparison
+from nnunetv2_missmod.report.overlays import region_colours, widest_slices
+
+BUDGET = 12_000_000  # characters of base64 in the page
+COARSEST = 8  # voxels that are merged along an axis, at most
+
+
+class Viewer(NamedTuple):
+    """The data of the viewer's script (to be written as JSON) and what was done to the volumes."""
+
+    data: dict[str, Any]
+    note: str
+
+
+def viewer_of(comparison: Comparison, case: Case, models: list[str], budget: int = BUDGET) -> Viewer | str:
+    """Encode a case for the viewer, coarser until it fits the budget; a note for what is no volume."""
+    if min(case.truth.GetSize()) < 2:
+        return f"{case.name} is a single slice; the viewer shows volumes only."
+    images = {modality: _like(grey(image), image) for modality, image in case.images.items()}
+    masks = list(_masks(comparison, case, models))
+    for factor in range(1, COARSEST + 1):
+        data = _encoded(images, case.truth, masks, factor)
+        size = len(data["truth"]) + sum(len(layer["data"]) for layer in (*data["images"], *data["masks"]))
+        if size <= budget:
+            break
+    else:
+        return f"{case.name} is too large for this page even at an eighth of its resolution; the viewer is left out."
+    data |= {"labels": label_colours(comparison), "subsets": list(comparison.subsets), "centre": centre(case)}
+    return Viewer(data, _note(case, factor))
+
+
+def centre(case: Case) -> list[float]:
+    """Where the crosshair starts, in mm to the right, front and top: where the slices with most of the truth meet."""
+    indices = widest_slices(sitk.GetArrayViewFromImage(case.truth) > 0)
+    left, back, top = case.truth.TransformIndexToPhysicalPoint(indices[::-1])
+    return [-left, -back, top]
+
+
+def label_colours(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every label with the colour of the smallest region that contains it."""
+    regions = comparison.first.provenance.region_labels
+    colours = dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True))
+    smallest: dict[int, str] = {}
+    for region in sorted(comparison.regions, key=lambda region: -len(regions[region])):
+        smallest |= {int(label): region for label in regions[region]}
+    return [
+        {"label": label, "rgb": [int(colours[region][i : i + 2], 16) for i in (1, 3, 5)]}
+        for label, region in sorted(smallest.items())
+        if label > 0
+    ]
+
+
+def _masks(comparison: Comparison, case: Case, models: list[str]) -> Iterator[tuple[str, str, sitk.Image]]:
+    for model in models:
+        for subset in comparison.subsets:
+            mask = read_prediction(comparison.models[model], subset, case)
+            if mask is not None:
+                yield model, subset, mask
+
+
+def _encoded(
+    images: dict[str, sitk.Image], truth: sitk.Image, masks: list[tuple[str, str, sitk.Image]], factor: int
+) -> dict[str, Any]:
+    factors = [min(factor, size) for size in truth.GetSize()]
+    return {
+        "images": [{"name": name, "data": _nifti(sitk.BinShrink(image, factors))} for name, image in images.items()],
+        "truth": _nifti(_labels(sitk.LabelContour(_labels(sitk.Shrink(truth, factors))))),
+        "masks": [
+            {"model": model, "subset": subset, "data": _nifti(_labels(sitk.Shrink(mask, factors)))}
+            for model, subset, mask in masks
+        ],
+    }
+
+
+def _labels(mask: sitk.Image) -> sitk.Image:
+    return sitk.Cast(mask, sitk.sitkInt16)
+
+
+def _like(array: Any, image: sitk.Image) -> sitk.Image:
+    volume = sitk.GetImageFromArray(array)
+    volume.CopyInformation(image)
+    return volume
+
+
+def _nifti(volume: sitk.Image) -> str:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "volume.nii.gz"
+        sitk.WriteImage(volume, str(file), useCompression=True, compressionLevel=9)
+        return base64.b64encode(file.read_bytes()).decode()
+
+
+def _note(case: Case, factor: int) -> str:
+    cropped = f"cropped to what is not background ({_times(case.truth.GetSize())} of {_times(case.size)} voxels)"
+    coarser = f", then reduced {factor} times along each axis to keep this page small" if factor > 1 else ""
+    return f"Volumes are {cropped}, intensities are reduced to 256 grey values{coarser}."
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return " × ".join(map(str, size))

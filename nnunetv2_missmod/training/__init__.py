@@ -1,0 +1,1 @@
+"""The trainer around the methods' one hook, and what belongs to a training."""

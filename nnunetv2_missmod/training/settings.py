@@ -1,0 +1,29 @@
+"""The numbers of a trainer that a plan may override: its class attributes and nnU-Net's own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# nnU-Net's own settings that a plan may override beside a method's numbers.
+HOST_SETTINGS = (
+    "initial_lr",
+    "weight_decay",
+    "oversample_foreground_percent",
+    "probabilistic_oversampling",
+    "num_iterations_per_epoch",
+    "num_val_iterations_per_epoch",
+    "num_epochs",
+    "enable_deep_supervision",
+    "save_every",
+)
+
+
+def settings_of(trainer: object, base: type) -> dict[str, Any]:
+    """Collect the trainer's settings: public numbers, flags and words that ``base`` and its subclasses define."""
+    classes = [c for c in type(trainer).__mro__ if issubclass(c, base)]
+    names = {name for c in classes for name, value in vars(c).items() if _is_setting(name, value)}
+    return {name: getattr(trainer, name) for name in sorted(names.union(HOST_SETTINGS))}
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    return not name.startswith("_") and isinstance(value, (bool, int, float, str))

@@ -1,0 +1,212 @@
+"""The verbs that predict, score and report: their flags reach the functions, their failures the exit code."""
+
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunetv2_missmod.cli.main import main
+from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings
+from nnunetv2_missmod.evaluation.metrics import ScoringRules
+from nnunetv2_missmod.host.doors import VARIABLE, door_folder
+from nnunetv2_missmod.prediction.masks import predict_masks
+from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
+
+MODEL = "-d 137 -c 3d_fullres -tr DCSegTrainer -p myPlans -f 1 all -chk checkpoint_best.pth"
+HOW = "-device cpu -step_size 0.25 --disable_tta -nps 5 -num_parts 4 -part_id 3"
+CHOICE = ModelChoice("137", "3d_fullres", "DCSegTrainer", "myPlans", ("1", "all"), "checkpoint_best.pth")
+SETTINGS = PredictionSettings("cpu", 0.25, False, 5, 4, 3)
+FEWEST = {
+    "predict": ["predict", "-i", "images", "-o", "out", "-d", "137", "-c", "2d"],
+    "evaluate": ["evaluate", "-o", "out", "-d", "137", "-c", "2d"],
+}
+FUNCTIONS = {
+    "predict": "nnunetv2_missmod.prediction.masks.predict_masks",
+    "evaluate": "nnunetv2_missmod.evaluation.evaluate.evaluate_model",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_doors(monkeypatch):
+    """The verbs set the variable for this process; afterwards it is as it was."""
+    monkeypatch.setenv(VARIABLE, "before")
+    monkeypatch.delenv(VARIABLE)
+
+
+@pytest.fixture
+def arguments_of(monkeypatch):
+    """What a verb calls its function with, by the function's own names."""
+    calls = []
+    for function in FUNCTIONS.values():
+        module, _, name = function.rpartition(".")
+        signature = inspect.signature(getattr(__import__(module, fromlist=[name]), name))
+
+        def record(*arguments, signature=signature, **keywords):
+            bound = signature.bind(*arguments, **keywords)
+            bound.apply_defaults()
+            calls.append(bound.arguments)
+            return 0
+
+        monkeypatch.setattr(function, record)
+
+    def of(*flags):
+        assert main(flags) == 0
+        return calls.pop()
+
+    return of
+
+
+# --- flags ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_flag_of_predict_arrives(arguments_of):
+    flags = f"predict -i images -o out {MODEL} {HOW} --subsets singles --min_voxels a=2 b=30"
+    assert arguments_of(*flags.split(), "--continue_prediction", "--resample") == {
+        "choice": CHOICE,
+        "prediction": SETTINGS,
+        "images": Path("images"),
+        "out": Path("out"),
+        "subsets": "singles",
+        "min_voxels": {"a": 2, "b": 30},
+        "continued": True,
+        "resample": True,
+    }
+
+
+def test_every_flag_of_evaluate_arrives(arguments_of):
+    flags = f"evaluate -i images -gt labels -o out {MODEL} {HOW} --subsets T1,T2 --min_voxels a=2 --no-save"
+    assert arguments_of(*flags.split(), "--empty", "brats", "--tolerance", "2.5") == {
+        "choice": CHOICE,
+        "prediction": SETTINGS,
+        "evaluation": EvaluationSettings("T1,T2", ScoringRules("brats", 2.5), {"a": 2}, save=False),
+        "out": Path("out"),
+        "images": Path("images"),
+        "labels": Path("labels"),
+    }
+
+
+def test_the_defaults_are_those_of_the_functions(arguments_of, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    predicted, evaluated = arguments_of(*FEWEST["predict"]), arguments_of(*FEWEST["evaluate"])
+    for arguments in (predicted, evaluated):
+        assert arguments["choice"] == ModelChoice("137", "2d")
+        assert arguments["prediction"] == PredictionSettings()
+    defaults = {name: parameter.default for name, parameter in inspect.signature(predict_masks).parameters.items()}
+    assert {name: predicted[name] or None for name in ("subsets", "min_voxels", "continued", "resample")} == {
+        name: defaults[name] or None for name in ("subsets", "min_voxels", "continued", "resample")
+    }
+    assert evaluated["evaluation"] == EvaluationSettings()
+    assert evaluated["images"] is evaluated["labels"] is None
+
+
+def test_every_flag_of_report_arrives(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(
+        "nnunetv2_missmod.report.page.write_report", lambda *arguments: calls.append(arguments) or "page"
+    )
+    assert main(["report", "one", "two", "-o", "out"]) == 0
+    assert calls == [([Path("one"), Path("two")], Path("out"))]
+    assert capsys.readouterr().out == "page\n"
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+def test_the_doors_are_found_by_the_function_and_its_processes(verb, monkeypatch):
+    seen = []
+    monkeypatch.setattr(FUNCTIONS[verb], lambda *_: seen.append(os.environ[VARIABLE]) or 0)
+    assert main([*FEWEST[verb], "-device", "cpu"]) == 0
+    assert seen == [str(door_folder())]
+
+
+@pytest.mark.parametrize(
+    ("verb", "lacking"), [("predict", "-i"), ("predict", "-o"), ("predict", "-d"), ("evaluate", "-c"), ("report", "-o")]
+)
+def test_a_flag_that_is_needed_is_named(verb, lacking, capsys):
+    flags = {**FEWEST, "report": ["report", "folder", "-o", "out"]}[verb]
+    start = flags.index(lacking)
+    with pytest.raises(SystemExit) as exit_:
+        main(flags[:start] + flags[start + 2 :])
+    assert exit_.value.code == 2
+    assert f"the following arguments are required: {lacking}" in capsys.readouterr().err
+
+
+# --- --min_voxels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["enhancing=200"], {"enhancing": 200}),
+        (["enhancing=200", "whole tumor=0"], {"enhancing": 200, "whole tumor": 0}),
+        (["core=2=10"], {"core=2": 10}),
+        (["b=1", "a=2"], {"b": 1, "a": 2}),
+    ],
+)
+def test_a_minimum_of_voxels_is_read_for_each_region_in_order(given, expected, arguments_of):
+    found = arguments_of(*FEWEST["predict"], "-device", "cpu", "--min_voxels", *given)["min_voxels"]
+    assert list(found.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+@pytest.mark.parametrize("given", ["enhancing", "enhancing=", "=200", "enhancing=-1", "enhancing=2.5", "200", ""])
+def test_what_is_no_minimum_of_voxels_is_named(verb, given, capsys):
+    assert main([*FEWEST[verb], "-device", "cpu", "--min_voxels", "whole=3", given]) == 2
+    error = capsys.readouterr().err
+    assert error == f"missmod: Expected --min_voxels REGION=N, such as enhancing=200, got {given!r}.\n"
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("failed", "code", "said"),
+    [
+        (0, 0, ""),
+        (1, 1, "missmod: 1 case failed, see above; the others are done.\n"),
+        (3, 1, "missmod: 3 cases failed, see above; the others are done.\n"),
+    ],
+)
+def test_cases_that_failed_give_the_exit_code_1(verb, failed, code, said, monkeypatch, capsys):
+    monkeypatch.setattr(FUNCTIONS[verb], lambda *_: failed)
+    assert main([*FEWEST[verb], "-device", "cpu"]) == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+@pytest.mark.parametrize("error", [ValueError, NotImplementedError])
+def test_a_mistake_is_said_in_a_line_with_the_exit_code_2(verb, error, monkeypatch, capsys):
+    def fail(*_):
+        raise error("Expected this, got that.")
+
+    monkeypatch.setattr(FUNCTIONS[verb], fail)
+    assert main([*FEWEST[verb], "-device", "cpu"]) == 2
+    assert capsys.readouterr().err == "missmod: Expected this, got that.\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-device", "tpu"], "got tpu"),
+        (["-device", "cpu", "-step_size", "2"], "got 2.0"),
+        (["-device", "cpu", "-part_id", "1"], "got 1 of 1"),
+        (["-device", "cpu", "--empty", "zero"], "got 'zero'"),
+        (["-device", "cpu", "--tolerance", "-1"], "got -1.0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_in_a_line(flags, said, capsys):
+    assert main([*FEWEST["evaluate"], *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("missmod: Expected ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+def test_a_dataset_that_is_not_there_is_the_users_mistake(verb, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    flags = [*FEWEST[verb], "-device", "cpu"]
+    flags[flags.index("137")] = "Dataset777_None"
+    assert main(flags) == 2
+    assert "Trained on this dataset are: none" in capsys.readouterr().err

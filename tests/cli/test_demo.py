@@ -1,0 +1,209 @@
+import os
+import re
+import stat
+import sys
+
+import pytest
+from rich.progress import Progress
+
+from nnunetv2_missmod.cli import demo_job as demo
+from nnunetv2_missmod.cli.demo_job import LAST_LINES, Job, run_demo
+from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_works_in_folders_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/my/raw")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "5")
+    monkeypatch.setenv(VARIABLE, "/my/trainers")
+    monkeypatch.delenv("nnUNet_def_n_proc", raising=False)
+    before = dict(os.environ)
+    job = Job(tmp_path / "demo", "cpu")
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        assert job.environment[folder] == str(tmp_path / "demo" / folder)
+        assert (tmp_path / "demo" / folder).is_dir()
+    assert job.environment["nnUNet_n_proc_DA"] == "5"  # what the user set
+    assert int(job.environment["nnUNet_def_n_proc"]) >= 1
+    assert job.environment[VARIABLE].split(os.pathsep) == [str(door_folder()), "/my/trainers"]
+    assert dict(os.environ) == before
+
+
+def test_an_unknown_trainer_is_an_error_that_lists_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match="got 'nnUNetTrainer'") as error:
+        run_demo(tmp_path / "demo", "nnUNetTrainer", "cpu")
+    segmenting = [name for name in door_names() if "Pretrain" not in name]
+    assert all(name in str(error.value) for name in segmenting)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretraining_alone_is_no_demo(tmp_path):
+    with pytest.raises(ValueError, match=r"trainers that segment, .*M3AETrainer.*got 'M3AEPretrainTrainer'"):
+        run_demo(tmp_path / "demo", "M3AEPretrainTrainer", "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def commands(monkeypatch, tmp_path):
+    """The demo's commands, only written down; scores and report are taken for granted."""
+    written = []
+
+    def run(job, title, command, tick, ticks):
+        written.append((command, tick, ticks))
+
+    monkeypatch.setattr(Job, "run", run)
+    monkeypatch.setattr(Job, "prepare_data", lambda job: None)
+    monkeypatch.setattr(demo, "read_scores", lambda folder: f"scores of {folder.relative_to(tmp_path)}")
+    monkeypatch.setattr(demo, "print_means", print)
+    monkeypatch.setattr(demo, "write_report", lambda folders, out: out / "index.html")
+    return written
+
+
+def test_a_trainer_with_a_pretraining_is_pretrained_first(tmp_path, commands):
+    run_demo(tmp_path / "demo", "M3AETrainer", "cpu")
+    trainers = [command[command.index("-tr") + 1] for command, _, _ in commands]
+    assert trainers == ["M3AEPretrainTrainer", "M3AETrainer", "M3AETrainer"]
+
+
+def test_a_folder_in_use_is_an_error_and_stays_as_it_is(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"new or empty folder, got .*--out"):
+        run_demo(tmp_path, "DCSegTrainer", "cpu")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"new or empty folder, got .*mine.txt"):
+        run_demo(tmp_path / "mine.txt", "DCSegTrainer", "cpu")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_the_demo_trains_scores_every_subset_and_ends_with_the_report(exists, tmp_path, commands, capsys):
+    out = tmp_path / "demo"
+    if exists:
+        out.mkdir(parents=True)
+    page = run_demo(out, "ModalityDropoutTrainer", "cuda")
+    (train, _, epochs), (evaluate, tick, cases) = commands
+    assert train[:4] == ["nnUNetv2_train", "501", "3d_fullres", "0"]
+    assert evaluate[:2] == ["missmod", "evaluate"]
+    assert (epochs, cases) == (8, 2)
+    assert re.search(tick, "phantom_020: done")
+    for command in (train, evaluate):
+        assert command[command.index("-tr") + 1] == "ModalityDropoutTrainer"
+        assert command[command.index("-device") + 1] == "cuda"
+        assert command[command.index("-p") + 1] == "nnUNetPlans_demo"
+    raw = out / "nnUNet_raw" / "Dataset501_Phantom"
+    flags = dict(zip(evaluate[2::2], evaluate[3::2], strict=False))
+    assert (flags["-i"], flags["-gt"]) == (str(raw / "imagesTs"), str(raw / "labelsTs"))
+    assert flags["-o"] == str(out / "scores" / "ModalityDropoutTrainer")
+    printed = capsys.readouterr().out
+    assert "scores of demo/scores/ModalityDropoutTrainer" in printed
+    assert page == out / "report" / "index.html"
+    assert f"The report: {page}" in printed
+
+
+def test_data_are_prepared_with_the_settings_of_the_demo(tmp_path, monkeypatch):
+    import json
+
+    from small_plans import small_plans
+
+    job = Job(tmp_path / "demo", "cpu")
+
+    def run(title, command, tick, ticks):
+        assert command[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "501", "-c", "3d_fullres"]
+        folder = job.out / "nnUNet_preprocessed" / job.raw.name
+        folder.mkdir()
+        plans = {**small_plans(features=(32, 64, 128, 256)), "dataset_name": job.raw.name}
+        (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+
+    monkeypatch.setattr(demo, "NUM_TRAINING", 1)
+    monkeypatch.setattr(demo, "SIZE", 32)
+    monkeypatch.setattr(job, "run", run)
+    job.prepare_data()
+    assert len(list((job.raw / "labelsTs").iterdir())) == demo.NUM_TEST
+    file = job.out / "nnUNet_preprocessed" / job.raw.name / "nnUNetPlans_demo.json"
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    assert plans["plans_name"] == "nnUNetPlans_demo"
+    assert configuration["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32, 64, 64]
+    assert configuration["missmod"]["trainer"]["num_epochs"] == 8
+
+
+# --- running commands -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Write a Python script that stands for a command of nnU-Net."""
+
+    def write(script):
+        file = tmp_path / "nnUNetv2_fake"
+        file.write_text(f"#!{sys.executable}\nimport os, sys\n{script}\n")
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+        known = {"nnUNetv2_fake": str(file)}
+        monkeypatch.setattr(demo, "find_command", lambda name: known[name])
+
+    return write
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """How far the bar has moved."""
+    moved = []
+    monkeypatch.setattr(Progress, "advance", lambda self, task, advance=1: moved.append(advance))
+    return moved
+
+
+def test_the_output_of_a_command_is_in_the_log_and_moves_the_bar(tmp_path, command, ticks):
+    command(
+        "print(sys.argv[1:], flush=True)\n"
+        "print('Epoch 0\\nloss 1', flush=True)\n"
+        "print('a warning', file=sys.stderr, flush=True)\n"
+        "print('Epoch 12')\n"
+        "print(os.environ['nnUNet_results'], os.environ['nnUNet_extTrainer'])"
+    )
+    job = Job(tmp_path / "demo", "cpu")
+    job.run("Train", ["nnUNetv2_fake", "501", "-device", "cpu"], r"Epoch \d+", 2)
+    results = tmp_path / "demo" / "nnUNet_results"
+    expected = ["['501', '-device', 'cpu']", "Epoch 0", "loss 1", "a warning", "Epoch 12"]
+    log = (tmp_path / "demo" / "log.txt").read_text().splitlines()
+    assert log[:-1] == expected
+    assert log[-1].startswith(f"{results} {door_folder()}")
+    assert sum(ticks) == 2
+    assert len(ticks) == len(log)
+
+
+def test_the_log_holds_all_commands(tmp_path, command, ticks):
+    command("print('Epoch', sys.argv[1])")
+    job = Job(tmp_path / "demo", "cpu")
+    job.run("Plan", ["nnUNetv2_fake", "first"], "", 1)
+    job.run("Train", ["nnUNetv2_fake", "second"], "Epoch", 1)
+    assert (tmp_path / "demo" / "log.txt").read_text() == "Epoch first\nEpoch second\n"
+    assert sum(ticks) == 1  # an empty pattern matches nothing
+
+
+def test_a_command_that_fails_is_an_error_with_the_end_of_its_output(tmp_path, command):
+    command("for i in range(100): print(f'line {i};')\nsys.exit('no space left on device')")
+    job = Job(tmp_path / "demo", "cpu")
+    with pytest.raises(RuntimeError) as error:
+        job.run("Train", ["nnUNetv2_fake", "501", "--c"], r"Epoch \d+", 2)
+    message = str(error.value)
+    assert message.startswith("nnUNetv2_fake 501 --c failed.")
+    assert str(tmp_path / "demo" / "log.txt") in message
+    assert "no space left on device" in message
+    shown = [i for i in range(100) if f"line {i};" in message]
+    assert shown == list(range(100 - LAST_LINES + 1, 100))
+    assert len((tmp_path / "demo" / "log.txt").read_text().splitlines()) == 101
+
+
+def test_a_command_that_is_killed_is_an_error(tmp_path, command):
+    command("print('Epoch 0', flush=True)\nos.kill(os.getpid(), 9)")
+    with pytest.raises(RuntimeError, match=r"nnUNetv2_fake failed[\s\S]*Epoch 0"):
+        Job(tmp_path / "demo", "cpu").run("Train", ["nnUNetv2_fake"], "", 1)
+
+
+def test_a_command_that_is_missing_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ValueError, match="nnUNetv2_missing"):
+        Job(tmp_path / "demo", "cpu").run("Train", ["nnUNetv2_missing"], "", 1)

@@ -1,0 +1,266 @@
+"""The walk through the cases: in their order, whatever fails, in however many processes."""
+
+import os
+import threading
+import time
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from small_models import SPACING, small_images, write_case, write_model
+from small_walk import die, name_and_value, segmented, value_and_process
+
+from nnunetv2_missmod.host.preprocessor import read_case
+from nnunetv2_missmod.prediction import cohort
+from nnunetv2_missmod.prediction.cases import CaseFiles
+from nnunetv2_missmod.prediction.cohort import WAITING, export_of, walk
+from nnunetv2_missmod.prediction.engine import Images, predict_subsets
+from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
+
+CASES = [CaseFiles(name, []) for name in ("c", "a", "bad", "b")]
+
+
+def two_subsets(case, on_patch):
+    """Two subsets of every case, the second one first."""
+    for position in (1, 0):
+        yield segmented(position, len(case.name))
+        on_patch(1.0)
+
+
+def walked(segment=two_subsets, finish=name_and_value, cases=CASES, num_processes=0):
+    return list(walk("Test", cases, segment, finish, 2, num_processes))
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Masks are finished in threads of this process, not in spawned processes."""
+    monkeypatch.setattr(cohort, "_pool", ThreadPoolExecutor)
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+def test_every_case_comes_out_in_order_with_its_subsets():
+    done = walked(cases=[CASES[0], CASES[1]])
+    assert [finished.case for finished in done] == [CASES[0], CASES[1]]
+    assert [finished.of_subset for finished in done] == [{1: "c 1 8", 0: "c 0 8"}, {1: "a 1 8", 0: "a 0 8"}]
+    assert [finished.error for finished in done] == [None, None]
+
+
+def test_no_case_is_no_error():
+    assert walked(cases=[]) == []
+
+
+def test_two_processes_give_the_same_in_the_same_order(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    here, there = walked(finish=value_and_process), walked(finish=value_and_process, num_processes=2)
+    assert [finished.error is None for finished in there] == [True, True, False, True]
+    for one, other in zip(here, there, strict=True):
+        assert (one.case, str(one.error)) == (other.case, str(other.error))
+        values = [{position: of[0] for position, of in each.of_subset.items()} for each in (one, other)]
+        assert values[0] == values[1]
+    workers = {of[1:] for finished in there for of in finished.of_subset.values()}
+    assert all(process != os.getpid() and threads == 1 for process, threads in workers)
+
+
+def test_the_first_case_comes_out_before_the_second_is_segmented():
+    begun = []
+
+    def segment(case, on_patch):
+        begun.append(case.name)
+        yield from two_subsets(case, on_patch)
+
+    walk_through = walk("Test", CASES, segment, name_and_value, 2, 0)
+    assert begun == []
+    next(walk_through)
+    assert begun == ["c"]
+
+
+def test_a_case_that_takes_long_lets_none_overtake_it(threads):
+    def slow_first(case, found):
+        time.sleep(0.2 if case.name == "c" else 0)
+        return case.name
+
+    done = walked(finish=slow_first, num_processes=3)
+    assert [set(finished.of_subset.values()) for finished in done] == [{"c"}, {"a"}, {"bad"}, {"b"}]
+
+
+# --- what fails -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError("NaN"), OSError("no space left"), RuntimeError("no kernel")])
+def test_a_case_that_cannot_be_segmented_keeps_the_others_going(error, capsys):
+    def segment(case, on_patch):
+        yield segmented(0, 1)
+        if case.name == "bad":
+            raise error
+        yield segmented(1, 1)
+
+    def finish(case, found):
+        return case.name
+
+    done = walked(segment, finish)
+    assert [finished.error for finished in done] == [None, None, error, None]
+    assert [sorted(finished.of_subset) for finished in done] == [[0, 1], [0, 1], [0], [0, 1]]
+    said = capsys.readouterr().out
+    assert f"bad: failed. {error}" in said
+    assert all(f"{case}: done" in said for case in "cab")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 100 bytes"),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+@pytest.mark.parametrize("where", ["network", "export"])
+def test_memory_that_ends_is_told_with_what_needs_less(error, where, capsys):
+    def segment(case, on_patch):
+        if where == "network" and case.name == "bad":
+            raise error
+        yield segmented(0, 1)
+
+    def finish(case, found):
+        if case.name == "bad":
+            raise error
+        return case.name
+
+    done = walked(segment, finish)
+    assert [finished.error is None for finished in done] == [True, True, False, True]
+    said = capsys.readouterr().out
+    assert "bad: failed. memory ended (" in said
+    assert "--subsets), fewer processes (-nps 0), larger steps (-step_size 1)" in said
+
+
+def test_a_mask_that_cannot_be_finished_keeps_the_others_going(capsys):
+    done = walked()
+    assert [str(finished.error) for finished in done] == ["None", "None", "bad cannot be finished", "None"]
+    assert done[2].of_subset == {}
+    assert "bad: failed. bad cannot be finished" in capsys.readouterr().out
+
+
+def test_a_case_that_lacks_subsets_is_said_to(capsys):
+    done = walked(lambda case, on_patch: [segmented(1)], cases=[CASES[0]])
+    assert list(done[0].of_subset) == [1]
+    assert "c: done, for the 1 of 2 subsets whose modalities it has" in capsys.readouterr().out
+
+
+def test_names_and_errors_are_printed_as_they_are(capsys):
+    def segment(case, on_patch):
+        raise ValueError("[red]got[/red] [/]")
+
+    walked(segment, cases=[CaseFiles("[bold]x", [])])
+    assert "[bold]x: failed. [red]got[/red] [/]" in capsys.readouterr().out
+
+
+def test_what_is_said_of_a_case_is_one_line_so_that_paths_stay_whole(capsys):
+    long = "/a_folder_of_many" * 20
+
+    def segment(case, on_patch):
+        raise ValueError(f"expected its label at {long}, found none")
+
+    walked(segment, cases=CASES[:1])
+    assert f"c: failed. expected its label at {long}, found none\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_a_mistake_of_ours_ends_the_run(in_threads, request):
+    if in_threads:
+        request.getfixturevalue("threads")
+
+    def wrong(case, found):
+        raise TypeError("a mistake")
+
+    with pytest.raises(TypeError, match="a mistake"):
+        walked(finish=wrong, num_processes=int(in_threads))
+
+    def segment_wrong(case, on_patch):
+        raise TypeError("another")
+
+    with pytest.raises(TypeError, match="another"):
+        walked(segment_wrong, num_processes=int(in_threads))
+
+
+DIED = r"died, .* memory\. .*fewer processes \(-nps\)"
+
+
+def test_a_process_that_dies_says_how_to_go_on():
+    with pytest.raises(RuntimeError, match=DIED):
+        walked(finish=die, num_processes=1)
+
+
+def test_a_process_that_dies_after_the_last_mask_was_sent_says_so_too(threads):
+    def finish(case, found):
+        raise BrokenExecutor
+
+    with pytest.raises(RuntimeError, match=DIED):
+        walked(finish=finish, cases=CASES[:1], num_processes=1)
+
+
+def test_a_process_that_died_before_a_mask_is_sent_says_so_too(monkeypatch):
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *_):
+            raise BrokenExecutor
+
+    monkeypatch.setattr(cohort, "_pool", Broken)
+    with pytest.raises(RuntimeError, match=DIED):
+        walked(num_processes=1)
+
+
+# --- how many wait ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_so_many_masks_wait_and_no_more(threads, num_processes):
+    unfinished, most, lock = 0, 0, threading.Lock()
+    may_finish = threading.Event()
+
+    def count(change):
+        nonlocal unfinished, most
+        with lock:
+            unfinished += change
+            most = max(most, unfinished)
+
+    def segment(case, on_patch):
+        for position in range(4):
+            yield segmented(position)
+            count(1)
+
+    def finish(case, found):
+        may_finish.wait(5)
+        count(-1)
+
+    threading.Timer(0.3, may_finish.set).start()
+    assert len(walked(segment, finish, num_processes=num_processes)) == len(CASES)
+    assert num_processes + WAITING <= most <= num_processes + WAITING + 1
+    assert unfinished == 0
+
+
+# --- the export -------------------------------------------------------------------------------------------------------
+
+
+def test_small_regions_are_removed_before_a_mask_is_written(tmp_path, monkeypatch):
+    choice = write_model(tmp_path, monkeypatch, num_modalities=2)
+    settings = PredictionSettings(device="cpu", step_size=1.0, mirroring=False)
+    predictor = open_predictor(choice, settings)
+    files = write_case(tmp_path / "case", "case", small_images(2))
+    reader = predictor.plans_manager.image_reader_writer_class()
+    images = Images(*read_case(files, reader, predictor.dataset_json))
+    (found,) = predict_subsets(predictor, images, np.array([[True, True]]))
+    mask = export_of(predictor, {}).mask_of(found)
+    tumor = np.count_nonzero(mask == 2)
+    assert 0 < tumor < mask.size
+    np.testing.assert_array_equal(export_of(predictor, {"tumor": tumor}).mask_of(found), mask)
+    export = export_of(predictor, {"tumor": tumor + 1})
+    np.testing.assert_array_equal(export.mask_of(found), np.where(mask == 2, 0, mask))
+
+    assert export.file_ending == ".nii.gz"
+    export.write(export.mask_of(found), tmp_path / "new" / "folder" / "case.nii.gz", found.properties)
+    written = sitk.ReadImage(str(tmp_path / "new" / "folder" / "case.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), np.where(mask == 2, 0, mask))
+    assert written.GetSpacing() == pytest.approx(SPACING)

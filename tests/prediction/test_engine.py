@@ -1,0 +1,266 @@
+"""One case, every subset: equal to nnU-Net's own prediction from files of which the others are really missing."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+from small_models import small_images, write_case, write_model
+from torch import nn
+
+from nnunetv2_missmod.host.doors import PRETRAINING, door_names
+from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, read_case
+from nnunetv2_missmod.modalities import all_subsets, drop_absent
+from nnunetv2_missmod.prediction import engine as predict
+from nnunetv2_missmod.prediction.cohort import export_of
+from nnunetv2_missmod.prediction.engine import Images, SubsetStack, groups_by_mask, predict_subsets, preprocess
+from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
+
+STOCK = "nnUNetTrainer"
+SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
+QUICK = PredictionSettings(device="cpu", mirroring=False, num_processes=0)
+ROUNDING_TIES = 1e-5  # of the voxels
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    def open_model(name, settings=QUICK, **model):
+        return open_predictor(write_model(tmp_path, monkeypatch, name, **model), settings)
+
+    return open_model
+
+
+def read(predictor, files):
+    return Images(*read_case(files, predictor.plans_manager.image_reader_writer_class(), predictor.dataset_json))
+
+
+def masks_of(predictor, images, subsets):
+    export = export_of(predictor, {})
+    return {found.position: export.mask_of(found) for found in predict_subsets(predictor, images, subsets)}
+
+
+def nnunets_mask(predictor, files, out):
+    """The mask that nnUNetv2_predict writes for these files."""
+    out.mkdir(exist_ok=True)
+    predictor.predict_from_files_sequential([files], [str(out / "case")])
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(out / "case.nii.gz")))
+
+
+def zero_filled_mask(predictor, images, subset):
+    """The mask that a stock network gives for a case whose absent channels are zero, one subset at a time."""
+    data, properties = preprocess(predictor, images, subset)
+    logits = predictor.predict_logits_from_preprocessed_data(data)
+    return export_of(predictor, {}).mask_of(predict.Segmented(0, subset, logits.numpy(), properties))
+
+
+def assert_same(mask, expected):
+    assert mask.shape == expected.shape
+    assert np.count_nonzero(mask != expected) <= ROUNDING_TIES * mask.size
+
+
+# --- equal to nnUNetv2_predict ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SEGMENTING)
+@pytest.mark.parametrize(("num_modalities", "dims"), [(3, 3), (2, 2)])
+def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
+    name, num_modalities, dims, opened, tmp_path
+):
+    predictor = opened(name, num_modalities=num_modalities, dims=dims)
+    files = write_case(tmp_path / "case", "case", small_images(num_modalities))
+    subsets = all_subsets(num_modalities).numpy()
+    masks = masks_of(predictor, read(predictor, files), subsets)
+    assert sorted(masks) == list(range(len(subsets)))
+    for position, subset in enumerate(subsets):
+        there = [file for file, present in zip(files, subset, strict=True) if present]
+        assert_same(masks[position], nnunets_mask(predictor, there, tmp_path / "nnunet"))
+    assert len({mask.tobytes() for mask in masks.values()}) == len(subsets)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_stock_network_gets_zeros_for_what_is_absent(dims, opened, tmp_path):
+    predictor = opened(STOCK, dims=dims)
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    subsets = all_subsets(3).numpy()
+    masks = masks_of(predictor, images, subsets)
+    for position, subset in enumerate(subsets):
+        assert_same(masks[position], zero_filled_mask(predictor, images, subset))
+
+
+@pytest.mark.parametrize("name", ["DCSegTrainer", "ModalityDropoutTrainer"])
+def test_folds_mirroring_regions_and_step_size_are_nnunets(name, opened, tmp_path):
+    settings = PredictionSettings(device="cpu", mirroring=True, step_size=1.0, num_processes=0)
+    predictor = opened(name, settings, num_modalities=2, folds=(0, 1), regions=True)
+    assert len(predictor.list_of_parameters) == 2
+    files = write_case(tmp_path / "case", "case", small_images(2))
+    masks = masks_of(predictor, read(predictor, files), all_subsets(2).numpy())
+    for position, there in enumerate(([files[0]], [files[1]], files)):
+        assert_same(masks[position], nnunets_mask(predictor, there, tmp_path / "nnunet"))
+
+
+@pytest.mark.parametrize("name", [*SEGMENTING, STOCK])
+def test_absent_means_absent(name, opened, tmp_path):
+    predictor = opened(name, num_modalities=3)
+    images = small_images()
+    subsets = all_subsets(3).numpy()
+    before = {}
+    for found in predict_subsets(predictor, read(predictor, write_case(tmp_path / "a", "case", images)), subsets):
+        before[found.position] = found
+    for channel in range(3):
+        changed = images.copy()
+        changed[channel] = small_images(seed=99)[channel] * 7 + 1  # nowhere zero: mask and crop are others, too
+        absent = subsets[~subsets[:, channel]]
+        of_absent = np.flatnonzero(~subsets[:, channel])
+        there = read(predictor, write_case(tmp_path / f"b{channel}", "case", changed))
+        for found in predict_subsets(predictor, there, absent):
+            expected = before[of_absent[found.position]]
+            np.testing.assert_array_equal(found.logits, expected.logits)
+            assert found.properties["bbox_used_for_cropping"] == expected.properties["bbox_used_for_cropping"]
+
+
+# --- preprocessed once ------------------------------------------------------------------------------------------------
+
+
+def test_the_networks_input_is_bit_for_bit_that_of_missing_files(opened, tmp_path):
+    predictor = opened("ModalityDropoutTrainer")
+    files = write_case(tmp_path / "case", "case", small_images())
+    images, subsets = read(predictor, files), all_subsets(3).numpy()
+    preprocessor = MissingModalityPreprocessor(verbose=False)
+    for group in groups_by_mask(images.voxels, subsets):
+        volume, properties = preprocess(predictor, images, group.channels)
+        for position in group.positions:
+            there = [file for file, present in zip(files, subsets[position], strict=True) if present]
+            managers = (predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json)
+            expected, _, expected_properties = preprocessor.run_case(there, None, *managers)
+            given = drop_absent(volume[None], torch.from_numpy(subsets[position])[None])[0]
+            np.testing.assert_array_equal(given.numpy(), expected)
+            assert properties["bbox_used_for_cropping"] == expected_properties["bbox_used_for_cropping"]
+
+
+def ring_halves():
+    """Two channels that enclose a hole only together, and one that is the ring without its hole filled."""
+    voxels = np.zeros((3, 9, 9, 9), dtype=np.float32)
+    voxels[0, 2:7, 2:7, 2:7] = 1
+    voxels[0, 3:6, 3:6, 3:6] = 0
+    voxels[1] = voxels[0]
+    voxels[0, :, :, 2] = 0
+    voxels[1, :, :, 6] = 0
+    voxels[2, 2:7, 2:7, 2:7] = 1
+    return voxels
+
+
+@pytest.mark.parametrize(
+    "voxels", [small_images(4), ring_halves(), np.ones((2, 3, 3, 3))], ids=["brain", "ring", "full"]
+)
+def test_subsets_share_a_group_exactly_if_nnunets_masks_are_equal(voxels):
+    subsets = all_subsets(len(voxels)).numpy()
+    groups = groups_by_mask(voxels, subsets)
+    group_of = {position: number for number, group in enumerate(groups) for position in group.positions}
+    assert sorted(group_of) == list(range(len(subsets)))
+    masks = [create_nonzero_mask(voxels[subset]) for subset in subsets]
+    for one in range(len(subsets)):
+        for other in range(len(subsets)):
+            assert (group_of[one] == group_of[other]) == np.array_equal(masks[one], masks[other])
+    for group in groups:
+        np.testing.assert_array_equal(group.channels, subsets[group.positions].any(0))
+
+
+def test_channels_outside_the_subsets_take_no_part_in_the_groups():
+    voxels = small_images()
+    voxels[2] = np.nan
+    groups = groups_by_mask(voxels, np.array([[True, False, False], [False, True, False]]))
+    assert len(groups) == 2
+
+
+# --- one encoding -----------------------------------------------------------------------------------------------------
+
+
+class Counting(nn.Module):
+    """A network that writes down the subsets that it is asked for."""
+
+    def __init__(self, encodes_once=True):
+        super().__init__()
+        self.told, self.left_to_itself = [], []
+        if encodes_once:
+            self.forward_subsets = self.of_subsets
+
+    def of_subsets(self, images, presents):
+        self.told += presents.int().tolist()
+        weights = torch.arange(1.0, images.shape[1] + 1)
+        summed = [(drop_absent(images, p[None]) * weights[:, None, None, None]).sum(1, keepdim=True) for p in presents]
+        return torch.stack(summed)
+
+    def forward(self, images):
+        self.left_to_itself.append(images.flatten(2).amax(2)[0].tolist())
+        return images.sum(1, keepdim=True)
+
+
+def test_subsets_that_see_the_same_in_a_patch_are_computed_once():
+    images = torch.zeros(1, 3, 2, 2, 2)
+    images[0, 0, 0] = 1.0
+    images[0, 2] = 5.0  # constant within this patch: nothing to see
+    network = Counting()
+    logits = SubsetStack(network, all_subsets(3))(images)
+    assert logits.shape == (1, 7, 2, 2, 2)
+    assert network.told == [[1, 0, 0]]
+    assert sorted(network.left_to_itself) == [[0.0, 0.0, 0.0], [0.0, 0.0, 5.0]]
+    for position, subset in enumerate(all_subsets(3)):
+        seen = images[0, 0] if subset[0] else 5.0 * subset[2] * torch.ones(2, 2, 2)
+        torch.testing.assert_close(logits[0, position], seen)
+
+
+def test_a_background_patch_is_computed_once():
+    for network in (Counting(), Counting(encodes_once=False)):
+        logits = SubsetStack(network, all_subsets(4))(torch.zeros(1, 4, 2, 2, 2))
+        assert logits.shape == (1, 15, 2, 2, 2)
+        assert network.told == []
+        assert len(network.left_to_itself) == 1
+
+
+def test_a_compiled_network_is_taken_out_of_its_wrapping():
+    network = Counting()
+    stack = SubsetStack(torch.compile(network, backend="eager"), all_subsets(2))
+    assert stack.network is network
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def test_subsets_with_a_channel_that_the_case_lacks_are_left_out(opened, tmp_path):
+    predictor = opened("ModalityDropoutTrainer")
+    images = small_images()
+    images[1] = 4.0  # a constant holds no image
+    there = read(predictor, write_case(tmp_path / "case", "case", images, channels=[0, 1]))
+    found = list(predict_subsets(predictor, there, all_subsets(3).numpy()))
+    assert [(segmented.position, segmented.present.tolist()) for segmented in found] == [(0, [True, False, False])]
+
+
+def test_few_subsets_at_a_time_give_the_same(opened, tmp_path, monkeypatch):
+    predictor = opened("DCSegTrainer")
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    subsets = all_subsets(3).numpy()
+    together = masks_of(predictor, images, subsets)
+    monkeypatch.setattr(predict, "MAX_LOGIT_BYTES", 1)
+    apart = masks_of(predictor, images, subsets)
+    assert all(np.array_equal(together[position], apart[position]) for position in range(7))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("mirroring", [False, True])
+def test_the_progress_adds_up_to_all_subsets(dims, mirroring, opened, tmp_path):
+    settings = PredictionSettings(device="cpu", mirroring=mirroring, num_processes=0)
+    predictor = opened("ModalityDropoutTrainer", settings, dims=dims, folds=(0, 1))
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(), channels=[0, 2]))
+    shares = []
+    list(predict_subsets(predictor, images, all_subsets(3).numpy(), shares.append))
+    assert sum(shares) == pytest.approx(7)
+    assert len(shares) > 4
+
+
+def test_the_predictor_is_left_as_it_was(opened, tmp_path):
+    predictor = opened("ModalityDropoutTrainer")
+    network, label_manager = predictor.network, predictor.label_manager
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    next(predict_subsets(predictor, images, all_subsets(3).numpy()))
+    assert predictor.network is network
+    assert predictor.label_manager is label_manager

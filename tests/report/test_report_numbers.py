@@ -1,0 +1,199 @@
+"""The numbers on the page, recomputed by plain loops from the long tables."""
+
+import itertools
+import json
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from report_page import read_page
+from scipy.stats import wilcoxon
+from small_scores import MODALITIES, REGIONS, subset_names
+
+from nnunetv2_missmod.report.page import write_report
+
+COLUMNS = list(itertools.product(REGIONS, ["DCSeg", "M3AE"]))
+
+
+def looped_means(table, metric):
+    """Mean over the cases by (subset, region), a plain loop; None where no case has a value."""
+    values = defaultdict(list)
+    for row in table.to_dict("records"):
+        values[row["subset"], row["region"]].append(row[metric])
+    return {key: mean_of(scores) for key, scores in values.items()}
+
+
+def mean_of(values):
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("nsd", 100), ("volume_error", 100)])
+def test_the_cells_of_the_page_are_the_means_of_the_long_tables(cohort, page, metric, scale):
+    _, tables = cohort
+    rows = page.tables["scores"][metric][2:-3]
+    assert [row[0]["title"] for row in rows] == subset_names()
+    means = {model: looped_means(table, metric) for model, table in tables.items()}
+    for subset, row in zip(subset_names(), rows, strict=True):
+        for (region, model), cell in zip(COLUMNS, row[4:], strict=True):
+            value = means[model][subset, region]
+            assert cell["text"] == ("–" if value is None else f"{value * scale:.2f}"), (subset, region, model)
+
+
+def test_a_cell_says_over_how_many_cases_its_mean_is(cohort, page):
+    _, tables = cohort
+    for subset in subset_names():
+        for (region, model), cell in zip(COLUMNS, page.row(subset, "hd95"), strict=True):
+            rows = [
+                row for row in tables[model].to_dict("records") if (row["subset"], row["region"]) == (subset, region)
+            ]
+            count = sum(not math.isnan(row["hd95"]) for row in rows)
+            assert cell["title"] == ("1 case" if count == 1 else f"{count} cases")
+
+
+def test_the_dots_are_filled_for_the_modalities_present(page):
+    rows = page.texts("dice")
+    assert rows[0][:4] == ["FLAIR", "T1", "T1c", "T2"]
+    assert rows[2][:4] == ["●", "○", "○", "○"]
+    assert rows[-4][:4] == ["●"] * 4
+    for row in page.tables["scores"]["dice"][2:-3]:
+        present = [name for name, cell in zip(rows[0], row, strict=False) if cell["text"] == "●"]
+        assert "+".join(present) == row[0]["title"]
+
+
+def test_the_best_of_a_row_and_region_is_bold_and_the_other_underlined(page):
+    for metric, best in (("dice", max), ("hd95", min), ("volume_error", lambda pair: min(pair, key=abs))):
+        for row in page.tables["scores"][metric][2:]:
+            cells = [cell for cell in row if cell.get("class", "").startswith("score")]
+            for pair in zip(cells[::2], cells[1::2], strict=True):
+                values = [float(cell["text"]) for cell in pair]
+                if abs(values[0]) == abs(values[1]):
+                    assert {cell["mark"] for cell in pair} == {"strong"}
+                else:
+                    assert [cell["mark"] for cell in pair] == ["strong" if v == best(values) else "u" for v in values]
+
+
+def looped_summaries(table, metric, region):
+    """Mean over the subsets, area under the curve and its mean height, by plain loops; NaN where one is undefined."""
+    means = {subset: mean for (subset, where), mean in looped_means(table, metric).items() if where == region}
+    curve = {}
+    for size in range(1, 5):
+        values = [m for subset, m in means.items() if len(subset.split("+")) == size and m is not None]
+        curve[size] = sum(values) / len(values) if values else math.nan
+    known = [value for value in means.values() if value is not None]
+    area = curve[1] / 2 + curve[2] + curve[3] + curve[4] / 2
+    return {"mean": sum(known) / len(known), "area": area, "area / 3": area / 3}
+
+
+def looped_bounds(table, metric, region, resamples=1000):
+    """Bounds of the mean over the subsets, a plain loop over resamples of the cases."""
+    cases = sorted(set(table["case"]))
+    rows = table[table["region"] == region].pivot(index="case", columns="subset", values=metric).loc[cases].to_numpy()
+    drawn = np.random.default_rng(0).multinomial(len(cases), [1 / len(cases)] * len(cases), size=resamples)
+    means = []
+    for times in drawn:
+        chosen = [rows[i] for i, count in enumerate(times) for _ in range(count)]
+        means.append(mean_of(mean for mean in map(mean_of, zip(*chosen, strict=True)) if mean is not None))
+    return np.quantile(means, [0.025, 0.975])
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("volume_error", 100)])
+def test_below_the_subsets_are_their_mean_and_the_areas(cohort, page, metric, scale):
+    _, tables = cohort
+    for name in ("mean", "area", "area / 3"):
+        for (region, model), cell in zip(COLUMNS, page.row(name, metric), strict=True):
+            expected = looped_summaries(tables[model], metric, region)[name]
+            assert float(cell["text"]) == pytest.approx(expected * scale, abs=0.0051), (name, region, model)
+
+
+def test_the_small_print_under_the_mean_is_its_bootstrap_interval(cohort, page):
+    _, tables = cohort
+    for (region, model), cell in zip(COLUMNS, page.row("mean", "dice"), strict=True):
+        low, high = looped_bounds(tables[model], "dice", region)
+        assert cell["interval"] == f"[{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def test_the_interval_of_the_area_is_three_times_that_of_its_mean_height(page):
+    for area, height in zip(page.row("area", "dice"), page.row("area / 3", "dice"), strict=True):
+        (low, high), thirds = (json.loads(cell["interval"]) for cell in (area, height))
+        assert low < float(area["text"]) < high
+        assert [low / 3, high / 3] == pytest.approx(thirds, abs=0.01)
+
+
+def test_a_single_case_has_no_intervals(small):
+    page = read_page(write_report([small / "model"], small / "report"))
+    for name in ("mean", "area", "area / 1"):
+        assert {cell["interval"] for cell in page.row(name, "dice")} == {""}
+        assert all(float(cell["text"]) for cell in page.row(name, "dice"))
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", -1)])
+def test_the_contribution_of_a_modality_is_the_mean_gain_from_adding_it(cohort, page, metric, scale):
+    _, tables = cohort
+    assert [row[0] for row in page.texts(metric, "contribution")[2:]] == list(MODALITIES)
+    means = {model: looped_means(table, metric) for model, table in tables.items()}
+    for modality in MODALITIES:
+        for (region, model), cell in zip(COLUMNS, page.row(modality, metric, "contribution"), strict=True):
+            gains = []
+            for without in subset_names():
+                if modality not in without.split("+"):
+                    added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
+                    pair = [means[model][subset, region] for subset in (without, added)]
+                    gains += [] if None in pair else [pair[1] - pair[0]]
+            assert float(cell["text"]) == pytest.approx(scale * sum(gains) / len(gains), abs=0.0051)
+
+
+# --- the comparison of models -----------------------------------------------------------------------------------------
+
+
+def case_mean(table, metric, case, regions):
+    values = []
+    for region in regions:
+        rows = table[(table["case"] == case) & (table["region"] == region)]
+        values.append(sum(map(abs if metric == "volume_error" else float, rows[metric])) / len(rows))
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("volume_error", 100)])
+def test_the_tests_are_wilcoxons_corrected_by_holm(many, metric, scale):
+    tables, file = many
+    expected = []
+    for name, regions in [*((region, [region]) for region in REGIONS), ("all regions", list(REGIONS))]:
+        first, second = (
+            np.array([case_mean(table, metric, f"case_{case:03d}", regions) for case in range(8)])
+            for table in tables.values()
+        )
+        differences = (first - second).round(12)
+        p = wilcoxon(differences).pvalue if differences.any() else None
+        median = float(np.median(differences))
+        favoured = "–" if median == 0 else "DCSeg" if (median > 0) == (metric == "dice") else "M3AE"
+        expected.append((name, median * scale, favoured, p))
+    known = sorted(p for *_, p in expected if p is not None)
+    rows = read_page(file).texts(metric, "tests")[1:]
+    for row, (region, median, favoured, p) in zip(rows, expected, strict=True):
+        p_values = ["too few cases"] * 2
+        if p is not None:
+            corrected = max((len(known) - i) * q for i, q in enumerate(known) if q <= p)
+            p_values = [f"{p:.3f}", f"{min(corrected, 1):.3f}"]
+        assert row == ["DCSeg − M3AE", region, "8", f"{median:.2f}", favoured, *p_values]
+
+
+def test_too_few_cases_are_explained_where_there_are_any(many, page):
+    parts = read_page(many[1]).text
+    assert sum("differ in fewer than 6 of them" in part for part in parts) == 1  # the Dice of the core is all alike
+    assert sum("differ in fewer than 6 of them" in part for part in page.text) == 6
+    cells = [row[5:] for row in page.texts("dice", "tests")[1:]]
+    assert cells == [["too few cases"] * 2] * 4
+
+
+def test_a_single_model_has_no_best(small):
+    page = read_page(write_report([small / "model"], small / "report"))
+    assert {cell["mark"] for row in page.tables["scores"]["dice"] for cell in row} == {""}
+    assert "bold" not in "".join(page.text)
+    assert page.tables["tests"] == {}
+    assert "#comparison" not in {link.get("href") for link in page.attributes("a")}
+    assert not (small / "report" / "comparison.csv").exists()
