@@ -145,6 +145,9 @@ class DurableTrainer(nnUNetTrainer):
         """What a checkpoint must hold beyond nnU-Net's own; a method adds its optimizers and modules here."""
         return {}
 
+    def check_method_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse, before anything is loaded, a checkpoint that does not go with this training (ValueError)."""
+
     def load_method_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``method_state`` gave."""
 
@@ -167,7 +170,7 @@ class DurableTrainer(nnUNetTrainer):
         """Restore nnU-Net's state and the method's.
 
         Raises:
-            ValueError: the file is cut off or damaged, or another trainer's.
+            ValueError: the file is cut off or damaged, or another trainer's or optimizer's.
         """
         assert isinstance(filename_or_checkpoint, str)  # as in nnU-Net, which cannot take a dict either
         require_whole_checkpoint(filename_or_checkpoint)
@@ -177,5 +180,6 @@ class DurableTrainer(nnUNetTrainer):
                 f"Expected a checkpoint of {type(self).__name__}, got {filename_or_checkpoint} of "
                 f"{checkpoint.get('trainer_name')}. Weights alone are taken over with -pretrained_weights."
             )
+        self.check_method_state(checkpoint["missmod"])
         super().load_checkpoint(filename_or_checkpoint)
         self.load_method_state(checkpoint["missmod"])

@@ -1,4 +1,4 @@
-"""The numbers of a trainer that a plan may override: its class attributes and nnU-Net's own settings."""
+"""What a plan may override of a trainer: its class attributes, and nnU-Net's settings, which a class may declare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ HOST_SETTINGS = (
 )
 
 
-def settings_of(trainer: object, base: type) -> dict[str, Any]:
+def declared_host_settings(trainer: type, base: type) -> dict[str, Any]:
+    """Collect nnU-Net's own settings that a trainer's class, or one between it and ``base``, declares."""
+    classes = trainer.__mro__[: trainer.__mro__.index(base)]
+    declared = {name for of_class in classes for name in vars(of_class)}
+    return {name: getattr(trainer, name) for name in HOST_SETTINGS if name in declared}
+
+
+def trainer_settings(trainer: object, base: type) -> dict[str, Any]:
     """Collect the trainer's settings: public numbers, flags and words that ``base`` and its subclasses define."""
     classes = [c for c in type(trainer).__mro__ if issubclass(c, base)]
     names = {name for c in classes for name, value in vars(c).items() if _is_setting(name, value)}

@@ -1,20 +1,17 @@
-"""nnU-Net's training step around one hook: ``training_loss`` of a batch whose cases may lack modalities."""
+"""nnU-Net's trainer around one hook: ``training_loss`` of a batch whose cases may lack modalities."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.amp import GradScaler
-from torch.optim import Optimizer
 
 from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for, plan_block
@@ -22,11 +19,12 @@ from nnunetv2_missmod.host.plan_checks import checked
 from nnunetv2_missmod.host.preprocessor import accept_missing_files, modality_names
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.training.availability import check_absent, describe_incomplete, find_available
-from nnunetv2_missmod.training.durable import DurableTrainer
+from nnunetv2_missmod.training.learning import LearningTrainer, Update
 from nnunetv2_missmod.training.log import EpochLog
+from nnunetv2_missmod.training.optimizers import require_learning_rate
 from nnunetv2_missmod.training.ranks import from_first_rank
-from nnunetv2_missmod.training.settings import settings_of
-from nnunetv2_missmod.training.terms import require_finite, term_means
+from nnunetv2_missmod.training.settings import declared_host_settings, trainer_settings
+from nnunetv2_missmod.training.terms import term_means
 from nnunetv2_missmod.training.validation import dice_per_subset, nanmean, of_all_ranks, shown, subset_walk
 
 
@@ -47,18 +45,11 @@ class Batch:
     cases: tuple[str, ...]
 
 
-class Learner(NamedTuple):
-    """A network that learns, and its optimizer."""
-
-    network: nn.Module
-    optimizer: Optimizer
-
-
-class MissingModalityTrainer(DurableTrainer):
+class MissingModalityTrainer(LearningTrainer):
     """nnU-Net's trainer for networks that accept any subset of the modalities.
 
-    A method fills two hooks: ``build_network`` and ``training_loss``. Its numbers are class attributes; they and
-    nnU-Net's own (``HOST_SETTINGS``) may be overridden in the plan's ``configuration["missmod"]["trainer"]``.
+    A method fills two hooks: ``build_network`` and ``training_loss``. Its numbers are class attributes, and so may be
+    nnU-Net's own (``HOST_SETTINGS``); all may be overridden in the plan's ``configuration["missmod"]["trainer"]``.
     """
 
     build_network: Callable[..., nn.Module]  # hook 1: the network's from_plans
@@ -66,6 +57,13 @@ class MissingModalityTrainer(DurableTrainer):
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Hook 2: the terms of the loss by name, each already weighted; they are summed."""
         raise NotImplementedError
+
+    def updates(self, batch: Batch) -> Iterator[Update]:
+        """Optional hook: yield who learns from which terms of a batch, in the order in which they are stepped.
+
+        What follows a ``yield`` runs after that step. No context (``full_precision``) may be open at a ``yield``.
+        """
+        yield Update(self.learners(), self.training_loss(batch))
 
     def __init__(
         self,
@@ -76,6 +74,8 @@ class MissingModalityTrainer(DurableTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
+        for name, value in declared_host_settings(type(self), MissingModalityTrainer).items():
+            setattr(self, name, value)
         self.modalities = modality_names(dataset_json)
         self.available_in_case: dict[str, tuple[bool, ...]] = {}
         self.case_number: dict[str, int] = {}
@@ -111,8 +111,8 @@ class MissingModalityTrainer(DurableTrainer):
         self.generator.manual_seed(self.subset_seed)
 
     def settings(self) -> dict[str, Any]:
-        """Every number that a plan may override: the method's class attributes and nnU-Net's own."""
-        return settings_of(self, MissingModalityTrainer)
+        """What a plan may override: the class attributes that are numbers, flags or words, and nnU-Net's settings."""
+        return trainer_settings(self, LearningTrainer)
 
     def apply_plan_overrides(self) -> None:
         """Set what ``configuration["missmod"]["trainer"]`` overrides, for all trainers or under this one's name.
@@ -123,8 +123,10 @@ class MissingModalityTrainer(DurableTrainer):
         block = plan_block(self.configuration_manager).get("trainer", {})
         overrides = overrides_for(type(self).__name__, block, door_names())
         check_overrides(overrides, self.settings(), f"settings of {type(self).__name__}")
+        require_learning_rate(overrides, type(self).optimizer_name)
         for name, value in overrides.items():
             setattr(self, name, value)
+        self.check_optimizer()
 
     def set_network_constants(self, **constants: Any) -> None:
         """Write into the plan what the network must know of the dataset, since prediction rebuilds it from the plan."""
@@ -185,42 +187,7 @@ class MissingModalityTrainer(DurableTrainer):
         Raises:
             RuntimeError: without a gradient scaler, which would skip the step, as soon as a term is not finite.
         """
-        for learner in self.learners():
-            learner.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            terms = self.training_loss(self.prepare_batch(batch))
-        total = torch.stack(list(terms.values())).sum()
-        outputs = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-        if self.grad_scaler is None:
-            self.check_finite([outputs])
-        self.backward_and_step(total)
-        return outputs
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision where nnU-Net uses it: on CUDA."""
-        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
-
-    def learners(self) -> list[Learner]:
-        """List the networks that learn from the sum of the terms."""
-        return [Learner(self.network, self.optimizer)]
-
-    def backward_and_step(self, loss: Tensor) -> None:
-        """Scale, clip and step as nnU-Net does."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        for learner in self.learners():
-            self.step(learner)
-        self.scaler.update()
-
-    @property
-    def scaler(self) -> GradScaler:
-        """nnU-Net's gradient scaler; without mixed precision, one that changes nothing."""
-        return self.grad_scaler or GradScaler(enabled=False)
-
-    def step(self, learner: Learner) -> None:
-        """Unscale and clip a network's gradients and take its step."""
-        self.scaler.unscale_(learner.optimizer)
-        torch.nn.utils.clip_grad_norm_(learner.network.parameters(), 12)
-        self.scaler.step(learner.optimizer)
+        return self.take(self.updates(self.prepare_batch(batch)))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
         """Check the terms and report their means, of all ranks, over the epoch."""
@@ -229,11 +196,6 @@ class MissingModalityTrainer(DurableTrainer):
         super().on_train_epoch_end([{"loss": values.pop("loss")}])
         self.log_metrics({f"loss/{name}": value for name, value in values.items()})
         self.print_to_log_file("train_loss terms", {name: round(value, 4) for name, value in values.items()})
-
-    def check_finite(self, train_outputs: list[dict[str, Tensor]]) -> None:
-        """Stop a training whose loss is not finite in most of the given steps (RuntimeError); log fewer."""
-        if warning := require_finite(train_outputs, self.current_epoch, self.is_ddp):
-            self.print_to_log_file(warning)
 
     # --- validation during training -----------------------------------------------------------------------------------
 

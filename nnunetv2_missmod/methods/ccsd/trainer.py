@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.amp import GradScaler
 
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
@@ -49,19 +47,13 @@ class CCSDTrainer(MissingModalityTrainer):
     build_network = staticmethod(CCSDNet.from_plans)
     memory_settings = ("max_students",)
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Set up everything as nnU-Net does, and what draws and counts."""
         self.host_generator = torch.Generator()
         self.removed_first = torch.zeros(len(self.modalities), device=self.device)
-
-    # --- set-up -------------------------------------------------------------------------------------------------------
+        super().initialize()
 
     def apply_plan_overrides(self) -> None:
         """Apply the plan's overrides and check their values.
@@ -159,8 +151,7 @@ class CCSDTrainer(MissingModalityTrainer):
 
     def gradient(self, out: CCSDOutput, subsets: Subsets, batch: Batch) -> Tensor:
         """dL_seg / df_fused of the full set, (B, M, C, *spatial) float32, up to the gradient scaler's factor."""
-        scaler = self.grad_scaler or GradScaler(enabled=False)
-        loss = scaler.scale(self.loss(full_set(out, subsets), batch.target))
+        loss = self.scaler.scale(self.loss(full_set(out, subsets), batch.target))
         return torch.autograd.grad(loss, out.fused, retain_graph=True)[0].float()
 
     def dmcd(self, out: CCSDOutput, states: Tensor) -> Tensor:

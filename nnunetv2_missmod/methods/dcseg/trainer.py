@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import Tensor
 from torch import distributed as dist
@@ -42,29 +40,19 @@ class DCSegTrainer(MissingModalityTrainer):
     kl_weight = 0.0  # on AdaIN's mu and sigma (released code: 0.1; absent from Eq. 9)
     warm_up_epochs = 0  # epochs without L_seg (released code: 20 of 500; absent from the paper)
 
+    num_epochs = 220  # 500 epochs of about 110 steps
+    initial_lr = 2e-4
+    weight_decay = 1e-4
+    optimizer_name = "adam"
+    amsgrad = True  # released code
+
     build_network = staticmethod(DCSegNet.from_plans)
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 220  # 500 epochs of about 110 steps
-        self.initial_lr = 2e-4
-        self.weight_decay = 1e-4
+    def initialize(self) -> None:
+        """Set up everything as nnU-Net does; the network is told how the segmentation's outputs exclude each other."""
         self.set_network_constants(overlapping_regions=self.label_manager.has_regions)
         self.said_that_negatives_lack = False
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """Adam with amsgrad and the poly schedule, exponent 0.9 (paper; amsgrad: released code)."""
-        optimizer = torch.optim.Adam(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay, amsgrad=True
-        )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        super().initialize()
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_seg + L_reg + alpha (L_ana + L_mod + L_rec), Eq. 9, + the region maps' loss."""

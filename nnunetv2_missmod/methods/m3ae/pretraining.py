@@ -23,7 +23,7 @@ from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, norm_penal
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
 from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress, draw_reconstruction, draw_substitute
-from nnunetv2_missmod.methods.m3ae.stage import CosineLR, M3AEStage
+from nnunetv2_missmod.methods.m3ae.stage import M3AEStage
 from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained_variance, reconstruction_scores
 from nnunetv2_missmod.training.availability import find_available
 from nnunetv2_missmod.training.log import EpochLog
@@ -73,24 +73,12 @@ class M3AEPretrainTrainer(M3AEStage):
     penalty = "mean_square"  # R; "norm": as released
     substitute_lr = 0.005  # of x_sub (released code)
 
+    num_epochs = 264  # 600 epochs of about 110 steps
+    weight_decay = 0.0  # released code
+    oversample_foreground_percent = 0.0
+
     build_network = staticmethod(M3AEPretrainNet.from_plans)
     get_training_transforms = staticmethod(spatial_only(nnUNetTrainer.get_training_transforms))
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 264  # 600 epochs of about 110 steps
-        self.initial_lr = 3e-4
-        self.weight_decay = 0.0  # released code
-        self.oversample_foreground_percent = 0.0
-        self.grid = block_grid(self.configuration_manager.patch_size)
-        self.logger.local_logger = ReconstructionLogger(self.epoch_log)
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -125,6 +113,8 @@ class M3AEPretrainTrainer(M3AEStage):
                 "segmentations to pretrain on. Pretrain 3d_fullres or 3d_lowres, or train M3AETrainer on this one from "
                 'scratch with "pretrained": false in the plan\'s missmod block.'
             )
+        self.grid = block_grid(self.configuration_manager.patch_size)
+        self.logger.local_logger = ReconstructionLogger(self.epoch_log)
         self.build_network_architecture = super().build_network_architecture  # type: ignore[method-assign,assignment]
         super().initialize()
 
@@ -135,16 +125,15 @@ class M3AEPretrainTrainer(M3AEStage):
         if not 0 < self.visible_fraction <= 1:
             raise ValueError(f"Expected visible_fraction above 0 and at most 1, got {self.visible_fraction}.")
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, CosineLR]:
-        """Adam with a rate of its own for x_sub, and the cosine schedule."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """List what learns: x_sub, if it does, at a rate of its own."""
         network = unwrapped(self.network)
         network.substitute.requires_grad_(self.substitute == "learned")
         weights = [p for p in network.parameters() if p.requires_grad and p is not network.substitute]
         groups: list[dict[str, Any]] = [{"params": weights}]
         if network.substitute.requires_grad:
             groups.append({"params": [network.substitute], "lr": self.substitute_lr, "weight_decay": 0.0})
-        optimizer = torch.optim.Adam(groups, self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, CosineLR(optimizer, self.num_epochs)
+        return groups
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does, and say what its words mean here."""

@@ -1,13 +1,10 @@
-"""What the two stages of M3AE share: how modalities are dropped, what stands for them, and the schedule."""
+"""What the two stages of M3AE share: how modalities are dropped, what stands for them, and the optimizer."""
 
 from __future__ import annotations
-
-import warnings
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.plan_block import check_choice
@@ -20,6 +17,10 @@ class M3AEStage(MissingModalityTrainer):
     """Base of pretraining and fine-tuning."""
 
     substitute = "learned"  # x_sub; "zero": Table 3 (c); "mean", the mean image: Table 3 (d)
+
+    initial_lr = 3e-4
+    optimizer_name = "adam"
+    lr_schedule = "cosine"
 
     def apply_plan_overrides(self) -> None:
         """Apply the plan's overrides and check those that are words."""
@@ -51,13 +52,3 @@ class M3AEStage(MissingModalityTrainer):
             dist.all_reduce(total)
             dist.all_reduce(seen)
         return total / expand_to(seen.clamp(min=1)[None], total[None])[0]
-
-
-class CosineLR(CosineAnnealingLR):
-    """Cosine to zero. nnU-Net tells it the epoch, and before the first step: torch would warn of both."""
-
-    def step(self, epoch: int | None = None) -> None:
-        """Set the rates of an epoch."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            super().step(epoch)

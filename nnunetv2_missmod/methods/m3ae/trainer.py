@@ -15,7 +15,7 @@ from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.m3ae.checkpoint import find_pretrained, load_pretrained
 from nnunetv2_missmod.methods.m3ae.losses import consistency_loss
 from nnunetv2_missmod.methods.m3ae.network import M3AENet, M3AEOutput
-from nnunetv2_missmod.methods.m3ae.stage import CosineLR, M3AEStage
+from nnunetv2_missmod.methods.m3ae.stage import M3AEStage
 from nnunetv2_missmod.training.trainer import Batch
 
 QUARTER = 2  # index, finest first, of the logits at 1/4 of the resolution
@@ -34,21 +34,10 @@ class M3AETrainer(M3AEStage):
     consistency_weight = 0.1  # lambda of stage 2's objective
     consistency_at = "bottleneck"  # "logits": those at 1/4 of the resolution, as the released run
 
-    build_network = staticmethod(M3AENet.from_plans)
+    num_epochs = 263  # 300 epochs of 219 steps
+    weight_decay = 1e-4
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 263  # 300 epochs of 219 steps
-        self.initial_lr = 3e-4
-        self.weight_decay = 1e-4
-        self.weights_were_loaded = False
+    build_network = staticmethod(M3AENet.from_plans)
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -59,6 +48,7 @@ class M3AETrainer(M3AEStage):
 
     def initialize(self) -> None:
         """Set up everything, and notice when weights are loaded: by --c, --val or -pretrained_weights."""
+        self.weights_were_loaded = False
         super().initialize()
         unwrapped(self.network).register_load_state_dict_post_hook(self.note_loaded_weights)
 
@@ -66,11 +56,9 @@ class M3AETrainer(M3AEStage):
         """Remember it; a hook of torch, hence the arguments."""
         self.weights_were_loaded = True
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, CosineLR]:
-        """Adam and the cosine schedule; x_sub stays as pretraining left it."""
-        weights = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(weights, self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, CosineLR(optimizer, self.num_epochs)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Leave out x_sub, which stays as pretraining left it."""
+        return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
 
     def on_train_start(self) -> None:
         """Start from the pretraining's checkpoint, unless weights were loaded already."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
@@ -26,8 +24,12 @@ from nnunetv2_missmod.methods.mstkdnet.losses import (
     slkd_loss,
 )
 from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
+from nnunetv2_missmod.training.learning import Learner, Update
+from nnunetv2_missmod.training.optimizers import build_optimizer
 from nnunetv2_missmod.training.ranks import over_ranks
-from nnunetv2_missmod.training.trainer import Batch, Learner, MissingModalityTrainer
+from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+
+DISCRIMINATOR_BETAS = (0.9, 0.99)  # released code
 
 
 class MSTKDNetTrainer(MissingModalityTrainer):
@@ -55,22 +57,14 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     adversarial_weight = 2e-4  # of the adversarial loss, Eq. 11 (released code)
     detach_teacher = True  # whether the teacher learns from its labels alone (released code: it does not)
 
+    initial_lr = 1e-4
+    weight_decay = 1e-5
+    optimizer_name = "adam"  # alike for student and teacher (released code: one for both)
+
     build_network = staticmethod(MSTKDNet.from_plans)
 
     teacher: Learner
     discriminator: Learner
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 1e-4
-        self.weight_decay = 1e-5
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -78,11 +72,14 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         """Set up the student as nnU-Net does, and teacher and discriminator beside it."""
         super().initialize()
         teacher = self.beside(self.build_teacher(), self._do_i_compile())
-        self.teacher = Learner(teacher, self.adam(teacher))
+        self.teacher = Learner(teacher, self.build_optimizer(teacher.parameters()))
         architecture = Architecture.from_configuration(self.configuration_manager)
         channels = architecture.features[deepest_level(architecture)]
         discriminator = self.beside(Discriminator(architecture, channels), False)
-        self.discriminator = Learner(discriminator, Adam(discriminator.parameters(), self.initial_lr, (0.9, 0.99)))
+        optimizer = build_optimizer(
+            self.optimizer_name, discriminator.parameters(), self.initial_lr, 0.0, self.amsgrad, DISCRIMINATOR_BETAS
+        )
+        self.discriminator = Learner(discriminator, optimizer)
 
     def build_teacher(self) -> nn.Module:
         """Build a second network of the student's kind."""
@@ -100,15 +97,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         if compiles:
             network = cast(nn.Module, torch.compile(network))
         return over_ranks(network, self.device) if self.is_ddp else network
-
-    def adam(self, network: nn.Module) -> Adam:
-        """Adam, alike for student and teacher (released code: one for both)."""
-        return Adam(network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-
-    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
-        """Adam and the poly schedule, exponent 0.9 (released code)."""
-        optimizer = self.adam(self.network)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def apply_plan_overrides(self) -> None:
         """Apply the plan's overrides and check their values.
@@ -139,14 +127,30 @@ class MSTKDNetTrainer(MissingModalityTrainer):
             for group in learner.optimizer.param_groups:
                 group["lr"] = self.optimizer.param_groups[0]["lr"]
 
-    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 12, and the discriminator's own loss, which changes the discriminator alone."""
-        full, teacher_term = self.teach(batch)
+    def updates(self, batch: Batch) -> Iterator[Update]:
+        """Eq. 12: the teacher that learns from its labels alone first, before the student needs memory.
+
+        A teacher that learns from the student's terms as well takes its step together with the student.
+        """
+        full: MSTKDNetOutput = self.teacher.network(batch.images, batch.available)
+        teacher_term = {"teacher": self.teacher_weight * self.loss(full.logits, batch.target)}
+        if not self.detach_teacher:
+            yield Update(self.learners(), self.student_terms(batch, full) | teacher_term)
+            return
+        yield Update([self.teacher], teacher_term)
+        self.teacher.optimizer.zero_grad(set_to_none=True)
+        others = [learner for learner in self.learners() if learner is not self.teacher]
+        yield Update(others, self.student_terms(batch, detached(full)))
+
+    def student_terms(self, batch: Batch, full: MSTKDNetOutput) -> dict[str, Tensor]:
+        """Eq. 12 without the teacher's own term, and the discriminator's loss, which changes the discriminator alone.
+
+        Args:
+            batch: of which the student sees a subset.
+            full: what the teacher made of all that is available.
+        """
         missing: MSTKDNetOutput = self.network(batch.images, self.draw_subset(batch.available))
-        terms = {
-            "segmentation": self.student_weight * self.loss(missing.logits, batch.target),
-            "teacher": teacher_term,
-        }
+        terms = {"segmentation": self.student_weight * self.loss(missing.logits, batch.target)}
         with full_precision(self.device):
             full, missing = in_float(full), in_float(missing)
             distils = batch.available.sum(1) > 1  # a case of one modality has nothing more to show to a teacher
@@ -155,23 +159,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
             if self.adversarial_weight > 0:
                 terms |= self.adversarial_terms(full.style, missing.style)
         return terms
-
-    def teach(self, batch: Batch) -> tuple[MSTKDNetOutput, Tensor]:
-        """Segment from all that is available.
-
-        A teacher that learns from its labels alone takes its step here: before the student needs memory.
-        """
-        full: MSTKDNetOutput = self.teacher.network(batch.images, batch.available)
-        term = self.teacher_weight * self.loss(full.logits, batch.target)
-        if not self.detach_teacher:
-            return full, term
-        if self.grad_scaler is None:
-            self.check_finite([{"teacher": term.detach()}])
-        with full_precision(self.device):
-            self.scaler.scale(term).backward()
-        self.step(self.teacher)
-        self.teacher.optimizer.zero_grad(set_to_none=True)
-        return detached(full), term.detach()
 
     def distillation(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> dict[str, Tensor]:
         """Compute the weighted terms by which the student matches the teacher, each (B,); without those of weight 0.
@@ -238,13 +225,9 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         }
 
     def learners(self) -> list[Learner]:
-        """The student, the discriminator, and a teacher that learns from the student's terms."""
-        learners = super().learners()
-        if self.adversarial_weight > 0:
-            learners.append(self.discriminator)
-        if not self.detach_teacher:
-            learners.append(self.teacher)
-        return learners
+        """The student, the discriminator where it has a part in the loss, and the teacher."""
+        adversaries = [self.discriminator] if self.adversarial_weight > 0 else []
+        return [*super().learners(), *adversaries, self.teacher]
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
