@@ -18,6 +18,7 @@ from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, w
 STOCK = "nnUNetTrainer"
 
 Settings = dict[str, dict[str, Any]]  # by trainer
+OPTIMIZER_OF_DCSEG = {"optimizer_name": "adam", "amsgrad": True, "weight_decay": 1e-4}
 
 
 class Run(NamedTuple):
@@ -26,7 +27,7 @@ class Run(NamedTuple):
     Args:
         trainer: nnU-Net's name for it.
         settings: what is trained with in place of the defaults, by trainer.
-        adam: learning rate of Adam, for a trainer whose own optimizer is nnU-Net's.
+        adam: learning rate of DC-Seg's Adam, for a trainer whose own optimizer is nnU-Net's.
     """
 
     trainer: str
@@ -132,7 +133,7 @@ class Bench:
             if (results / "checkpoint_final.pth").exists():
                 continue
             command = [sys.executable, "-m", "benchmarks.seeded_training", "--seed", str(seed)]
-            command += ["--epochs", str(self.epochs), *(["--adam", str(run.adam)] if run.adam else [])]
+            command += ["--epochs", str(self.epochs)]
             command += ["--threads", str(self.threads)] if self.threads else []
             command += [self.dataset, self.configuration, str(fold), "-tr", trainer, "-p", plans]
             begun = ["--c"] if list(results.glob("checkpoint_*.pth")) else []
@@ -156,8 +157,9 @@ class Bench:
             raise ValueError(f"Expected an epoch for each of {' and '.join(stages)}, got {self.epochs}: more --epochs.")
         first = self.epochs // len(stages)
         shares = [first, self.epochs - first] if len(stages) > 1 else [first]
+        optimizer = {**OPTIMIZER_OF_DCSEG, "initial_lr": run.adam} if run.adam else {}
         settings = {
-            stage: {"num_epochs": share, **run.settings.get(stage, {})}
+            stage: {"num_epochs": share, **optimizer, **run.settings.get(stage, {})}
             for stage, share in zip(stages, shares, strict=True)
         }
         for fragment in (self.fragment, {} if run.trainer == STOCK else {"missmod": {"trainer": settings}}):

@@ -14,10 +14,7 @@ from typing import Any
 
 import torch
 from nnunetv2.run.run_training import run_training_entry
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 
 def main() -> None:
@@ -26,17 +23,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True, help="of nnUNetTrainer")
     parser.add_argument("--threads", type=int, help="of PyTorch; nnU-Net takes a thread per core on a CPU")
-    parser.add_argument(
-        "--adam", type=float, help="learning rate of Adam, for our trainers that have nnU-Net's own optimizer"
-    )
     arguments, for_nnunet = parser.parse_known_args()
     torch.manual_seed(arguments.seed)
     train_stock_for(arguments.epochs)
     nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None
     if arguments.threads:
         keep_threads(arguments.threads)
-    if arguments.adam:
-        use_adam(arguments.adam)
     sys.argv[1:] = for_nnunet
     run_training_entry()
 
@@ -57,17 +49,6 @@ def keep_threads(threads: int) -> None:
     """Set the number of PyTorch's threads, for trainings side by side, whatever nnU-Net asks for later."""
     torch.set_num_threads(threads)
     torch.set_num_threads = lambda nthreads: None
-
-
-def use_adam(initial_lr: float) -> None:
-    """Give our trainers that train with nnU-Net's SGD the optimizer of DC-Seg: else optimizers would be compared."""
-
-    def configure_optimizers(self: MissingModalityTrainer) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        parameters = self.network.parameters()
-        optimizer = torch.optim.Adam(parameters, initial_lr, weight_decay=1e-4, amsgrad=True)
-        return optimizer, PolyLRScheduler(optimizer, initial_lr, self.num_epochs)
-
-    MissingModalityTrainer.configure_optimizers = configure_optimizers
 
 
 if __name__ == "__main__":

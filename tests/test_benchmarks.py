@@ -14,13 +14,12 @@ from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_tr
 from nnunetv2_missmod.evaluation.summary import robustness_area
 from nnunetv2_missmod.host.doors import pretraining_of
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
-from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))
 
 from benchmarks import seeded_training  # noqa: E402
-from benchmarks.comparison import METHODS, STOCK, Bench, plans_name, stages_of  # noqa: E402
+from benchmarks.comparison import METHODS, OPTIMIZER_OF_DCSEG, STOCK, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, WHOLES  # noqa: E402
 
@@ -55,12 +54,14 @@ def test_a_row_is_trained_with_its_settings_and_no_others(name, bench, tmp_path,
         door = door_class(stage)
         with_small_network(door, with_scratch(plans, stage))
         trainer = small_trainer(door, plans, small_dataset_json(), tmp_path / stage, monkeypatch)
-        changed = {
-            setting
-            for setting, value in vars(trainer).items()
-            if isinstance(value, (bool, int, float, str)) and value != getattr(door, setting, value)
-        }
-        assert changed == set(run.settings.get(stage, {})) | {"pretrained"} & changed
+        asked = plans["configurations"][CONFIGURATION]["missmod"]["trainer"][stage]
+        optimizer = {*OPTIMIZER_OF_DCSEG, "initial_lr"} if run.adam else set()
+        assert set(asked) - {"pretrained"} == {"num_epochs", *optimizer, *run.settings.get(stage, {})} - {"pretrained"}
+        settings = trainer.settings()
+        assert {setting: settings[setting] for setting in asked} == asked
+        assert all(
+            value == getattr(door, setting, value) for setting, value in settings.items() if setting not in asked
+        )
 
 
 def with_scratch(plans, stage):
@@ -120,13 +121,18 @@ def test_a_seeded_training_hands_the_rest_to_nnunet(monkeypatch, tmp_path):
     assert run_seeded(monkeypatch, "--seed", "4", "--epochs", "7", *nnunet)["number"] != first["number"]
 
 
-@pytest.mark.parametrize("name", ["ModalityDropoutTrainer", "CCSDTrainer", "DCSegTrainer"])
-def test_adam_replaces_nnunets_own_optimizer_and_no_other(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(MissingModalityTrainer, "configure_optimizers", MissingModalityTrainer.configure_optimizers)
-    seeded_training.use_adam(0.5)
-    trainer = small_trainer(door_class(name), small_plans(), small_dataset_json(), tmp_path, monkeypatch)
-    assert isinstance(trainer.optimizer, torch.optim.Adam)
-    assert (trainer.optimizer.param_groups[0]["lr"] == 0.5) == (name != "DCSegTrainer")
+@pytest.mark.parametrize("name", [name for name, run in ROWS.items() if run.adam])
+def test_a_row_with_adam_has_the_optimizer_of_dcseg(name, bench, tmp_path, monkeypatch):
+    rows = {row: door_class(ROWS[row].trainer) for row in (name, "DC-Seg")}
+    of_row, of_dcseg = (
+        small_trainer(door, plan_of(bench, row), small_dataset_json(), tmp_path, monkeypatch).optimizer
+        for row, door in rows.items()
+    )
+    assert type(of_row) is type(of_dcseg)
+    (group,), (expected,) = of_row.param_groups, of_dcseg.param_groups
+    rates = {"params", "lr", "initial_lr"}
+    assert {key: group[key] for key in group.keys() - rates} == {key: expected[key] for key in expected.keys() - rates}
+    assert group["lr"] == ROWS[name].adam
 
 
 def test_tables_have_the_mean_over_subsets_the_area_and_the_spread_over_seeds():

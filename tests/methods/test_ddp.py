@@ -51,8 +51,8 @@ def gradients(trainer, cases):
         visible = torch.rand(len(CASES), 2, *trainer.grid, generator=torch.Generator().manual_seed(0)) < 0.5
         trainer.draw_visible = lambda present: visible[rows] & expand_to(present, visible[rows])
     trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
-    terms = trainer.training_loss(trainer.prepare_batch(batch))
-    torch.stack(list(terms.values())).sum().backward()
+    for update in trainer.updates(trainer.prepare_batch(batch)):
+        torch.stack(list(update.terms.values())).sum().backward()
     learning = [(n, p) for n, p in trainer.network.named_parameters() if p.requires_grad]
     return {n.removeprefix("module."): p.grad.clone() for n, p in learning}
 

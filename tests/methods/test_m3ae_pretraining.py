@@ -19,8 +19,8 @@ from nnunetv2_missmod.methods.m3ae import pretraining
 from nnunetv2_missmod.methods.m3ae.masking import draw_visible_blocks, drop_modalities
 from nnunetv2_missmod.methods.m3ae.pictures import central_patch
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
-from nnunetv2_missmod.methods.m3ae.stage import CosineLR
 from nnunetv2_missmod.modalities import all_subsets, subset_name
+from nnunetv2_missmod.training.optimizers import CosineLR
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")

@@ -43,7 +43,8 @@ def make(tmp_path, monkeypatch):
         trainer.draw_subset = lambda available: torch.tensor([[True, False, False, False], [False, False, True, True]])
         trainer.network.train()
         trainer.current_epoch = epoch
-        return trainer, trainer.training_loss(trainer.prepare_batch(phantom_batch(trainer)))
+        updates = trainer.updates(trainer.prepare_batch(phantom_batch(trainer)))
+        return trainer, {name: term for update in updates for name, term in update.terms.items()}
 
     return build
 

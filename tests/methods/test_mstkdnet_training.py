@@ -11,7 +11,7 @@ from small_plans import random_batch, small_dataset_json, small_plans, small_tra
 
 from nnunetv2_missmod.methods.mstkdnet.losses import evd_loss, gram_loss, logit_mse, mst_loss, slkd_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
-from nnunetv2_missmod.training.trainer import Learner
+from nnunetv2_missmod.training.learning import Learner
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
@@ -94,6 +94,11 @@ def finite(tensors):
     return all(tensor.isfinite().all() for tensor in tensors.values())
 
 
+def terms_of(trainer, batch):
+    """The terms of all updates, in their order; nobody takes a step."""
+    return {name: term for update in trainer.updates(batch) for name, term in update.terms.items()}
+
+
 def losing(trainer, teacher, student):
     """The trainer, whose pipeline loss is multiplied: once for the teacher, then for the student."""
     factors = iter((teacher, student))
@@ -135,17 +140,33 @@ def expected_terms(trainer, batch):
 @pytest.mark.parametrize("targets", [{}, REGIONS])
 @pytest.mark.parametrize(("epoch", "words"), [(0, {}), (20, VARIANT), (80, {})])
 def test_the_terms_are_those_of_equation_12(detach_teacher, targets, epoch, words, make):
-    """The student is compared with the teacher as it was before its step."""
     trainer = make(**targets, available=(PARTIAL, FULL), detach_teacher=detach_teacher, **words)
     trainer.current_epoch = epoch
-    before, batch = state(trainer), prepared(trainer)
+    batch = prepared(trainer)
     expected = expected_terms(trainer, batch)
-    terms = trainer.training_loss(batch)
+    terms = terms_of(trainer, batch)
     assert terms.keys() == expected.keys()
     for name, term in terms.items():
         assert term > 0
         torch.testing.assert_close(term, expected[name], msg=lambda text, name=name: f"{name}: {text}")
-    assert different(state(trainer), before) == ({"teacher"} if detach_teacher else set())
+
+
+@EITHER_TEACHER
+def test_the_teacher_steps_first_or_together_with_the_student(detach_teacher, make):
+    """The student is compared with the teacher as it was before its step."""
+    trainer = make(detach_teacher=detach_teacher)
+    batch, order = prepared(trainer), []
+    expected = expected_terms(trainer, batch)
+    names = {id(network): name for name, (network, _) in learners(trainer).items()}
+    for update in trainer.updates(batch):
+        order.append([names[id(learner.network)] for learner in update.learners])
+        if update.learners == [trainer.teacher]:
+            before = state(trainer)
+            trainer.backward_and_step(sum(update.terms.values()), update.learners)
+            assert different(state(trainer), before) == {"teacher"}
+    apart = [["teacher"], ["student", "discriminator"]]
+    assert order == (apart if detach_teacher else [["student", "discriminator", "teacher"]])
+    torch.testing.assert_close(update.terms["mse"], expected["mse"])
 
 
 def gradients(network, term):
@@ -157,10 +178,11 @@ def test_a_term_teaches_the_networks_that_it_is_meant_for(detach_teacher, make):
     trainer = make(detach_teacher=detach_teacher)
     distilled = {"student"} if detach_teacher else {"student", "teacher"}
     expected = {name: {"student"} for name in TERMS} | dict.fromkeys(DISTILLATION, distilled)
-    expected |= {"teacher": distilled - {"student"}, "discriminator": {"discriminator"}}
-    for name, term in trainer.training_loss(prepared(trainer)).items():
-        networks = learners(trainer).items() if term.requires_grad else ()
-        taught = {pupil for pupil, (network, _) in networks if any(g.any() for g in gradients(network, term))}
+    expected |= {"teacher": {"teacher"}, "discriminator": {"discriminator"}}
+    for name, term in terms_of(trainer, prepared(trainer)).items():
+        taught = {
+            pupil for pupil, (network, _) in learners(trainer).items() if any(g.any() for g in gradients(network, term))
+        }
         assert taught == expected[name], name
 
 
@@ -237,17 +259,16 @@ def test_a_channel_that_is_not_available_enters_no_term_and_no_weight(detach_tea
         trainer = make(available=(PARTIAL, FULL), detach_teacher=detach_teacher)
         batch = prepared(trainer)
         batch.images[0, 1] = torch.randn(16, 16, generator=torch.Generator().manual_seed(seed))
-        terms = trainer.training_loss(batch)
-        trainer.backward_and_step(sum(terms.values()))
+        terms = trainer.take(trainer.updates(batch))
         results.append({**terms, **state(trainer, moments=True)})
     assert different(*results) == set()
 
 
 def test_a_case_of_one_modality_is_not_distilled(make):
     pair, alone = make(available=(FULL, SINGLE)), make(subsets=SUBSETS[:1])
-    terms, batch = pair.training_loss(prepared(pair)), prepared(alone)
+    terms, batch = terms_of(pair, prepared(pair)), prepared(alone)
     first = {"images": batch.images[:1], "target": [t[:1] for t in batch.target], "available": batch.available[:1]}
-    expected = alone.training_loss(replace(batch, **first))
+    expected = terms_of(alone, replace(batch, **first))
     for name in DISTILLATION:
         torch.testing.assert_close(2 * terms[name], expected[name], rtol=1e-4, atol=1e-8)
 

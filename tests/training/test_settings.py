@@ -5,14 +5,16 @@ from itertools import product
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.host.doors import door_names, with_doors
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
+from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.modalities import all_subsets
-from nnunetv2_missmod.training.settings import HOST_SETTINGS, settings_of
+from nnunetv2_missmod.training.settings import HOST_SETTINGS, trainer_settings
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 from nnunetv2_missmod.training.validation import shown
 
@@ -94,10 +96,65 @@ def test_settings_are_public_numbers_flags_and_words():
     for name in HOST_SETTINGS:
         setattr(trainer, name, 0)
     trainer.alpha = 0.75  # what an instance has goes before its class
-    settings = settings_of(trainer, Base)
+    settings = trainer_settings(trainer, Base)
     assert set(settings) == {"alpha", "count", "flag", "word", "base_word", *HOST_SETTINGS}
     assert (settings["alpha"], settings["word"]) == (0.75, "learned")
-    assert set(settings_of(trainer, Method)) == {"alpha", "count", "flag", "word", *HOST_SETTINGS}
+    assert set(trainer_settings(trainer, Method)) == {"alpha", "count", "flag", "word", *HOST_SETTINGS}
+
+
+# --- nnU-Net's own settings, declared by a class --------------------------------------------------------------------
+
+
+class ShortTrainer(ModalityDropoutTrainer):
+    """Declares some of nnU-Net's settings."""
+
+    num_epochs = 220
+    initial_lr = 0.5
+    save_every = 7
+    enable_deep_supervision = False
+
+
+class ShorterTrainer(ShortTrainer):
+    """Declares one of them anew."""
+
+    num_epochs = 110
+
+
+class Long:
+    """No trainer, but looked up before one."""
+
+    num_epochs = 330
+
+
+class MixedTrainer(Long, ShortTrainer):
+    """Has its number from elsewhere."""
+
+
+CLASSES = [(ShortTrainer, 220), (ShorterTrainer, 110), (MixedTrainer, 330)]
+
+
+@pytest.mark.parametrize(("trainer_class", "num_epochs"), CLASSES)
+def test_what_a_class_declares_goes_before_nnunet(make, trainer_class, num_epochs):
+    trainer = make(trainer_class)
+    assert (trainer.num_epochs, trainer.initial_lr, trainer.save_every) == (num_epochs, 0.5, 7)
+    assert trainer.lr_scheduler.max_steps == num_epochs
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.5
+    assert not trainer.network.decoder.deep_supervision
+    stock = make(ModalityDropoutTrainer)
+    undeclared = set(HOST_SETTINGS) - vars(ShortTrainer).keys()
+    assert len(undeclared) == len(HOST_SETTINGS) - 4
+    assert {name: getattr(trainer, name) for name in undeclared} == {name: getattr(stock, name) for name in undeclared}
+
+
+def test_a_plan_goes_before_what_a_class_declares(make):
+    trainer = make(ShorterTrainer, num_epochs=5, ShorterTrainer={"initial_lr": 0.25})
+    assert (trainer.num_epochs, trainer.initial_lr, trainer.save_every) == (5, 0.25, 7)
+    assert (trainer.settings()["num_epochs"], ShorterTrainer.num_epochs) == (5, 110)
+
+
+def test_what_no_class_declares_is_nnunets(make):
+    trainer, stock = make(ModalityDropoutTrainer), make(nnUNetTrainer)
+    assert [getattr(trainer, name) for name in HOST_SETTINGS] == [getattr(stock, name) for name in HOST_SETTINGS]
 
 
 # --- two trainers that share a plan -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from nnunetv2_missmod.methods.modality_dropout.network import ModalityDropoutNet
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.modalities import all_subsets, subset_name
+from nnunetv2_missmod.training.learning import MAX_NORM, Learner, Update
 from nnunetv2_missmod.training.settings import HOST_SETTINGS
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
@@ -178,6 +179,97 @@ def test_under_a_gradient_scaler_a_bad_step_is_skipped(make):
     trainer.check_finite([outputs, good])
     with pytest.raises(RuntimeError, match="'other': 1"):
         trainer.check_finite([outputs])
+
+
+@pytest.mark.parametrize(("size", "clipped"), [(100.0, True), (0.1, False)])
+@pytest.mark.parametrize("scale", [2.0**16, 1.0])
+def test_gradients_are_clipped_after_they_are_unscaled(size, clipped, scale, make):
+    """Clipped while they are scaled, small gradients would be cut down by the scale."""
+    trainer = make()
+    weight = torch.nn.Parameter(torch.zeros(4))
+    network = torch.nn.Module()
+    network.weight = weight
+    learner = Learner(network, torch.optim.SGD([weight], 1.0))
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    trainer.backward_and_step((size * weight).sum(), [learner])
+    expected = -torch.full((4,), size) * (MAX_NORM / (2 * size) if clipped else 1)  # the norm of four alike is 2 * size
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+# --- the order of learners --------------------------------------------------------------------------------------------
+
+
+class TwoLearnersTrainer(ModalityDropoutTrainer):
+    """A second network learns first; what the first learns from depends on it."""
+
+    teacher_factor = 1.0
+
+    def initialize(self):
+        super().initialize()
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(network.weight)
+        self.teacher = Learner(network, torch.optim.SGD(network.parameters(), 0.5))
+        self.seen = []
+
+    def learners(self):
+        return [*super().learners(), self.teacher]
+
+    def updates(self, batch):
+        weight = self.teacher.network.weight
+        self.seen.append(("teacher", float(weight.detach()), torch.is_autocast_enabled("cpu")))
+        yield Update([self.teacher], {"teacher": self.teacher_factor * weight.sum()})
+        self.seen.append(("student", float(weight.detach()), torch.is_autocast_enabled("cpu")))
+        terms = {name: float(weight.detach()) * term for name, term in self.training_loss(batch).items()}
+        yield Update(super().learners(), {**terms, "constant": torch.tensor(3.0)})
+
+
+@pytest.fixture
+def two(make):
+    trainer = make(TwoLearnersTrainer)
+    trainer.network.train()
+    return trainer
+
+
+def test_a_learner_has_taken_its_step_when_the_next_terms_are_computed(two):
+    outputs = two.train_step(random_batch(two))
+    assert [(name, weight) for name, weight, _ in two.seen] == [("teacher", 1.0), ("student", 0.5)]
+    assert list(outputs) == ["loss", "teacher", "segmentation", "constant"]
+    assert float(outputs["loss"]) == pytest.approx(1 + 3 + float(outputs["segmentation"]))
+    assert not any(term.requires_grad for term in outputs.values())
+
+
+def test_every_learners_gradients_are_of_this_step_alone(two):
+    for number in range(2):
+        two.train_step(random_batch(two, seed=number))
+        assert float(two.teacher.network.weight.grad) == 1
+
+
+def test_terms_are_computed_under_autocast_and_learned_from_outside(two):
+    steps = []
+    two.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    two.step = lambda learner: steps.append(torch.is_autocast_enabled("cpu"))
+    two.train_step(random_batch(two))
+    assert [autocast for *_, autocast in two.seen] == [True, True]
+    assert steps == [False, False]
+
+
+def test_a_bad_term_stops_before_its_own_step_and_what_follows(two):
+    two.teacher_factor = NAN
+    before = weights(two)
+    with pytest.raises(RuntimeError, match="'teacher': 1"):
+        two.train_step(random_batch(two))
+    assert float(two.teacher.network.weight) == 1
+    assert len(two.seen) == 1
+    assert same(before, two.network.state_dict())
+
+
+def test_the_gradient_scaler_is_updated_once_for_all_learners(two):
+    two.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    scales = []
+    for number in range(4):
+        two.train_step(random_batch(two, seed=number))
+        scales.append(two.grad_scaler.get_scale())
+    assert scales == [8, 16, 16, 32]
 
 
 # --- the batch --------------------------------------------------------------------------------------------------------
@@ -515,7 +607,7 @@ def test_validation_does_not_change_the_batch(make):
 def test_settings_are_the_numbers_of_the_method_and_of_nnunet(make):
     trainer = make(num_epochs=12)
     settings = trainer.settings()
-    assert set(settings) == {"beta", *HOST_SETTINGS}
+    assert set(settings) == {"beta", "optimizer_name", "lr_schedule", "amsgrad", *HOST_SETTINGS}
     assert settings["beta"] == 0.25
     assert settings["num_epochs"] == 12
     assert list(settings) == sorted(settings)
@@ -627,7 +719,7 @@ def test_a_checkpoint_is_nnunet_s_with_the_method_s_state(make, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["checkpoint.pth"]
     checkpoint = torch.load(file, weights_only=False)
     assert checkpoint["trainer_name"] == "StatefulTrainer"
-    assert set(checkpoint["missmod"]) == {"subset_seed", "remembered"}
+    assert set(checkpoint["missmod"]) == {"subset_seed", "optimizer_name", "remembered"}
     nnUNetTrainer.save_checkpoint(trainer, str(tmp_path / "stock.pth"))
     stock = torch.load(tmp_path / "stock.pth", weights_only=False)
     assert set(checkpoint) == {*stock, "missmod"}
