@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,12 +18,60 @@ from nnunetv2_missmod.host.checkpoint import check_finite
 from nnunetv2_missmod.host.plan_block import check_overrides, plan_block
 
 
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a plan and its dataset ask of a network.
+
+    Args:
+        architecture: the plan's topology.
+        num_modalities: M.
+        num_extra_channels: of a previous stage's segmentation, which follow the M channels; they are never absent.
+        num_classes: K outputs, for classes or regions.
+        deep_supervision: whether the decoder gives outputs at every level but the coarsest.
+    """
+
+    architecture: Architecture
+    num_modalities: int
+    num_extra_channels: int
+    num_classes: int
+    deep_supervision: bool
+
+    @classmethod
+    def from_plans(
+        cls, configuration_manager: ConfigurationManager, num_channels: int, num_classes: int, deep_supervision: bool
+    ) -> NetworkSpec:
+        """Read it from a plan's configuration, whose normalisation schemes tell how many channels are modalities."""
+        num_modalities = len(configuration_manager.normalization_schemes)
+        architecture = Architecture.from_configuration(configuration_manager)
+        return cls(architecture, num_modalities, num_channels - num_modalities, num_classes, deep_supervision)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of an image: the modalities and a previous stage's."""
+        return self.num_modalities + self.num_extra_channels
+
+    def unet(self) -> Any:
+        """Build nnU-Net's own network of the plan."""
+        return self.architecture.unet(self.num_channels, self.num_classes, self.deep_supervision)
+
+    def refuse_cascade(self, method: str) -> None:
+        """Refuse the previous stage's channels, for a network whose encoders belong to a modality each.
+
+        Raises:
+            NotImplementedError: there are such channels.
+        """
+        if self.num_extra_channels:
+            raise NotImplementedError(
+                f"Expected a configuration without a previous stage, got a cascade: {method} has an encoder for each "
+                "modality and none for a segmentation. Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
+            )
+
+
 class MissingModalityNetwork(nn.Module):
     """Base of the methods' networks.
 
-    A subclass takes ``(architecture, num_modalities, num_extra_channels, num_classes, deep_supervision)`` and, as
-    keyword-only arguments with defaults, its constants, which a plan may override in
-    ``configuration["missmod"]["network"]``. Its ``forward(images, present=None)`` follows the contract:
+    A subclass takes a ``NetworkSpec`` and, as keyword-only arguments with defaults, its constants, which a plan may
+    override in ``configuration["missmod"]["network"]``. Its ``forward(images, present=None)`` follows the contract:
 
     * images (B, M + extra, *patch); present (B, M) bool, or None: every channel that is not constant in the sample;
     * in train mode it returns a NamedTuple whose first field is ``logits``; in eval mode logits (B, K, *patch), a list
@@ -31,6 +80,10 @@ class MissingModalityNetwork(nn.Module):
     """
 
     decoder: Any  # nnU-Net switches deep supervision at network.decoder.deep_supervision
+
+    def __init__(self, spec: NetworkSpec):
+        super().__init__()
+        self.num_modalities = spec.num_modalities
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights, for training, prediction and nnU-Net's own commands alike.
@@ -61,17 +114,12 @@ class MissingModalityNetwork(nn.Module):
         Raises:
             ValueError: a constant is none of this network; the known ones are listed.
         """
-        num_modalities = len(configuration_manager.normalization_schemes)
         overrides = plan_block(configuration_manager).get("network", {}) if overrides is None else overrides
         check_overrides(overrides, cls.constants(), f"network constants of {cls.__name__}")
-        return cls(
-            Architecture.from_configuration(configuration_manager),
-            num_modalities,
-            num_input_channels - num_modalities,
-            num_output_channels,
-            enable_deep_supervision,
-            **overrides,
+        spec = NetworkSpec.from_plans(
+            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
+        return cls(spec, **overrides)
 
     @classmethod
     def constants(cls) -> dict[str, Any]:
@@ -101,16 +149,3 @@ def unwrapped(network: nn.Module) -> Any:
 def finest(logits: Tensor | list[Tensor]) -> Tensor:
     """Take the logits of full resolution from what a decoder gives with or without deep supervision."""
     return logits[0] if isinstance(logits, list) else logits
-
-
-def refuse_cascade(num_extra_channels: int, method: str) -> None:
-    """Refuse the previous stage's channels, for a network whose encoders belong to a modality each.
-
-    Raises:
-        NotImplementedError: there are such channels.
-    """
-    if num_extra_channels:
-        raise NotImplementedError(
-            f"Expected a configuration without a previous stage, got a cascade: {method} has an encoder for each "
-            "modality and none for a segmentation. Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
-        )

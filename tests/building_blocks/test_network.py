@@ -16,11 +16,7 @@ class ToyNet(MissingModalityNetwork):
 
     def __init__(
         self,
-        architecture,
-        num_modalities,
-        num_extra_channels,
-        num_classes,
-        deep_supervision,
+        spec,
         *,
         width: int = 4,
         alpha: float = 0.5,
@@ -28,9 +24,9 @@ class ToyNet(MissingModalityNetwork):
         pooling: str = "mean",
         kernel: list = [3, 3],  # noqa: B006
     ):
-        super().__init__()
-        self.built_from = (num_modalities, num_extra_channels, num_classes, deep_supervision)
-        self.architecture = architecture
+        super().__init__(spec)
+        self.built_from = (spec.num_modalities, spec.num_extra_channels, spec.num_classes, spec.deep_supervision)
+        self.architecture = spec.architecture
         self.given = {
             "width": width,
             "alpha": alpha,

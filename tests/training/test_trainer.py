@@ -635,8 +635,8 @@ def test_overrides_reach_what_nnunet_builds_from_them(make):
 class ConstantNet(ModalityDropoutNet):
     """A network with constants."""
 
-    def __init__(self, *arguments, width: int = 1, overlapping: bool = False):
-        super().__init__(*arguments)
+    def __init__(self, spec, *, width: int = 1, overlapping: bool = False):
+        super().__init__(spec)
         self.width, self.overlapping = width, overlapping
 
 

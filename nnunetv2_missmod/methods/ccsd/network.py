@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, finest, refuse_cascade
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, finest
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
@@ -54,34 +54,30 @@ class CCSDNet(MissingModalityNetwork):
 
     def __init__(
         self,
-        architecture: Architecture,
-        num_modalities: int,
-        num_extra_channels: int,
-        num_classes: int,
-        deep_supervision: bool,
+        spec: NetworkSpec,
         *,
         substitute: str = "zero_input",
         composition: str = "conv",
         kept_passes: int = 4,
     ):
-        super().__init__()
-        refuse_cascade(num_extra_channels, "CCSD")
+        super().__init__(spec)
+        spec.refuse_cascade("CCSD")
         check_choice("substitute", substitute, ("zero_input", "mean_available"))
         check_choice("composition", composition, ("conv", "residual"))
-        narrow = architecture.for_each_of(num_modalities)
+        narrow = spec.architecture.for_each_of(spec.num_modalities)
         channels = narrow.features[-1]
         self.substitute = substitute
         self.kept_passes = kept_passes
         self.shared_encoder = narrow.encoder(1)
-        self.specific_encoders = nn.ModuleList(narrow.encoder(1) for _ in range(num_modalities))
+        self.specific_encoders = nn.ModuleList(narrow.encoder(1) for _ in range(spec.num_modalities))
         self.composition = (
             narrow.conv(2 * channels, channels) if composition == "conv" else ResidualComposition(narrow, channels)
         )
         self.reductions = nn.ModuleList(
-            Reduction(architecture, num_modalities * thin, full)
-            for thin, full in zip(narrow.features, architecture.features, strict=True)
+            Reduction(spec.architecture, spec.num_modalities * thin, full)
+            for thin, full in zip(narrow.features, spec.architecture.features, strict=True)
         )
-        self.decoder = architecture.decoder(num_classes, deep_supervision)
+        self.decoder = spec.architecture.decoder(spec.num_classes, spec.deep_supervision)
 
     def forward(
         self, images: Tensor, present: Tensor | None = None, teacher: Tensor | None = None

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, refuse_cascade
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.methods.dcseg.fusion import RegionAwareFusion
 from nnunetv2_missmod.modalities import available_modalities, expand_to
@@ -42,28 +42,18 @@ class DCSegNet(MissingModalityNetwork):
         overlapping_regions: region maps are sigmoids with one more map for the background, not a softmax.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        num_modalities: int,
-        num_extra_channels: int,
-        num_classes: int,
-        deep_supervision: bool,
-        *,
-        code_channels: int = 8,
-        overlapping_regions: bool = False,
-    ):
-        super().__init__()
-        refuse_cascade(num_extra_channels, "DC-Seg")
-        narrow = architecture.for_each_of(num_modalities)
-        self.num_modalities = num_modalities
+    def __init__(self, spec: NetworkSpec, *, code_channels: int = 8, overlapping_regions: bool = False):
+        super().__init__(spec)
+        spec.refuse_cascade("DC-Seg")
+        num_modalities, num_classes = spec.num_modalities, spec.num_classes
+        narrow = spec.architecture.for_each_of(num_modalities)
         self.anatomy_encoders = nn.ModuleList(narrow.encoder(1) for _ in range(num_modalities))
         self.fusions = nn.ModuleList(
             RegionAwareFusion(narrow, level, num_modalities, num_classes, overlapping_regions)
             for level in range(len(narrow.features))
         )
-        self.decoder = narrow.decoder(num_classes, deep_supervision)
-        self.separate_decoder = narrow.decoder(num_classes, deep_supervision)
+        self.decoder = narrow.decoder(num_classes, spec.deep_supervision)
+        self.separate_decoder = narrow.decoder(num_classes, spec.deep_supervision)
         self.modality_encoders = nn.ModuleList(ModalityEncoder(narrow, code_channels) for _ in range(num_modalities))
         self.reconstruction_decoders = nn.ModuleList(
             ReconstructionDecoder(narrow, code_channels) for _ in range(num_modalities)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.modalities import available_modalities, expand_to
 
 
@@ -26,19 +26,11 @@ class M3AENet(MissingModalityNetwork):
     x_sub is as large as the patch: nnU-Net's sliding window tells a network nothing of where in the image it is.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        num_modalities: int,
-        num_extra_channels: int,
-        num_classes: int,
-        deep_supervision: bool,
-    ):
-        super().__init__()
-        self.num_modalities = num_modalities
-        size = (1, num_modalities, *architecture.patch_size)
+    def __init__(self, spec: NetworkSpec):
+        super().__init__(spec)
+        size = (1, spec.num_modalities, *spec.architecture.patch_size)
         self.substitute = nn.Parameter(torch.zeros(size), requires_grad=False)
-        unet = architecture.unet(num_modalities + num_extra_channels, num_classes, deep_supervision)
+        unet = spec.unet()
         self.encoder: nn.Module = unet.encoder
         self.decoder = unet.decoder
 
@@ -76,15 +68,8 @@ class M3AEPretrainNet(M3AENet):
     out when it transfers weights.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        num_modalities: int,
-        num_extra_channels: int,
-        num_classes: int,
-        deep_supervision: bool,
-    ):
-        super().__init__(architecture, num_modalities, num_extra_channels, num_modalities, deep_supervision=False)
+    def __init__(self, spec: NetworkSpec):
+        super().__init__(replace(spec, num_classes=spec.num_modalities, deep_supervision=False))
         nn.init.normal_(self.substitute)
         self.substitute.requires_grad_(True)
         for coarse_head in self.decoder.seg_layers[:-1]:

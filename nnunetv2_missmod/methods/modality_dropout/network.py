@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.modalities import available_modalities, drop_absent
 
 
@@ -20,17 +19,9 @@ class ModalityDropoutOutput(NamedTuple):
 class ModalityDropoutNet(MissingModalityNetwork):
     """The plan's U-Net; its weights carry the names that they have in nnU-Net's checkpoints."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        num_modalities: int,
-        num_extra_channels: int,
-        num_classes: int,
-        deep_supervision: bool,
-    ):
-        super().__init__()
-        self.num_modalities = num_modalities
-        unet = architecture.unet(num_modalities + num_extra_channels, num_classes, deep_supervision)
+    def __init__(self, spec: NetworkSpec):
+        super().__init__(spec)
+        unet = spec.unet()
         self.encoder: nn.Module = unet.encoder
         self.decoder = unet.decoder
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.methods.mstkdnet.transformer import TokenDecoder, Transformer, product
 from nnunetv2_missmod.modalities import available_modalities, drop_absent
 
@@ -40,26 +40,22 @@ class MSTKDNet(MissingModalityNetwork):
 
     def __init__(
         self,
-        architecture: Architecture,
-        num_modalities: int,
-        num_extra_channels: int,
-        num_classes: int,
-        deep_supervision: bool,
+        spec: NetworkSpec,
         *,
         embed_dim: int = 768,
         num_layers: int = 12,
         num_heads: int = 12,
         feedforward_dim: int = 2048,
     ):
-        super().__init__()
-        self.num_modalities = num_modalities
+        super().__init__(spec)
+        architecture = spec.architecture
         level = deepest_level(architecture)
         convolutional = architecture.down_to(level)
         above, channels = convolutional.features[-2:]
         strides = token_strides(architecture, level)
         patch = product(strides, (1,) * architecture.dimensions)
         grid = [size // p for size, p in zip(architecture.size_at(level), patch, strict=True)]
-        self.encoder = convolutional.encoder(num_modalities + num_extra_channels)
+        self.encoder = convolutional.encoder(spec.num_channels)
         self.transformer = Transformer(
             architecture, channels, patch, grid, embed_dim, num_layers, num_heads, feedforward_dim
         )
@@ -67,7 +63,7 @@ class MSTKDNet(MissingModalityNetwork):
         self.pool = architecture.max_pool(architecture.stride_to(level))
         self.mix = architecture.projection(above + channels, channels)
         self.first_conv = architecture.conv(channels, channels)
-        self.decoder = convolutional.decoder(num_classes, deep_supervision)
+        self.decoder = convolutional.decoder(spec.num_classes, spec.deep_supervision)
 
     def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | MSTKDNetOutput:
         """Segment from the present modalities, see ``MissingModalityNetwork``."""
