@@ -99,7 +99,7 @@ def test_a_network_without_constants_says_so():
         build(ModalityDropoutNet, network={"alpha": 0.25})
 
 
-@pytest.mark.parametrize("argument", ["architecture", "num_modalities", "deep_supervision", "self"])
+@pytest.mark.parametrize("argument", ["spec", "num_modalities", "deep_supervision", "self"])
 def test_what_the_plan_itself_says_cannot_be_overridden(argument):
     with pytest.raises(ValueError, match=argument):
         build(network={argument: 1})
@@ -214,8 +214,8 @@ def test_forward_subsets_is_forward_for_each_subset(dims, extra):
 
 def test_forward_subsets_shows_every_subset_to_every_sample():
     class Recorder(MissingModalityNetwork):
-        def __init__(self):
-            super().__init__()
+        def __init__(self, spec):
+            super().__init__(spec)
             self.seen = []
             self.head = nn.Identity()
 
@@ -223,7 +223,7 @@ def test_forward_subsets_shows_every_subset_to_every_sample():
             self.seen.append(present)
             return images[:, :1]
 
-    network = Recorder()
+    network = build(Recorder)
     presents = torch.tensor([[True, False, True], [False, True, False]])
     images = torch.randn(5, 4, 8, 8)
     assert network.forward_subsets(images, presents).shape == (2, 5, 1, 8, 8)

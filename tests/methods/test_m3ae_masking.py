@@ -3,16 +3,15 @@
 import math
 from collections import Counter
 from itertools import combinations, product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference_values import reference
 from scipy.stats import chi2
 
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks, drop_modalities
 
-PARITY = Path(__file__).parents[2].parent / "shared" / "parity"
 CONFIDENCE = 0.999  # of the chi-square tests; the seeds are fixed, so each either always passes or always fails
 SIGMAS = 4  # statistical error allowed elsewhere
 
@@ -221,10 +220,7 @@ M, BLOCKS, VISIBLE = 4, 8**3, 256  # of a patch of 128^3
 
 def released_counts():
     """Visible blocks of each modality, (draws, M), and how many modalities were dropped, (draws,)."""
-    file = PARITY / "m3ae_mask_stats_0.npz"
-    if not file.is_file():
-        pytest.skip(f"no reference values: {file} is absent")
-    values = np.load(file)
+    values = reference("m3ae_mask_stats_0")
     return values["visible_per_modality"].astype(float), values["n_zero_modalities"]
 
 
