@@ -31,6 +31,9 @@ NO_UNET = (
     "Plan the dataset with ExperimentPlanner or one of the nnUNetPlannerResEnc planners."
 )
 
+OF_ENCODER_STAGES = ("n_conv_per_stage", "n_blocks_per_stage", "bottleneck_channels")  # one number, or one per stage
+OF_DECODER_STAGES = "n_conv_per_stage_decoder"
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -106,13 +109,18 @@ class Architecture:
 
     def down_to(self, level: int) -> Architecture:
         """Cut the topology off below a level, counted from 0, the finest; what remains is as planned."""
-        stages = level + 1
-        per_stage = {"features_per_stage": self.features, "strides": self.strides, "kernel_sizes": self.kernel_sizes}
-        cut = {"n_stages": stages, **{name: values[:stages] for name, values in per_stage.items()}}
-        kept = dict.fromkeys(("n_conv_per_stage", "n_blocks_per_stage", "bottleneck_channels"), slice(stages))
-        kept["n_conv_per_stage_decoder"] = slice(len(self.features) - stages, None)  # counted from the coarsest level
-        lists = {name: self.arch_kwargs[name][part] for name, part in kept.items() if self._is_list(name)}
-        return replace(self, arch_kwargs={**self.arch_kwargs, **cut, **lists})
+        stages, dropped = level + 1, len(self.features) - level - 1
+        cut = {
+            "n_stages": stages,
+            "features_per_stage": self.features[:stages],
+            "strides": self.strides[:stages],
+            "kernel_sizes": self.kernel_sizes[:stages],
+        }
+        for name in filter(self._is_list, OF_ENCODER_STAGES):
+            cut[name] = self.arch_kwargs[name][:stages]
+        if self._is_list(OF_DECODER_STAGES):  # the coarsest comes first
+            cut[OF_DECODER_STAGES] = self.arch_kwargs[OF_DECODER_STAGES][dropped:]
+        return replace(self, arch_kwargs={**self.arch_kwargs, **cut})
 
     def stride_to(self, level: int) -> tuple[int, ...]:
         """Stride along each axis from the level above."""

@@ -31,10 +31,10 @@ def random_images(num_modalities=3, samples=2, dims=3, seed=0):
 
 
 def random_subsets(num_modalities, samples, count, seed=0):
-    """Subsets (samples, count, M), none of them empty."""
+    """Subsets (count, samples, M), none of them empty."""
     subsets = all_subsets(num_modalities)
     chosen = torch.randint(len(subsets), (samples, count), generator=torch.Generator().manual_seed(seed))
-    return subsets[chosen]
+    return subsets[chosen.T]
 
 
 def as_list(logits):
@@ -147,7 +147,7 @@ def test_many_subsets_in_one_call_are_each_as_if_alone(count, deep_supervision):
     passes = net(images, presents).passes
     assert len(passes) == count
     for number, logits in enumerate(passes):
-        alone = net(images, presents[:, number]).logits
+        alone = net(images, presents[number]).logits
         for a, b in zip(as_list(logits), as_list(alone), strict=True):
             torch.testing.assert_close(a, b)
 
@@ -161,14 +161,14 @@ def test_in_training_too_absent_means_absent(garbage):
         changed[:, m] = garbage * torch.randn(2, 16, 16, 16)
         for number, logits in enumerate(net(changed, presents).passes):
             for b in range(2):
-                assert torch.equal(logits[b], passes[number][b]) == (not presents[b, number, m])
+                assert torch.equal(logits[b], passes[number][b]) == (not presents[number, b, m])
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
 def test_the_teacher_has_the_finest_logits_and_no_gradient(deep_supervision):
     net, images = build_network(3, deep_supervision), random_images()
     teacher = torch.tensor([[True, True, True], [True, False, True]])
-    out = net(images, torch.tensor([True, False, False]).expand(2, 1, 3), teacher)
+    out = net(images, torch.tensor([True, False, False]).expand(1, 2, 3), teacher)
     assert not out.teacher_logits.requires_grad
     torch.testing.assert_close(out.teacher_logits, finest(net(images, teacher).logits))
     assert net(images, teacher).teacher_logits is None

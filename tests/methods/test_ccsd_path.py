@@ -63,7 +63,7 @@ def test_gradient_criticality_is_the_norm_of_the_gradient_of_the_full_sets_loss(
     trainer = segmenting(make(criticality="gradient", path_order=order), segmented)
     batch = prepared(trainer)
     states, out, drawn = path_of(trainer, batch)
-    assert drawn.presents[:, drawn.full].all()
+    assert drawn.presents[drawn.full].all()
     full = trainer.network(batch.images, batch.available)
     gradient = torch.autograd.grad(trainer.loss(full.logits, batch.target), full.fused)[0]
     torch.testing.assert_close(trainer.gradient(out, drawn, batch), gradient, rtol=1e-3, atol=1e-7)

@@ -32,7 +32,7 @@ def members(subset):
 
 def students_of(subsets, sample):
     """List the subsets that HMSD's mean of a sample is taken over."""
-    return [members(row) for row in subsets.presents[sample][subsets.shares[:, sample] > 0]]
+    return [members(row) for row in subsets.presents[:, sample][subsets.shares[:, sample] > 0]]
 
 
 def assert_uniform(counts, outcomes):
@@ -115,8 +115,8 @@ def test_the_generator_alone_decides():
 def assert_students(subsets, sample, available, segmented, limit):
     """The promises to one sample: which students it has, their shares, and what fills up its rows."""
     students, shares = students_of(subsets, sample), subsets.shares[:, sample]
-    assert members(subsets.presents[sample, 0]) == members(segmented)
-    for row in subsets.presents[sample][shares == 0]:
+    assert members(subsets.presents[0, sample]) == members(segmented)
+    for row in subsets.presents[:, sample][shares == 0]:
         assert torch.equal(row, segmented)
     count = int(available.sum())
     if count == 1:
@@ -148,7 +148,7 @@ def test_students_of_every_mixed_batch_are_as_promised(modalities, limit):
         assert torch.equal(segmented, untouched[1])
         assert subsets.presents.dtype == torch.bool
         assert subsets.shares.dtype == torch.float32
-        assert subsets.shares.shape == subsets.presents.shape[1::-1]
+        assert subsets.shares.shape == subsets.presents.shape[:2]
         assert subsets.shares.any(1)[1:].all()  # no row is decoded for nothing
         for sample in range(len(available)):
             assert_students(subsets, sample, available[sample], segmented[sample], limit)
@@ -160,7 +160,7 @@ def test_all_subsets_of_the_segmented_size_are_students_where_the_limit_allows(m
     limit = comb(modalities, size)
     subsets = draw_students(complete(1, modalities), segmented, limit, seeded())
     assert sorted(students_of(subsets, 0)) == list(combinations(range(modalities), size))
-    assert subsets.presents.shape == (1, limit, modalities)
+    assert subsets.presents.shape == (limit, 1, modalities)
 
 
 def test_the_students_size_is_uniform_and_one_for_the_batch_where_everything_is_segmented():
@@ -212,7 +212,7 @@ def test_two_modalities_have_the_single_ones_as_students():
 def test_one_modality_has_no_students(available):
     available = presence(available)
     subsets = draw_students(available, available, 6, seeded())
-    assert torch.equal(subsets.presents, available[:, None])
+    assert torch.equal(subsets.presents, available[None])
     assert subsets.shares.tolist() == [[0.0] * len(available)]
     assert subsets.full == 0
 
@@ -221,7 +221,7 @@ def test_a_limit_of_zero_leaves_the_segmented_subset_alone():
     available = presence(MIXED)
     for segmented in (available, sample_by_size(available, seeded(1))):
         subsets = draw_students(available, segmented, 0, seeded())
-        assert torch.equal(subsets.presents, segmented[:, None])
+        assert torch.equal(subsets.presents, segmented[None])
         assert subsets.shares.shape == (1, len(available))
 
 
@@ -229,9 +229,9 @@ def test_samples_of_fewer_students_are_filled_up():
     segmented = presence([[1, 0, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])
     subsets = draw_students(presence(MIXED), segmented, 6, seeded())
     assert [len(students_of(subsets, sample)) for sample in range(4)] == [6, 3, 2, 0]
-    assert subsets.presents.shape == (4, 6, 4)
-    assert torch.equal(subsets.presents[1, 3:], segmented[[1]].expand(3, 4))
-    assert torch.equal(subsets.presents[2, 3:], segmented[[2]].expand(3, 4))
+    assert subsets.presents.shape == (6, 4, 4)
+    assert torch.equal(subsets.presents[3:, 1], segmented[[1]].expand(3, 4))
+    assert torch.equal(subsets.presents[3:, 2], segmented[[2]].expand(3, 4))
     assert subsets.shares[:, 1].tolist() == pytest.approx([1 / 3] * 3 + [0] * 3)
     assert subsets.shares[:, 2].tolist() == [0, 0.5, 0.5, 0, 0, 0]  # all that it has is no student
 
@@ -255,10 +255,10 @@ def test_with_full_set_adds_it_after_the_segmented_one_at_no_share():
         subsets = draw_students(available, segmented, limit, seeded())
         both = with_full_set(subsets, available)
         assert both.full == 1
-        assert torch.equal(both.presents[:, both.full], available)
+        assert torch.equal(both.presents[both.full], available)
         assert not both.shares[both.full].any()
         others = [r for r in range(len(both.shares)) if r != both.full]
-        assert torch.equal(both.presents[:, others], subsets.presents)
+        assert torch.equal(both.presents[others], subsets.presents)
         assert torch.equal(both.shares[others], subsets.shares)
 
 

@@ -2,6 +2,7 @@ import copy
 import csv
 import json
 import os
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -402,6 +403,26 @@ def test_runs_with_another_seed_draw_other_subsets(make):
     assert first.subset_seed == third.subset_seed != second.subset_seed
     assert torch.equal(draws(first, 1), draws(third, 1))
     assert not torch.equal(draws(first, 1), draws(second, 1))
+
+
+def test_each_rank_draws_its_own_subsets_also_after_it_is_resumed(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+    def draws_of_ranks(trainer):
+        found = {}
+        for rank in (0, 1):
+            trainer.is_ddp, trainer.local_rank = True, rank
+            found |= {(rank, epoch): draws(trainer, epoch) for epoch in range(3)}
+        trainer.is_ddp, trainer.local_rank = False, 0
+        return found
+
+    trainer, resumed, file = make(), make(seed=1), str(tmp_path / "checkpoint.pth")
+    drawn = draws_of_ranks(trainer)
+    assert all(not torch.equal(a, b) for (a, b) in combinations(drawn.values(), 2))
+    trainer.save_checkpoint(file)
+    resumed.load_checkpoint(file)
+    again = draws_of_ranks(resumed)
+    assert all(torch.equal(again[key], subsets) for key, subsets in drawn.items())
 
 
 def test_drawing_leaves_the_other_random_numbers_alone(make):

@@ -14,7 +14,7 @@ from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
 from nnunetv2_missmod.modalities import available_modalities
 
-PER_PASS = 3  # axes of subsets (B, R, M), one per decoder pass
+ONE_SUBSET = 2  # axes of present (B, M): a single decoder pass
 Logits = Tensor | list[Tensor]  # (B, K, *patch); under deep supervision a list of them, finest first
 
 
@@ -42,7 +42,7 @@ class CCSDNet(MissingModalityNetwork):
     """CCSD on a plan's topology: encoders of F_l / sqrt(M) features, the plan's own decoder.
 
     Every channel is encoded as it is, once; ``present`` acts where the slots are filled. Hence in training ``present``
-    may be (B, R, M), R subsets of each sample to decode, and ``teacher`` (B, M) one more without gradient.
+    may be (R, B, M), R subsets of each sample to decode, and ``teacher`` (B, M) one more without gradient.
 
     Args:
         substitute: what fills a missing modality's slot in Z: "zero_input", E_shared(0) (paper 3.2), or
@@ -84,7 +84,7 @@ class CCSDNet(MissingModalityNetwork):
     ) -> Logits | CCSDOutput:
         """Segment from the present modalities, see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
-        presents = present.transpose(0, 1) if present.ndim == PER_PASS else present[None]
+        presents = present[None] if present.ndim == ONE_SUBSET else present
         encoded = self.encode(images)
         features = self.assemble(encoded, presents)
         if not self.training:

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-Members = tuple[int, ...]
+from torch.nn.utils.rnn import pad_sequence
 
 
 class Subsets(NamedTuple):
     """The subsets that a step decodes with gradient, R for each sample."""
 
-    presents: Tensor  # (B, R, M) bool; the first is the one that is segmented
+    presents: Tensor  # (R, B, M) bool; the first is the one that is segmented
     shares: Tensor  # (R, B) float32, the weight of each in HMSD's mean over a sample's subsets
     full: int | None = None  # which of the R is all that is available, for every sample; None: none is
 
@@ -51,46 +50,40 @@ def draw_students(available: Tensor, segmented: Tensor, limit: int, generator: t
         limit: of subsets in a sample's mean; 0 for the segmented subset alone.
     """
     uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
-    others = [
-        _other_students(_members(a), _members(s), uniform, limit, generator)
+    of_samples = [
+        torch.cat((s[None], _other_students(a, s, uniform, limit, generator)))
         for a, s in zip(available, segmented, strict=True)
     ]
-    count = 1 + max(len(row) for row in others)
-    presents = segmented[:, None].repeat(1, count, 1)
-    shares = torch.zeros(count, len(others))
-    segmented_is_student = (segmented != available).any(1).tolist()
-    for sample, row in enumerate(others):
-        students = max(len(row) + segmented_is_student[sample], 1)
-        shares[0, sample] = segmented_is_student[sample] / students
-        for number, members in enumerate(row, start=1):
-            shares[number, sample] = 1 / students
-            presents[sample, number] = torch.zeros_like(available[sample]).index_fill(0, torch.tensor(members), True)
-    return Subsets(presents, shares, full=None if any(segmented_is_student) else 0)
+    presents = pad_sequence(of_samples)  # with empty sets
+    is_student = presents.any(2)
+    is_student[0] = (segmented != available).any(1)
+    shares = is_student / is_student.sum(0).clamp(min=1)
+    presents = torch.where(presents.any(2, keepdim=True), presents, segmented)
+    return Subsets(presents, shares, full=0 if torch.equal(segmented, available) else None)
 
 
 def with_full_set(subsets: Subsets, available: Tensor) -> Subsets:
     """Add all that is available (B, M) to the subsets, unless it is what is segmented already."""
-    if torch.equal(subsets.presents[:, 0], available):
+    if torch.equal(subsets.presents[0], available):
         return subsets._replace(full=0)
-    (first, others), (share, shares) = subsets.presents.tensor_split((1,), 1), subsets.shares.tensor_split((1,))
-    presents = torch.cat((first, available[:, None], others), 1)
-    return Subsets(presents, torch.cat((share, torch.zeros_like(share), shares)), full=1)
+    (first, others), (share, shares) = (part.tensor_split((1,)) for part in (subsets.presents, subsets.shares))
+    return Subsets(
+        torch.cat((first, available[None], others)), torch.cat((share, torch.zeros_like(share), shares)), full=1
+    )
 
 
 def _other_students(
-    available: Members, segmented: Members, uniform: float, limit: int, generator: torch.Generator
-) -> list[Members]:
-    """List the students of one sample besides its segmented subset."""
-    count, size = len(available), len(segmented)
-    if count == 1:
-        return []
-    chosen = {segmented} if size < count else set()
+    available: Tensor, segmented: Tensor, uniform: float, limit: int, generator: torch.Generator
+) -> Tensor:
+    """Draw the students (R, M) of one sample, of (M,) available modalities, besides its segmented subset."""
+    modalities, first = (tuple(subset.nonzero().flatten().tolist()) for subset in (available, segmented))
+    count, size = len(modalities), len(first)
+    chosen = {first} if size < count else set()
     size = size if size < count else 1 + int(uniform * (count - 1))
-    while len(chosen) < min(comb(count, size), limit):
+    wanted = min(comb(count, size), limit) if count > 1 else 0
+    while len(chosen) < wanted:
         drawn = torch.randperm(count, generator=generator)[:size].tolist()
-        chosen.add(tuple(sorted(available[i] for i in drawn)))
-    return sorted(chosen - {segmented})
-
-
-def _members(subset: Tensor) -> Members:
-    return tuple(subset.nonzero().flatten().tolist())
+        chosen.add(tuple(sorted(modalities[i] for i in drawn)))
+    members = sorted(chosen - {first})
+    rows = [[m in subset for m in range(len(available))] for subset in members]
+    return torch.tensor(rows, dtype=torch.bool).view(-1, len(available))

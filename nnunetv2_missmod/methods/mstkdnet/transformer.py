@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 
 NUM_TAPS = 4  # tokens and attention are taken after each quarter of the depth
+NUM_JOINS = NUM_TAPS - 1  # of a shallower tap to what was decoded so far
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
@@ -116,9 +117,7 @@ class TokenDecoder(nn.Module):
     def __init__(self, architecture: Architecture, embed_dim: int, channels: int, strides: Sequence[Sequence[int]]):
         super().__init__()
         ones = (1,) * architecture.dimensions
-        joins = NUM_TAPS - 1
-        coarse_first = [*reversed([tuple(stride) for stride in strides]), *[ones] * joins]
-        steps = [*coarse_first[: joins - 1], product(coarse_first[joins - 1 :], ones)]  # the last takes what is left
+        steps = share_out(strides, ones)
         reached = [product(steps[:step], ones) for step in range(NUM_TAPS)]  # how much finer than the grid
         self.taps = nn.ModuleList(enlarged_tap(architecture, embed_dim, channels, stride) for stride in reached)
         self.upsamplings = nn.ModuleList(enlarge(architecture, channels, stride) for stride in steps)
@@ -131,6 +130,14 @@ class TokenDecoder(nn.Module):
         for upsampling, join, skip in zip(self.upsamplings, self.joins, others, strict=True):
             maps = join(upsampling(maps) + skip)
         return maps
+
+
+def share_out(strides: Sequence[Sequence[int]], ones: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Share out strides, finest first, among the joins, coarsest first: one each, and what is left to the last."""
+    coarsest_first = [tuple(stride) for stride in reversed(strides)]
+    single, rest = coarsest_first[: NUM_JOINS - 1], coarsest_first[NUM_JOINS - 1 :]
+    missing = NUM_JOINS - 1 - len(single)
+    return [*single, *[ones] * missing, product(rest, ones)]
 
 
 def enlarged_tap(architecture: Architecture, embed_dim: int, channels: int, stride: Sequence[int]) -> nn.Module:
