@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from benchmarks.models import STOCK
 from nnunetv2_missmod.host.doors import find_command, pretraining_of, with_doors
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
-
-STOCK = "nnUNetTrainer"
 
 Settings = dict[str, dict[str, Any]]  # by trainer
 OPTIMIZER_OF_DCSEG = {"optimizer_name": "adam", "amsgrad": True, "weight_decay": 1e-4}

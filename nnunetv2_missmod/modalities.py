@@ -1,6 +1,6 @@
 """The vocabulary of missing modalities: which modalities a case has, which subset of them a network gets to see.
 
-``available`` is what a case has; ``present`` is what the network is shown, a subset of it. Both are bool (B, M).
+``available`` is what a case has; ``present`` is what the network may look at, a subset of it. Both are bool (B, M).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONSTANT_TOLERANCE = 1e-5
 def all_subsets(num_modalities: int, seed: int = 0) -> Tensor:
     """List the non-empty subsets of the modalities: smallest first, the full set last.
 
-    Beyond 5 modalities, where the subsets are too many to walk through, 31 of them: every single modality, the full
+    Beyond 5 modalities, where the subsets are too many to try each, 31 of them: every single modality, the full
     set, and others drawn with ``seed``, the same on every call.
 
     Returns:

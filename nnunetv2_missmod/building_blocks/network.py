@@ -147,5 +147,5 @@ def unwrapped(network: nn.Module) -> Any:
 
 
 def finest(logits: Tensor | list[Tensor]) -> Tensor:
-    """Take the logits of full resolution from what a decoder gives with or without deep supervision."""
+    """Take the logits of full resolution (B, K, *patch) from what a decoder gives with or without deep supervision."""
     return logits[0] if isinstance(logits, list) else logits

@@ -73,7 +73,7 @@ class LearningTrainer(DurableTrainer):
         """Take a step's updates in their order, each before the terms of the next are computed.
 
         Returns:
-            ``loss``, the sum of all terms, and each of them; on the device.
+            ``loss``, the sum of all terms, and each of them; scalars on the device.
 
         Raises:
             RuntimeError: without a gradient scaler, which would skip the step, as soon as a term is not finite.

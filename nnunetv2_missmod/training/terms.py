@@ -16,7 +16,7 @@ def stacked(steps: Sequence[Mapping[str, Tensor]]) -> tuple[list[str], Tensor]:
 
 
 def term_means(steps: Sequence[Mapping[str, Tensor]], is_ddp: bool) -> dict[str, float]:
-    """Average each term over the steps in which it was finite (the gradient scaler skipped the others)."""
+    """Average each term, a scalar per step, over the steps in which it was finite (the scaler skipped the others)."""
     names, values = stacked(steps)
     means = values.where(values.isfinite(), torch.nan).nanmean(0)
     if is_ddp:

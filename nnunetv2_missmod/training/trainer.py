@@ -25,7 +25,13 @@ from nnunetv2_missmod.training.optimizers import require_learning_rate
 from nnunetv2_missmod.training.ranks import from_first_rank
 from nnunetv2_missmod.training.settings import declared_host_settings, trainer_settings
 from nnunetv2_missmod.training.terms import term_means
-from nnunetv2_missmod.training.validation import dice_per_subset, nanmean, of_all_ranks, shown, subset_walk
+from nnunetv2_missmod.training.validation import (
+    dice_per_subset,
+    nanmean,
+    of_all_ranks,
+    present_of_subset,
+    subset_schedule,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class MissingModalityTrainer(LearningTrainer):
     build_network: Callable[..., nn.Module]  # hook 1: the network's from_plans
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Hook 2: the terms of the loss by name, each already weighted; they are summed."""
+        """Hook 2: the terms of the loss by name, scalars, each already weighted; they are summed."""
         raise NotImplementedError
 
     def updates(self, batch: Batch) -> Iterator[Update]:
@@ -171,7 +177,7 @@ class MissingModalityTrainer(LearningTrainer):
         )
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        """Move a tensor from the CPU to the device without waiting for the device."""
+        """Move a tensor of any shape from the CPU to the device without waiting for the device."""
         return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     def draw_subset(self, available: Tensor) -> Tensor:
@@ -200,14 +206,14 @@ class MissingModalityTrainer(LearningTrainer):
     # --- validation during training -----------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Lay out the epoch's walk through the subsets, the same in every epoch."""
+        """Give each step of the epoch its subset, the same in every epoch."""
         super().on_validation_epoch_start()
-        self.validation_subsets = subset_walk(len(self.modalities), self.num_val_iterations_per_epoch)
+        self.validation_subsets = subset_schedule(len(self.modalities), self.num_val_iterations_per_epoch)
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run nnU-Net's validation step with the next subset of the walk."""
+        """Run nnU-Net's validation step with the step's subset."""
         subset = self.validation_subsets.pop(0)
-        present = shown(subset, torch.tensor([self.available_in_case[case] for case in batch["keys"]]))
+        present = present_of_subset(subset, torch.tensor([self.available_in_case[case] for case in batch["keys"]]))
         outputs = super().validation_step({**batch, "data": drop_absent(batch["data"], present)})
         return {**outputs, "subset": subset_name(subset, self.modalities)}
 

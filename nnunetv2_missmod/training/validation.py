@@ -1,4 +1,4 @@
-"""Validation during training: a fixed walk through the subsets, scored by pseudo Dice."""
+"""Validation during training: each step has its subset, the same in every epoch, and is scored by pseudo Dice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import distributed as dist
 from nnunetv2_missmod.modalities import all_subsets
 
 
-def subset_walk(num_modalities: int, steps: int) -> list[Tensor]:
-    """Lay out the subsets (M,) of an epoch's validation steps, alike in every epoch.
+def subset_schedule(num_modalities: int, steps: int) -> list[Tensor]:
+    """Give each of an epoch's validation steps its subset (M,), alike in every epoch.
 
     The steps go round the subsets; steps fewer than the subsets are spread over the whole list and end with the full
     set.
@@ -26,8 +26,8 @@ def subset_walk(num_modalities: int, steps: int) -> list[Tensor]:
     return [subsets[i % len(subsets)] for i in range(steps)]
 
 
-def shown(subset: Tensor, available: Tensor) -> Tensor:
-    """Find what each sample shows of a subset (M,); all it has where it has nothing of it.
+def present_of_subset(subset: Tensor, available: Tensor) -> Tensor:
+    """Find what is present of a subset (M,) in each sample: what it has of it, or all it has where that is nothing.
 
     Args:
         subset: (M,) bool.

@@ -16,9 +16,9 @@ from nnunetv2_missmod.methods.dcseg.losses import (
     adain_kl_loss,
     anatomy_contrastive_loss,
     global_ssim,
+    l1_reconstruction_loss,
     modality_contrastive_loss,
     pairwise_contrastive_loss,
-    reconstruction_loss,
     windowed_ssim,
 )
 from nnunetv2_missmod.methods.dcseg.network import adain
@@ -215,7 +215,7 @@ def test_reconstruction_loss_is_the_mean_over_available_voxels(available):
             errors = [abs(r - x) for r, x in pairs]
             total += sum(errors)
             voxels += len(errors)
-    loss = reconstruction_loss(reconstruction, images, torch.tensor(available))
+    loss = l1_reconstruction_loss(reconstruction, images, torch.tensor(available))
     assert loss.item() == pytest.approx(total / voxels, rel=1e-6)
 
 
@@ -318,7 +318,7 @@ def test_reconstruction_loss_averages_as_the_released_code_does(dtype):
     values = reference("dcseg_recon_a")
     recon, image = as_input(values["recon"], dtype), as_input(values["image"], dtype)
     squares = (recon - image).square()
-    loss = reconstruction_loss(squares, torch.zeros_like(squares), full(*squares.shape[:2]))
+    loss = l1_reconstruction_loss(squares, torch.zeros_like(squares), full(*squares.shape[:2]))
     assert_close(loss, values["loss"], dtype)
 
 
@@ -411,7 +411,7 @@ def test_unavailable_codes_and_reconstructions_change_nothing():
         leaves = [values.requires_grad_() for values in (codes, images, mu, sigma)]
         losses = [
             modality_contrastive_loss(codes, available, T),
-            reconstruction_loss(images, torch.zeros_like(images), available),
+            l1_reconstruction_loss(images, torch.zeros_like(images), available),
             adain_kl_loss(mu, sigma, available),
         ]
         torch.stack(losses).sum().backward()

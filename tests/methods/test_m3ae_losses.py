@@ -13,8 +13,8 @@ from nnunetv2_missmod.methods.m3ae.losses import (
     PAPER_SIZE,
     consistency_loss,
     mean_square_penalty,
+    mse_reconstruction_loss,
     norm_penalty,
-    reconstruction_loss,
 )
 from nnunetv2_missmod.methods.m3ae.network import M3AENet, to_voxels
 
@@ -93,7 +93,7 @@ def gradient(loss, leaf):
 @on_dimensions
 def test_reconstruction_loss_is_the_mean_square_error_of_available_voxels(available, spatial):
     reconstruction, images = random_images(spatial)
-    loss = reconstruction_loss(reconstruction, images, torch.tensor(available))
+    loss = mse_reconstruction_loss(reconstruction, images, torch.tensor(available))
     assert loss.item() == pytest.approx(plain_reconstruction_loss(reconstruction, images, available), rel=1e-9)
 
 
@@ -127,7 +127,7 @@ def pull_on_a_voxel(penalty, copies):
     """Gradient of the penalty over that of the reconstruction error, both by x_sub, after tiling the patch."""
     reconstruction, images = (values[:1].tile(1, 1, copies, 1, 1) for values in random_images())
     substitute = reconstruction.requires_grad_()  # a network that gives back what it gets, all of it hidden
-    error = reconstruction_loss(substitute, images, torch.ones(1, M, dtype=torch.bool))
+    error = mse_reconstruction_loss(substitute, images, torch.ones(1, M, dtype=torch.bool))
     ratio = gradient(penalty(substitute), substitute) / gradient(error, substitute)
     return ratio[:, :, :2].abs().mean().item()
 
@@ -185,7 +185,7 @@ def test_the_network_gets_what_the_released_one_gets(dtype):
 @on_precision
 def test_pretraining_matches_the_released_code(dtype):
     values, images, _, reconstruction, substitute = stored_pretraining(dtype)
-    error = reconstruction_loss(reconstruction, images, torch.ones(2, 4, dtype=torch.bool))
+    error = mse_reconstruction_loss(reconstruction, images, torch.ones(2, 4, dtype=torch.bool))
     penalty = norm_penalty(substitute)
     assert float(values["gamma"]) == GAMMA
     total = error + GAMMA * penalty
@@ -222,15 +222,15 @@ def test_consistency_loss_matches_the_released_code(inputs, loss, grad, dtype):
 def test_order_of_samples_does_not_matter(available):
     reconstruction, images = random_images()
     available, order = torch.tensor(available), [2, 0, 1]
-    shuffled = reconstruction_loss(reconstruction[order], images[order], available[order])
-    assert shuffled.item() == pytest.approx(reconstruction_loss(reconstruction, images, available).item(), rel=1e-9)
+    shuffled = mse_reconstruction_loss(reconstruction[order], images[order], available[order])
+    assert shuffled.item() == pytest.approx(mse_reconstruction_loss(reconstruction, images, available).item(), rel=1e-9)
 
 
 def test_what_both_images_share_does_not_matter():
     reconstruction, images = random_images()
     available = torch.tensor(AVAILABLE["incomplete"])
-    shifted = reconstruction_loss(reconstruction + 5, images + 5, available)
-    assert shifted.item() == pytest.approx(reconstruction_loss(reconstruction, images, available).item(), rel=1e-9)
+    shifted = mse_reconstruction_loss(reconstruction + 5, images + 5, available)
+    assert shifted.item() == pytest.approx(mse_reconstruction_loss(reconstruction, images, available).item(), rel=1e-9)
 
 
 def test_order_of_the_two_subsets_does_not_matter():
@@ -262,7 +262,7 @@ def test_unavailable_modalities_change_nothing():
         images[~available] = garbage
         reconstruction[~available] = -garbage
         reconstruction.requires_grad_()
-        loss = reconstruction_loss(reconstruction, images, available)
+        loss = mse_reconstruction_loss(reconstruction, images, available)
         slopes = gradient(loss, reconstruction)
         assert (slopes[~available] == 0).all()
         assert (slopes[available] != 0).all()
@@ -276,10 +276,10 @@ def test_unavailable_modalities_change_nothing():
 def test_not_even_nan_comes_out_of_an_unavailable_modality(garbage):
     available = torch.tensor(AVAILABLE["incomplete"])
     reconstruction, images = random_images()
-    expected = reconstruction_loss(reconstruction, images, available)
+    expected = mse_reconstruction_loss(reconstruction, images, available)
     images[~available] = garbage
     reconstruction.requires_grad_()
-    loss = reconstruction_loss(reconstruction, images, available)
+    loss = mse_reconstruction_loss(reconstruction, images, available)
     assert torch.equal(loss, expected)
     loss.backward()
     assert not reconstruction.grad[~available].any()
@@ -297,7 +297,7 @@ def assert_zero_and_finite(loss, *leaves):
 def test_a_perfect_reconstruction_has_no_error():
     _, images = random_images()
     reconstruction = images.clone().requires_grad_()
-    loss = reconstruction_loss(reconstruction, images, torch.ones(B, M, dtype=torch.bool))
+    loss = mse_reconstruction_loss(reconstruction, images, torch.ones(B, M, dtype=torch.bool))
     assert_zero_and_finite(loss, reconstruction)
 
 
@@ -320,4 +320,4 @@ def test_one_available_modality_in_one_sample_is_enough():
     available = torch.zeros(B, M, dtype=torch.bool)
     available[1, 0] = True
     expected = (reconstruction[1, 0] - images[1, 0]).square().mean().item()
-    assert reconstruction_loss(reconstruction, images, available).item() == pytest.approx(expected, rel=1e-9)
+    assert mse_reconstruction_loss(reconstruction, images, available).item() == pytest.approx(expected, rel=1e-9)

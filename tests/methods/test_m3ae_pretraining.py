@@ -518,7 +518,7 @@ def validate(trainer, available=EVERYTHING):
 
 
 @pytest.mark.parametrize("available", [EVERYTHING, INCOMPLETE], ids=["full", "incomplete"])
-def test_validation_walks_through_the_subsets(available, make):
+def test_validation_goes_through_the_subsets(available, make):
     trainer = make(num_val_iterations_per_epoch=9)
     outputs, heard, _ = validate(trainer, available)
     assert not trainer.network.training

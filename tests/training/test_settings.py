@@ -1,4 +1,4 @@
-"""What a plan's settings mean for each of the trainers that share it, and what a validation step shows."""
+"""What a plan's settings mean for each of the trainers that share it, and what is present in a validation step."""
 
 import copy
 from itertools import product
@@ -16,7 +16,7 @@ from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTra
 from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.training.settings import HOST_SETTINGS, trainer_settings
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
-from nnunetv2_missmod.training.validation import shown
+from nnunetv2_missmod.training.validation import present_of_subset
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
@@ -287,15 +287,15 @@ def test_no_default_of_a_door_is_out_of_range(make, monkeypatch):
         assert overrides_for(name, trainer.settings(), [name]) == trainer.settings()
 
 
-# --- what a validation step shows -------------------------------------------------------------------------------------
+# --- what is present in a validation step -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_modalities", [1, 2, 3])
-def test_what_is_shown_is_in_the_subset_or_else_all_that_a_case_has(num_modalities):
+def test_what_is_present_is_in_the_subset_or_else_all_that_a_case_has(num_modalities):
     available = all_subsets(num_modalities)
     for subset in all_subsets(num_modalities):
         kept = available.clone(), subset.clone()
-        present = shown(subset, available)
+        present = present_of_subset(subset, available)
         assert present.dtype == torch.bool
         for row, has in zip(present.tolist(), available.tolist(), strict=True):
             both = [s and h for s, h in zip(subset.tolist(), has, strict=True)]
@@ -304,14 +304,14 @@ def test_what_is_shown_is_in_the_subset_or_else_all_that_a_case_has(num_modaliti
         assert torch.equal(subset, kept[1])
 
 
-def test_each_sample_is_shown_what_it_has_itself():
+def test_each_sample_has_present_what_it_has_itself():
     """One that has nothing of the subset changes nothing for the others."""
     rows = [list(row) for row in product([True, False], repeat=3) if any(row)]
     subset = torch.tensor([False, True, False])
-    together = shown(subset, torch.tensor(rows))
-    alone = [shown(subset, torch.tensor([row]))[0] for row in rows]
+    together = present_of_subset(subset, torch.tensor(rows))
+    alone = [present_of_subset(subset, torch.tensor([row]))[0] for row in rows]
     assert torch.equal(together, torch.stack(alone))
-    assert shown(subset, torch.tensor([[True, False, True], [True, True, False]])).tolist() == [
+    assert present_of_subset(subset, torch.tensor([[True, False, True], [True, True, False]])).tolist() == [
         [True, False, True],
         [False, True, False],
     ]

@@ -559,8 +559,8 @@ def test_nnunet_ends_an_epoch_on_these_values(started):
 
 
 @pytest.fixture
-def shown(started, monkeypatch):
-    """Run validation steps; what the network was shown in each: (present channels, output)."""
+def presented(started, monkeypatch):
+    """Run validation steps; what was present in each: (present channels, output)."""
 
     def show(available, steps, **settings):
         trainer = started(num_val_iterations_per_epoch=steps, **settings)
@@ -579,8 +579,8 @@ def shown(started, monkeypatch):
     return show
 
 
-def test_validation_walks_through_the_subsets(shown):
-    _, presents, outputs = shown({"a": (True,) * 3, "b": (True,) * 3}, 8)
+def test_validation_goes_through_the_subsets(presented):
+    _, presents, outputs = presented({"a": (True,) * 3, "b": (True,) * 3}, 8)
     subsets = all_subsets(3)
     for number, (present, output) in enumerate(zip(presents, outputs, strict=True)):
         subset = subsets[number % 7]
@@ -589,17 +589,17 @@ def test_validation_walks_through_the_subsets(shown):
         assert output["tp_hard"].shape == (2,)
 
 
-def test_validation_never_shows_what_a_case_lacks(shown):
+def test_validation_never_shows_what_a_case_lacks(presented):
     available = {"a": (True, False, True), "b": (False, True, False), "c": (True, True, True)}
-    _, presents, _ = shown(available, 7)
+    _, presents, _ = presented(available, 7)
     for subset, present in zip(all_subsets(3), presents, strict=True):
         for row, has in zip(present, torch.tensor(list(available.values())), strict=True):
             expected = subset & has if (subset & has).any() else has
             assert torch.equal(row, expected)
 
 
-def test_every_epoch_walks_the_same_way_and_ends_with_a_row_per_subset(shown):
-    trainer, _, outputs = shown({"a": (True,) * 3, "b": (True, False, True)}, 7)
+def test_every_epoch_has_the_same_subsets_and_ends_with_a_row_for_each(presented):
+    trainer, _, outputs = presented({"a": (True,) * 3, "b": (True, False, True)}, 7)
     trainer.on_validation_epoch_end(outputs)
     names = [subset_name(subset, NAMES) for subset in all_subsets(3)]
     assert list(metrics(trainer)) == [(f"pseudo_dice/{name}", 0) for name in names]

@@ -5,29 +5,29 @@ import pytest
 import torch
 
 from nnunetv2_missmod.modalities import all_subsets
-from nnunetv2_missmod.training.validation import dice_per_subset, nanmean, subset_walk
+from nnunetv2_missmod.training.validation import dice_per_subset, nanmean, subset_schedule
 
 
-def names(walk):
-    return ["".join(str(int(m)) for m in subset) for subset in walk]
+def names(schedule):
+    return ["".join(str(int(m)) for m in subset) for subset in schedule]
 
 
 @pytest.mark.parametrize("num_modalities", [1, 2, 3, 4])
-def test_a_long_walk_goes_round_the_subsets_in_their_order(num_modalities):
+def test_a_long_schedule_goes_round_the_subsets_in_their_order(num_modalities):
     subsets = names(all_subsets(num_modalities))
     steps = 2 * len(subsets) + 1
-    walk = names(subset_walk(num_modalities, steps))
-    assert walk == (subsets * 3)[:steps]
+    found = names(subset_schedule(num_modalities, steps))
+    assert found == (subsets * 3)[:steps]
 
 
-def test_a_walk_of_exactly_the_subsets_visits_each_once():
-    assert names(subset_walk(4, 15)) == names(all_subsets(4))
+def test_a_schedule_of_exactly_the_subsets_visits_each_once():
+    assert names(subset_schedule(4, 15)) == names(all_subsets(4))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 14])
-def test_a_short_walk_is_spread_over_the_whole_list(steps):
+def test_a_short_schedule_is_spread_over_the_whole_list(steps):
     subsets = names(all_subsets(4))
-    visited = [subsets.index(name) for name in names(subset_walk(4, steps))]
+    visited = [subsets.index(name) for name in names(subset_schedule(4, steps))]
     assert len(set(visited)) == steps
     assert visited == sorted(visited)
     gaps = np.diff([-1, *visited])
@@ -35,15 +35,15 @@ def test_a_short_walk_is_spread_over_the_whole_list(steps):
     assert gaps.max() - gaps.min() <= 1  # evenly
 
 
-def test_a_walk_is_the_same_in_every_epoch_also_where_subsets_are_sampled():
+def test_a_schedule_is_the_same_in_every_epoch_also_where_subsets_are_sampled():
     torch.manual_seed(0)
-    first = names(subset_walk(7, 50))
+    first = names(subset_schedule(7, 50))
     torch.manual_seed(1)
-    assert names(subset_walk(7, 50)) == first
+    assert names(subset_schedule(7, 50)) == first
 
 
-def test_the_subsets_of_a_walk_are_rows():
-    subset = subset_walk(4, 3)[0]
+def test_the_subsets_of_a_schedule_are_rows():
+    subset = subset_schedule(4, 3)[0]
     assert subset.shape == (4,)
     assert subset.dtype == torch.bool
 

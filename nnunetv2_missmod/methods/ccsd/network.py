@@ -82,7 +82,13 @@ class CCSDNet(MissingModalityNetwork):
     def forward(
         self, images: Tensor, present: Tensor | None = None, teacher: Tensor | None = None
     ) -> Logits | CCSDOutput:
-        """Segment from the present modalities, see ``MissingModalityNetwork``."""
+        """Segment from the present modalities, see ``MissingModalityNetwork``.
+
+        Args:
+            images: (B, M, *patch).
+            present: (B, M) bool, or in training (R, B, M).
+            teacher: (B, M) bool.
+        """
         present = available_modalities(images) if present is None else present
         presents = present[None] if present.ndim == ONE_SUBSET else present
         encoded = self.encode(images)
@@ -115,7 +121,16 @@ class CCSDNet(MissingModalityNetwork):
         return [*skips, self.reductions[-1](fill_slots(encoded.fused[None], substitute, presents))]
 
     def reduce_skip(self, level: int, maps: Tensor, presents: Tensor) -> Tensor:
-        """Gather each subset's M slots of a level from ``Encoded.levels`` and reduce them."""
+        """Gather each subset's M slots of a level and reduce them.
+
+        Args:
+            level: 0 is the finest.
+            maps: of ``Encoded.levels``, (B * M + 1, C_l, *spatial).
+            presents: (R, B, M) bool.
+
+        Returns:
+            (R, B, F_l, *spatial).
+        """
         of_zeros = presents[0].numel()
         itself = torch.arange(of_zeros, device=presents.device).view_as(presents[0])
         slots = maps.index_select(0, torch.where(presents, itself, of_zeros).flatten())  # absent means absent
@@ -128,7 +143,7 @@ class CCSDNet(MissingModalityNetwork):
             return finest(self.decoder([level[0] for level in self.assemble(encoded, present[None])]))
 
     def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
-        """Predict from several subsets, see ``MissingModalityNetwork``: each modality is encoded once."""
+        """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
         encoded = self.encode(images)
         of_samples = presents[:, None].expand(-1, len(images), -1)
         assembled = (self.assemble(encoded, subset[None]) for subset in of_samples)

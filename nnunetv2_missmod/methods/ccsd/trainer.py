@@ -128,7 +128,7 @@ class CCSDTrainer(MissingModalityTrainer):
         return with_full_set(subsets, available) if needs_full_set else subsets
 
     def hmsd(self, out: CCSDOutput, subsets: Subsets) -> Tensor:
-        """L_HMSD: what is available teaches the students, in float32."""
+        """L_HMSD, a scalar in float32: what is available teaches the students."""
         teacher = finest(full_set(out, subsets)) if out.teacher_logits is None else out.teacher_logits
         students = torch.stack([finest(logits) for logits in out.passes])
         overlapping = self.label_manager.has_regions
@@ -155,7 +155,7 @@ class CCSDTrainer(MissingModalityTrainer):
         return torch.autograd.grad(loss, out.fused, retain_graph=True)[0].float()
 
     def dmcd(self, out: CCSDOutput, states: Tensor) -> Tensor:
-        """L_DMCD along the path, in float32; a sample counts as many steps as it can lose modalities."""
+        """L_DMCD, a scalar in float32, along a path (B, T, M); a step counts where it removes a modality."""
         with full_precision(self.device):
             fused, shared, zero = (maps[:, None].float() for maps in (out.fused, out.shared, out.zero))
             substitute = substitute_for(shared, zero, states, unwrapped(self.network).substitute)

@@ -54,7 +54,7 @@ def modality_contrastive_loss(codes: Tensor, available: Tensor, t: float) -> Ten
     return pairwise_contrastive_loss(unit @ unit.T, _equal(modality), _both(available.flatten()), t)
 
 
-def reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
+def l1_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
     """L_rec, Equation 5 of [0], as a mean: L1 over the voxels of the available modalities.
 
     Args:

@@ -60,7 +60,7 @@ class DCSegNet(MissingModalityNetwork):
         )
 
     def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | DCSegOutput:
-        """Segment from the present modalities, see ``MissingModalityNetwork``."""
+        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
         anatomy = self.encode(images)
         if not self.training:
@@ -103,7 +103,7 @@ class DCSegNet(MissingModalityNetwork):
         return (logits if self.decoder.deep_supervision else logits[0]), region_logits, fused_bottleneck
 
     def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
-        """Predict from several subsets, see ``MissingModalityNetwork``: each modality is encoded once."""
+        """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
         anatomy = self.encode(images)
         selected = (select_present(anatomy, present.expand(len(images), -1)) for present in presents)
         logits: list[Any] = [self.fuse_and_decode(levels)[0] for levels in selected]
@@ -128,7 +128,7 @@ class ModalityEncoder(nn.Module):
         self.code = nn.Linear(features[-1], code_channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode the style of one modality."""
+        """Encode the style of one modality (B, 1, *patch) in a code (B, D)."""
         code: Tensor = self.code(self.convs(image).flatten(2).mean(2))
         return code
 

@@ -14,8 +14,8 @@ from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.methods.dcseg.losses import (
     adain_kl_loss,
     anatomy_contrastive_loss,
+    l1_reconstruction_loss,
     modality_contrastive_loss,
-    reconstruction_loss,
 )
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
 from nnunetv2_missmod.modalities import sample_source
@@ -72,7 +72,7 @@ class DCSegTrainer(MissingModalityTrainer):
         available, cases = self.gather(batch.available), self.gather(self.case_numbers(batch))
         l_ana = anatomy_contrastive_loss(anatomy, available, cases, self.t, self.ssim_window)
         l_mod = modality_contrastive_loss(codes, available, self.t)
-        l_rec = reconstruction_loss(out.reconstruction.float(), batch.images.float(), batch.available)
+        l_rec = l1_reconstruction_loss(out.reconstruction.float(), batch.images.float(), batch.available)
         l_kl = adain_kl_loss(out.mu, out.sigma, batch.available)
         return {
             "anatomy": self.alpha * self.anatomy_weight * l_ana,
@@ -87,6 +87,10 @@ class DCSegTrainer(MissingModalityTrainer):
         The slot of an unavailable modality repeats one of the sample's available ones, drawn at random: shapes stay
         fixed, as compiled losses and gathers over ranks want them, and each sample's mean is, in expectation, the mean
         over what it has.
+
+        Args:
+            separate_logits: (B * M, K, *patch) and, under deep supervision, coarser ones, sample-major.
+            batch: of B samples.
         """
         count = batch.available.shape[1]
         source = sample_source(batch.available, self.generator)
@@ -101,6 +105,10 @@ class DCSegTrainer(MissingModalityTrainer):
         """The segmentation loss of the region maps, mean over levels with weights 2^-level.
 
         nnU-Net's deep supervision gives the two deepest levels no weight; the fusion uses their maps all the same.
+
+        Args:
+            region_logits: (B, K, *spatial) at every level, finest first.
+            target: as the pipeline's loss takes it, finest first.
         """
         finest = target[0] if isinstance(target, list) else target
         at_one_level = self.loss.loss if self.enable_deep_supervision else self.loss
@@ -122,7 +130,7 @@ class DCSegTrainer(MissingModalityTrainer):
         return self.to_device(torch.tensor([self.case_number[case] for case in batch.cases]))
 
     def gather(self, local: Tensor) -> Tensor:
-        """Concatenate the samples of all ranks, with gradients. A rank with a smaller share is filled up with zeros."""
+        """Concatenate the samples (B, ...) of all ranks, with gradients; a smaller share is filled up with zeros."""
         if not self.is_ddp:
             return local
         share = -(-self.configuration_manager.batch_size // dist.get_world_size())

@@ -16,7 +16,7 @@ from nnunetv2_missmod.modalities import drop_absent
 PAPER_SIZE = 4 * 128**3
 
 
-def reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
+def mse_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
     """MSE of stage 1 of [0]: mean over all voxels, visible and masked, of the available modalities.
 
     Args:

@@ -19,7 +19,7 @@ from torch import Tensor
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.host.plan_block import check_choice
-from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, norm_penalty, reconstruction_loss
+from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, mse_reconstruction_loss, norm_penalty
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
 from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress, draw_reconstruction, draw_substitute
@@ -28,7 +28,7 @@ from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained
 from nnunetv2_missmod.training.availability import find_available
 from nnunetv2_missmod.training.log import EpochLog
 from nnunetv2_missmod.training.trainer import Batch
-from nnunetv2_missmod.training.validation import nanmean, of_all_ranks, shown
+from nnunetv2_missmod.training.validation import nanmean, of_all_ranks, present_of_subset
 
 ERROR = "reconstruction_error/"  # names of the subsets' errors in metrics.csv begin so
 
@@ -157,7 +157,7 @@ class M3AEPretrainTrainer(M3AEStage):
         assert isinstance(out.logits, Tensor)
         with full_precision(self.device):
             reconstruction, images = out.logits.float(), batch.images.float()
-            terms = {"reconstruction": reconstruction_loss(reconstruction, images, batch.available)}
+            terms = {"reconstruction": mse_reconstruction_loss(reconstruction, images, batch.available)}
             if self.substitute == "learned":
                 penalty = norm_penalty if self.penalty == "norm" else mean_square_penalty
                 terms["substitute"] = self.gamma * penalty(unwrapped(self.network).substitute)
@@ -166,15 +166,15 @@ class M3AEPretrainTrainer(M3AEStage):
     # --- validation during training -----------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Lay out the subsets' walk and the same blocks in every epoch."""
+        """Give each step its subset, and the same blocks in every epoch."""
         super().on_validation_epoch_start()
         self.generator.manual_seed(self.subset_seed)
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Rebuild a batch from blocks of the next subset of the walk."""
+        """Rebuild a batch from blocks of the step's subset."""
         subset = self.validation_subsets.pop(0)
         prepared = self.prepare_batch(batch)
-        visible = self.draw_visible(shown(subset.to(self.device), prepared.available))
+        visible = self.draw_visible(present_of_subset(subset.to(self.device), prepared.available))
         with self.autocast():
             reconstruction = self.network(prepared.images, visible).float()
         return reconstruction_scores(reconstruction, prepared.images, prepared.available, subset, self.modalities)

@@ -28,7 +28,7 @@ class M3AEStage(MissingModalityTrainer):
         check_choice("substitute", self.substitute, ("learned", "zero", "mean"))
 
     def draw_subset(self, available: Tensor) -> Tensor:
-        """Drop d of each sample's A available modalities, d uniform on 0..A-1."""
+        """Drop d of each sample's A available modalities (B, M), d uniform on 0..A-1."""
         return drop_modalities(available, self.generator)
 
     def on_train_start(self) -> None:

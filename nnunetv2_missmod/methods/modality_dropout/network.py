@@ -26,7 +26,7 @@ class ModalityDropoutNet(MissingModalityNetwork):
         self.decoder = unet.decoder
 
     def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | ModalityDropoutOutput:
-        """Segment from the present modalities, see ``MissingModalityNetwork``."""
+        """Segment images (B, M + extra, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         if present is None:
             present = available_modalities(images[:, : self.num_modalities])
         logits = self.decoder(self.encoder(drop_absent(images, present)))

@@ -28,11 +28,11 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(CHANNELS[-1], 1)
 
     def forward(self, style: Tensor) -> Tensor:
-        """Judge features."""
+        """Judge features (B, C, *spatial): one logit each, (B, 1)."""
         verdict: Tensor = self.head(self.convs(style).flatten(2).mean(2))
         return verdict
 
     def judge(self, style: Tensor) -> Tensor:
-        """Judge features whose gradient is wanted: the discriminator's own weights get none."""
+        """Judge features (B, C, *spatial) whose gradient is wanted: its own weights get none."""
         constant = {name: weight.detach() for name, weight in self.named_parameters()}
         return cast(Tensor, functional_call(self, constant, (style,)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
-from nnunetv2_missmod.methods.mstkdnet.transformer import TokenDecoder, Transformer, product
+from nnunetv2_missmod.methods.mstkdnet.transformer import TokenDecoder, Transformer, total_stride
 from nnunetv2_missmod.modalities import available_modalities, drop_absent
 
 DEEPEST_LEVEL = 3  # of the convolutions; with nnU-Net's strides of 2 its maps are an eighth of the image
@@ -53,7 +53,7 @@ class MSTKDNet(MissingModalityNetwork):
         convolutional = architecture.down_to(level)
         above, channels = convolutional.features[-2:]
         strides = token_strides(architecture, level)
-        patch = product(strides, (1,) * architecture.dimensions)
+        patch = total_stride(strides, (1,) * architecture.dimensions)
         grid = [size // p for size, p in zip(architecture.size_at(level), patch, strict=True)]
         self.encoder = convolutional.encoder(spec.num_channels)
         self.transformer = Transformer(
@@ -66,7 +66,7 @@ class MSTKDNet(MissingModalityNetwork):
         self.decoder = convolutional.decoder(spec.num_classes, spec.deep_supervision)
 
     def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | MSTKDNetOutput:
-        """Segment from the present modalities, see ``MissingModalityNetwork``."""
+        """Segment images (B, M + extra, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         if present is None:
             present = available_modalities(images[:, : self.num_modalities])
         *skips, above, deepest = self.encoder(drop_absent(images, present))

@@ -180,7 +180,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         }
 
     def evd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_EVD, of the same size whatever the number of tokens T.
+        """L_EVD (B,), of the same size whatever the number of tokens T.
 
         Times T^4 does that for uniform attention, but as attention becomes peaked the term grows up to T^3-fold.
         """
@@ -189,11 +189,11 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return full.attention[0].shape[-1] ** 4 * evd_loss(full.attention, missing.attention, self.evd_axis)
 
     def mst(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_MST."""
+        """L_MST (B,)."""
         return mst_loss(full.hidden, missing.hidden)
 
     def mse(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_MSE."""
+        """L_MSE (B,)."""
         teacher, student = finest(full.logits), finest(missing.logits)
         if self.mse_of == "probabilities":
             teacher, student = (self.probabilities(logits) for logits in (teacher, student))
@@ -204,18 +204,22 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return logits.sigmoid() if self.label_manager.has_regions else logits.softmax(1)
 
     def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_SLKD."""
+        """L_SLKD (B,)."""
         return slkd_loss(
             finest(full.logits), finest(missing.logits), self.tau, self.slkd_axis, self.label_manager.has_regions
         )
 
     def gram(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_GSM."""
+        """L_GSM (B,)."""
         teacher, student = ((out.encoded, out.transformed, out.decoded) for out in (full, missing))
         return gram_loss(teacher, student)
 
     def adversarial_terms(self, full: Tensor, missing: Tensor) -> dict[str, Tensor]:
-        """Play student against discriminator over the style f_enc&t: each term has gradients for one of them alone."""
+        """Play student against discriminator: each term has gradients for one of them alone.
+
+        Args:
+            full, missing: the style f_enc&t of teacher and student, (B, C, *spatial).
+        """
         both = torch.cat((full, missing)).detach()
         verdicts = self.discriminator.network(both).chunk(2)
         as_judged = unwrapped(self.discriminator.network).judge(missing)

@@ -118,7 +118,7 @@ class TokenDecoder(nn.Module):
         super().__init__()
         ones = (1,) * architecture.dimensions
         steps = share_out(strides, ones)
-        reached = [product(steps[:step], ones) for step in range(NUM_TAPS)]  # how much finer than the grid
+        reached = [total_stride(steps[:step], ones) for step in range(NUM_TAPS)]  # how much finer than the grid
         self.taps = nn.ModuleList(enlarged_tap(architecture, embed_dim, channels, stride) for stride in reached)
         self.upsamplings = nn.ModuleList(enlarge(architecture, channels, stride) for stride in steps)
         self.joins = nn.ModuleList(architecture.conv(channels, channels) for _ in steps)
@@ -137,7 +137,7 @@ def share_out(strides: Sequence[Sequence[int]], ones: tuple[int, ...]) -> list[t
     coarsest_first = [tuple(stride) for stride in reversed(strides)]
     single, rest = coarsest_first[: NUM_JOINS - 1], coarsest_first[NUM_JOINS - 1 :]
     missing = NUM_JOINS - 1 - len(single)
-    return [*single, *[ones] * missing, product(rest, ones)]
+    return [*single, *[ones] * missing, total_stride(rest, ones)]
 
 
 def enlarged_tap(architecture: Architecture, embed_dim: int, channels: int, stride: Sequence[int]) -> nn.Module:
@@ -150,6 +150,6 @@ def enlarge(architecture: Architecture, channels: int, stride: Sequence[int]) ->
     return architecture.deconv(channels, channels, stride) if max(stride) > 1 else nn.Identity()
 
 
-def product(strides: Sequence[Sequence[int]], ones: Sequence[int]) -> tuple[int, ...]:
+def total_stride(strides: Sequence[Sequence[int]], ones: Sequence[int]) -> tuple[int, ...]:
     """Multiply strides along each axis; of no strides, ``ones``."""
     return tuple(math.prod(axis) for axis in zip(ones, *strides, strict=True))
