@@ -1,6 +1,9 @@
 """Small nnU-Net plans and trainers, built in memory: no dataset, no preprocessing."""
 
 import copy
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -123,19 +126,24 @@ def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("
 def write_preprocessed(folder: Path, plans, dataset_json, cases, absent=None):
     """Write small random cases as nnU-Net's preprocessing would; ``absent`` maps a case to its absent channels."""
     configuration = plans["configurations"][CONFIGURATION]
-    num_modalities = len(dataset_json["channel_names"])
-    shape = (20, 20, 20)
     target = folder / "nnUNet_preprocessed" / plans["dataset_name"] / configuration["data_identifier"]
-    if target.is_dir():
-        return
-    target.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    if not target.is_dir():
+        written = _written_once(len(dataset_json["channel_names"]), tuple(cases), tuple((absent or {}).items()))
+        shutil.copytree(written.name, target)
+
+
+@functools.cache
+def _written_once(num_modalities, cases, absent):
+    """A folder with cases, for as long as the process runs: compressing them takes longer than building a trainer."""
+    folder = tempfile.TemporaryDirectory()
+    rng, shape = np.random.default_rng(0), (20, 20, 20)
     for case in cases:
         images = rng.normal(size=(num_modalities, *shape)).astype(np.float32)
-        images[list((absent or {}).get(case, ()))] = 0
+        images[list(dict(absent).get(case, ()))] = 0
         labels = rng.integers(0, 3, size=(1, *shape)).astype(np.int16)
         locations = {1: np.argwhere(labels == 1)[:50], 2: np.argwhere(labels == 2)[:50]}
-        nnUNetDatasetBlosc2.save_case(images, labels, {"class_locations": locations}, str(target / case))
+        nnUNetDatasetBlosc2.save_case(images, labels, {"class_locations": locations}, f"{folder.name}/{case}")
+    return folder
 
 
 def random_batch(trainer, seed=0, cases=("a", "b")):

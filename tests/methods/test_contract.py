@@ -1,14 +1,21 @@
-"""What design.md promises of every door, whatever its method."""
+"""What is promised of every door, whatever its method.
+
+Where a promise is tried on many plans, the cases are pairwise: each door meets each number of modalities, each
+dimension, plain and residual encoders, classes and regions, with and without a label to ignore, and any two of these
+meet in some case. What goes wrong for three of them together alone is not looked for.
+"""
 
 import copy
 import importlib
 import json
-from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from pairwise import pairwise
 from small_plans import (
     CONFIGURATION,
     random_batch,
@@ -27,8 +34,7 @@ from nnunetv2_missmod.training.settings import HOST_SETTINGS
 
 DOORS = door_names()
 SEGMENTING = [name for name in DOORS if not name.endswith(PRETRAINING)]
-ARCHITECTURES = list(product((2, 3, 4), (2, 3), (False, True)))  # modalities, dimensions, residual encoder
-TARGETS = [(False, False), (True, False), (False, True), (True, True)]  # regions, ignore label
+MODALITIES, DIMENSIONS, EITHER = (2, 3, 4), (2, 3), (False, True)
 TINY = (8, 8, 16)
 
 
@@ -65,9 +71,9 @@ def ready_to_predict(trainer):
     return trainer.network.eval(), random_batch(trainer)["data"]
 
 
-@pytest.mark.parametrize("name", DOORS)
-@pytest.mark.parametrize(("modalities", "dims", "residual"), ARCHITECTURES)
-@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize(
+    ("name", "modalities", "dims", "residual", "regions"), pairwise(DOORS, MODALITIES, DIMENSIONS, EITHER, EITHER)
+)
 def test_absent_means_absent(name, modalities, dims, residual, regions, make_trainer):
     network, images = ready_to_predict(make_trainer(name, modalities, dims, residual, regions))
     for subset in all_subsets(modalities):
@@ -119,10 +125,9 @@ def assert_images_come_out(trainer, images, modalities):
         assert trainer.network.forward_subsets(images, subsets).shape == (len(subsets), *images.shape)
 
 
-@pytest.mark.parametrize("name", DOORS)
-@pytest.mark.parametrize("modalities", [2, 3, 4])
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize(("regions", "ignore"), TARGETS)
+@pytest.mark.parametrize(
+    ("name", "modalities", "dims", "regions", "ignore"), pairwise(DOORS, MODALITIES, DIMENSIONS, EITHER, EITHER)
+)
 def test_output_shapes(name, modalities, dims, regions, ignore, make_trainer):
     trainer = make_trainer(name, modalities, dims, regions=regions, ignore=ignore)
     network, images = trainer.network, random_batch(trainer)["data"]
@@ -141,9 +146,9 @@ def test_output_shapes(name, modalities, dims, regions, ignore, make_trainer):
         assert tuple(network.forward_subsets(images, subsets).shape) == (len(subsets), *levels[0])
 
 
-@pytest.mark.parametrize("name", DOORS)
-@pytest.mark.parametrize(("dims", "residual"), [(3, False), (2, True)])
-@pytest.mark.parametrize(("regions", "ignore"), TARGETS)
+@pytest.mark.parametrize(
+    ("name", "dims", "residual", "regions", "ignore"), pairwise(DOORS, DIMENSIONS, EITHER, EITHER, EITHER)
+)
 def test_every_parameter_is_reached_by_one_step(name, dims, residual, regions, ignore, make_trainer):
     trainer = make_trainer(name, 3, dims, residual, regions, ignore)
     reach_every_level(trainer)
@@ -191,11 +196,9 @@ def test_subsets_are_drawn_from_what_is_available(name, make_trainer):
     assert {tuple(row) for row in second} == {(False, True, False)}
 
 
-@pytest.mark.parametrize("name", SEGMENTING)
-@pytest.mark.parametrize("regions", [False, True])
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("name", "regions", "residual"), pairwise(SEGMENTING, EITHER, EITHER))
 def test_a_checkpoint_rebuilds_the_same_network_from_the_plan_alone(name, regions, residual, make_trainer, tmp_path):
-    trainer = make_trainer(name, residual=residual, regions=regions)
+    trainer = make_trainer(name, dims=2, residual=residual, regions=regions)
     trainer.network.train()
     trainer.train_step(random_batch(trainer))
     file = tmp_path / "checkpoint.pth"
@@ -236,7 +239,8 @@ class Stream:
 def start(trainer, monkeypatch, stop_at=None):
     """Run nnU-Net's training loop on fixed streams; ``stop_at`` an epoch it is interrupted."""
     monkeypatch.setattr(trainer, "get_dataloaders", lambda: (Stream(trainer, 1), Stream(trainer, 50)))
-    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: None)  # takes longer than an epoch here
+    for slow in ((LocalLogger, "plot_progress_png"), (Figure, "savefig"), (nnUNetTrainer, "perform_actual_validation")):
+        monkeypatch.setattr(*slow, lambda *args, **kwargs: None)  # takes longer than an epoch here
     base = Path(trainer.preprocessed_dataset_folder_base)
     (base / "dataset_fingerprint.json").write_text("{}")
     (base / "splits_final.json").write_text('[{"train": ["a", "b", "c"], "val": ["d"]}]')
@@ -262,14 +266,15 @@ def logged(trainer):
 
 @pytest.mark.parametrize("name", DOORS)
 def test_an_interrupted_training_resumes_exactly(name, make_trainer, monkeypatch, tmp_path):
-    short = {"num_epochs": 4, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2, "save_every": 1}
-    whole = make_trainer(name, regions=True, **short)
+    short = {"num_epochs": 3, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2, "save_every": 2}
+    small = {"modalities": 2, "dims": 2, "regions": True}
+    whole = make_trainer(name, **small, **short)
     start(whole, monkeypatch)
     whole_metrics = whole.epoch_log.rows()
 
-    interrupted = make_trainer(name, regions=True, **short)
+    interrupted = make_trainer(name, **small, **short)
     start(interrupted, monkeypatch, stop_at=2)
-    resumed = make_trainer(name, regions=True, seed=1, **short)
+    resumed = make_trainer(name, seed=1, **small, **short)
     resumed.load_checkpoint(f"{interrupted.output_folder}/checkpoint_latest.pth")
     assert resumed.current_epoch == 2
     start(resumed, monkeypatch)
@@ -283,14 +288,14 @@ def test_an_interrupted_training_resumes_exactly(name, make_trainer, monkeypatch
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(got["state"][key][entry]))
     assert json.dumps(logged(whole), default=str) == json.dumps(logged(resumed), default=str)
     assert resumed.epoch_log.rows() == whole_metrics
-    assert {epoch for epoch, _, _ in whole_metrics} == {0, 1, 2, 3}
+    assert {epoch for epoch, _, _ in whole_metrics} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", DOORS)
-@pytest.mark.parametrize("dims", [2, 3])
-def test_no_graph_break_under_compile(name, dims, make_trainer):
-    trainer = make_trainer(name, dims=dims, regions=True)
-    images, present = random_batch(trainer)["data"], torch.tensor([[True, False, True], [True, True, True]])
+def test_no_graph_break_under_compile(name, make_trainer):
+    """In 2D and with two modalities: what breaks a graph is a branch on values, and these are no other in 3D."""
+    trainer = make_trainer(name, modalities=2, dims=2, regions=True)
+    images, present = random_batch(trainer)["data"], torch.tensor([[True, False], [True, True]])
     torch._dynamo.reset()
     compiled = torch.compile(trainer.network.train(), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images, present).logits, trainer.network(images, present).logits)
@@ -327,7 +332,7 @@ def test_the_trainer_takes_the_arguments_of_nnunet(name):
 @pytest.mark.parametrize("name", SEGMENTING)
 def test_a_few_steps_lower_the_segmentation_loss(name, make_trainer):
     """The gradients point the right way."""
-    trainer = make_trainer(name, regions=True, initial_lr=0.01)
+    trainer = make_trainer(name, dims=2, regions=True, initial_lr=0.01)
     trainer.network.train()
     batch = random_batch(trainer)
     batch["data"] = torch.cat([batch["target"][0].float()], 1) + 0.1 * batch["data"]  # an image that shows the regions

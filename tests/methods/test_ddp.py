@@ -1,4 +1,8 @@
-"""Two processes with half of the batch each compute the gradients of one process with all of it."""
+"""Two processes with half of the batch each compute the gradients of one process with all of it.
+
+Starting them takes longest, so they are started once: for all doors, and for the networks that MST-KDNet trains beside
+its own.
+"""
 
 import importlib
 import os
@@ -12,14 +16,19 @@ import torch.multiprocessing as mp
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, whole_step, with_small_network
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.doors import door_names
+from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.modalities import expand_to
+from nnunetv2_missmod.training.learning import Learner
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 CASES = ("a", "b", "c", "d")
 AVAILABLE = {"a": (True, True), "b": (False, True), "c": (True, True), "d": (True, False)}
 PRESENT = {"a": (True, False), "b": (False, True), "c": (True, True), "d": (True, False)}
+
+NETWORKS = {"student", "teacher", "discriminator"}
 
 
 class Environment:
@@ -29,7 +38,7 @@ class Environment:
 
 def build(name, folder, batch_dice):
     trainer_class = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
-    plans = small_plans(2, 3, features=(8, 8, 16), batch_size=4, **whole_step(trainer_class))
+    plans = small_plans(2, 2, features=(8, 8, 16), batch_size=4, **whole_step(trainer_class))
     plans = with_small_network(trainer_class, plans)
     configuration = plans["configurations"]["3d_fullres"]
     configuration["batch_dice"] = batch_dice
@@ -57,8 +66,51 @@ def gradients(trainer, cases):
     return {n.removeprefix("module."): p.grad.clone() for n, p in learning}
 
 
+# --- teacher and discriminator of MST-KDNet ---------------------------------------------------------------------------
+
+
+def build_pair(folder, detach_teacher):
+    plans = small_plans(2, 2, features=(8, 8, 16), batch_size=4, detach_teacher=detach_teacher)
+    plans = with_small_network(MSTKDNetTrainer, plans)
+    arguments = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    arguments["conv_bias"] = False  # before a norm: no gradient but rounding
+    dataset_json = small_dataset_json(2, regions=True)
+    trainer = small_trainer(MSTKDNetTrainer, plans, dataset_json, folder, Environment(), CASES)
+    trainer.available_in_case = AVAILABLE
+    trainer.network.train()
+    return trainer
+
+
+def wrap(trainer, rank):
+    """What nnU-Net's set-up does under DDP."""
+    trainer.is_ddp, trainer.local_rank = True, rank
+    trainer.network = DistributedDataParallel(trainer.network)
+    for name, (network, optimizer) in trainer.companions().items():
+        setattr(trainer, name, Learner(trainer.beside(network, False), optimizer))
+    trainer.loss = trainer._build_loss()
+
+
+def learned(trainer, cases):
+    """Weights and first moments, a tenth of the clipped gradients, of every network after one step."""
+    whole = random_batch(trainer, cases=CASES)
+    rows = [CASES.index(case) for case in cases]
+    batch = {"data": whole["data"][rows], "target": [t[rows] for t in whole["target"]], "keys": list(cases)}
+    trainer.draw_subset = lambda available: torch.tensor([PRESENT[case] for case in cases])
+    trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
+    trainer.train_step(batch)
+    networks = {"student": Learner(trainer.network, trainer.optimizer), **trainer.companions()}
+    return {
+        name: {key: (p.detach(), optimizer.state[p]["exp_avg"]) for key, p in unwrapped(network).named_parameters()}
+        for name, (network, optimizer) in networks.items()
+    }
+
+
+# --- two processes ----------------------------------------------------------------------------------------------------
+
+
 def worker(rank, folder, results):
     torch.set_num_threads(1)
+    pairs = {detach_teacher: build_pair(Path(folder), detach_teacher) for detach_teacher in (False, True)}
     trainers = {(name, dice): build(name, Path(folder), dice) for name in door_names() for dice in (False, True)}
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for (name, batch_dice), trainer in trainers.items():
@@ -70,16 +122,21 @@ def worker(rank, folder, results):
             trainer.configuration_manager.configuration["batch_size"] = 3
             local = torch.arange(2.0 - rank) + 2 * rank + 1
             results[name, "uneven", rank] = trainer.gather(local)
+    for detach_teacher, trainer in pairs.items():
+        wrap(trainer, rank)
+        results["pair", detach_teacher, rank] = learned(trainer, CASES[2 * rank : 2 * rank + 2])
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
-    """What two processes computed, for all trainers at once: starting them takes longest."""
+    """What two processes computed."""
     folder = tmp_path_factory.mktemp("two")
     build(door_names()[0], folder, False)  # writes the preprocessed cases, which the workers share
     results = mp.Manager().dict()
-    mp.spawn(worker, (str(folder), results), nprocs=2)
+    # Both are forked from a third process, which imports once what takes longest.
+    mp.get_context("forkserver").set_forkserver_preload([f"nnunetv2_missmod.trainers.{name}" for name in door_names()])
+    mp.start_processes(worker, (str(folder), results), nprocs=2, start_method="forkserver")
     return dict(results)
 
 
@@ -99,3 +156,24 @@ def test_shares_of_different_size_are_gathered(of_two):
     gathered = [value.tolist() for (_, what, _), value in of_two.items() if what == "uneven"]
     assert gathered
     assert all(values == [1, 2, 3, 0] for values in gathered)
+
+
+@pytest.mark.parametrize("detach_teacher", [True, False])
+def test_two_processes_teach_what_one_does(detach_teacher, of_two, tmp_path):
+    expected = learned(build_pair(tmp_path, detach_teacher), CASES)
+    assert expected.keys() == NETWORKS
+    for name, parameters in expected.items():
+        scale = max(float(moment.abs().max()) for _, moment in parameters.values())
+        for key, (weight, moment) in parameters.items():
+            has_gradient = moment.abs() > 1e-3 * scale  # Adam gives mere rounding a full step, of either sign
+            for rank in (0, 1):
+                got, its_moment = of_two["pair", detach_teacher, rank][name][key]
+                torch.testing.assert_close(its_moment, moment, rtol=1e-3, atol=1e-5 * scale)
+                torch.testing.assert_close(got[has_gradient], weight[has_gradient], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("detach_teacher", [True, False])
+def test_both_processes_have_equal_weights(detach_teacher, of_two):
+    first, second = (of_two["pair", detach_teacher, rank] for rank in (0, 1))
+    for name in NETWORKS:
+        assert all(torch.equal(weight, second[name][key][0]) for key, (weight, _) in first[name].items())
