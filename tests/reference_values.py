@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 PARITY = Path(__file__).parent / "parity"
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-5}  # released code computes in float32
 
 
 def reference(name):
@@ -34,3 +36,14 @@ def drawn_anew(values):
     for drawn, last in ((x, values["x_last"]), (x_sub, values["x_sub_last"])):
         assert np.array_equal(drawn.ravel()[-4:], last), "NumPy draws other numbers than it did"
     return x, x_sub
+
+
+def as_input(array, dtype):
+    return torch.from_numpy(array).to(dtype).requires_grad_()
+
+
+def assert_close(actual, expected, dtype):
+    """Compare to the precision's tolerance, relative to the largest value."""
+    scale = np.abs(expected).max()
+    difference = np.abs(actual.detach().numpy() - expected).max()
+    assert difference <= TOLERANCES[dtype] * scale

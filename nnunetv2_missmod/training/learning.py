@@ -28,9 +28,7 @@ class Learner(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A part of a training step: the learners that take a step, and the terms by name, each weighted, whose sum they
-    learn from.
-    """
+    """A part of a training step: learners, and the terms by name, each weighted, from whose sum they learn."""
 
     learners: list[Learner]
     terms: dict[str, Tensor]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_values import reference, stored_entries
+from reference_values import as_input, assert_close, reference, stored_entries
 from scipy.ndimage import correlate1d
 from small_plans import small_dataset_json, small_plans, small_trainer
 
@@ -26,7 +26,6 @@ from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 
 T = 1 / 0.07
 C1, C2 = 1e-4, 9e-4
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-5}
 
 N, M = 3, 2
 AVAILABLE = {
@@ -254,17 +253,6 @@ def test_windowed_ssim_takes_any_odd_window():
 
 
 # --- against the stored values ----------------------------------------------------------------------------------------
-
-
-def as_input(array, dtype):
-    return torch.from_numpy(array).to(dtype).requires_grad_()
-
-
-def assert_close(actual, expected, dtype):
-    """Compare to the precision's tolerance, relative to the largest value."""
-    scale = np.abs(expected).max()
-    difference = np.abs(actual.detach().numpy() - expected).max()
-    assert difference <= TOLERANCES[dtype] * scale
 
 
 @on_precision

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reference_values import drawn_anew, reference, stored_entries
+from reference_values import as_input, assert_close, drawn_anew, reference, stored_entries
 
 from nnunetv2_missmod.methods.m3ae.losses import (
     PAPER_SIZE,
@@ -18,7 +18,6 @@ from nnunetv2_missmod.methods.m3ae.losses import (
 )
 from nnunetv2_missmod.methods.m3ae.network import M3AENet, to_voxels
 
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-5}
 GAMMA = 0.005
 
 B, M = 3, 2
@@ -141,17 +140,6 @@ def test_the_balance_of_penalty_and_error_does_not_depend_on_the_patch():
 
 
 # --- against the stored values ----------------------------------------------------------------------------------------
-
-
-def as_input(array, dtype):
-    return torch.from_numpy(array).to(dtype).requires_grad_()
-
-
-def assert_close(actual, expected, dtype):
-    """Compare to the precision's tolerance, relative to the largest value."""
-    scale = np.abs(expected).max()
-    difference = np.abs(actual.detach().numpy() - expected).max()
-    assert difference <= TOLERANCES[dtype] * scale
 
 
 def stored_pretraining(dtype):
