@@ -1,5 +1,6 @@
 """The sizes of the terms and of their gradients at the start, on the phantom."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +18,9 @@ SURE = 10.0  # a discriminator's logit
 REGIONS = ((1, 2, 3), (2, 3), (3,))
 
 
-def phantom_batch(trainer):
-    """Two cases, standardised within the brain as nnU-Net does, with a target for every level."""
+@functools.cache
+def phantom_cases():
+    """Two cases, standardised within the brain as nnU-Net does, and their regions."""
     rng = np.random.default_rng(0)
     images, targets = [], []
     for _ in range(2):
@@ -26,10 +28,15 @@ def phantom_batch(trainer):
         brain = channels[0] > 0
         images.append([np.where(brain, (c - c[brain].mean()) / c[brain].std(), 0) for c in channels])
         targets.append([np.isin(labels, region) for region in REGIONS])
-    whole = torch.tensor(np.array(targets))
+    return torch.tensor(np.array(images)).float(), torch.tensor(np.array(targets))
+
+
+def phantom_batch(trainer):
+    """The cases with a target for every level."""
+    images, whole = phantom_cases()
     steps = [round(1 / scale[0]) for scale in trainer._get_deep_supervision_scales()]
     levels = [whole[..., ::step, ::step, ::step] for step in steps]
-    return {"data": torch.tensor(np.array(images)).float(), "target": levels, "keys": ["a", "b"]}
+    return {"data": images.clone(), "target": levels, "keys": ["a", "b"]}
 
 
 @pytest.fixture
