@@ -1,12 +1,16 @@
 """Packaging; tool settings are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+VERSION = re.search(r'__version__ = "(.+)"', Path("nnunetv2_missmod/__init__.py").read_text(encoding="utf-8"))
+assert VERSION is not None
+
 setup(
     name="nnunetv2_missmod",
-    version="0.1.0",
+    version=VERSION[1],
     description="nnU-Net v2 trainers for segmentation when modalities are missing",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

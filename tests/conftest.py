@@ -12,7 +12,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads mostly wait for each other
 
 QUICK = {
-    "patch_size": [40, 40, 40],  # a whole case: one patch to predict
+    "patch_size": [32, 32, 32],  # a whole case: one patch to predict
     "architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16, 16]}},
     "missmod": {"trainer": {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2}},
 }
@@ -35,12 +35,15 @@ def environment():
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
+    import preloaded
     from pages import README, texts_of
     from shell import Shell
 
     from nnunetv2_missmod.planning.fragments import merge_fragment
 
-    shell = Shell(tmp_path_factory.mktemp("home"))
+    commands = tmp_path_factory.mktemp("commands") / "bin"
+    server = preloaded.start(commands)
+    shell = Shell(tmp_path_factory.mktemp("home"), commands)
     demo_and_check, start = texts_of(README, "bash")[:2], texts_of(README, "bash")[2:]
     assert "missmod demo" in demo_and_check[0]
     assert "make check" in demo_and_check[1]
@@ -51,4 +54,5 @@ def trained(tmp_path_factory):
             plans = merge_fragment(json.loads(plans_file.read_text()), "3d_fullres", QUICK, "nnUNetPlans")
             plans_file.write_text(json.dumps(plans))
         shell.outputs.append(shell.run(block))
-    return shell
+    yield shell
+    server.terminate()

@@ -10,11 +10,13 @@ from pathlib import Path
 class Shell:
     """A bash session whose exports last from one script to the next."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, commands: Path | None = None):
+        """Start in a folder; ``commands`` holds those that are found before the installed ones."""
         self.folder = folder
+        found_in = [str(commands)] if commands else []
         self.environment = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": ":".join([*found_in, str(Path(sys.executable).parent), os.environ["PATH"]]),
             "nnUNet_n_proc_DA": "1",
             "nnUNet_def_n_proc": "1",
         }

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import (
     convert,
     demo,
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All verbs and their flags; the flags are nnU-Net's where nnU-Net has them."""
     parser = argparse.ArgumentParser("missmod", description="nnU-Net v2 when modalities are missing.")
+    parser.add_argument("--version", action="version", version=f"nnunetv2_missmod {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, verb in VERBS.items():
         flags = verbs.add_parser(name, help=verb.MEANING)

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import REPOSITORY
 
+from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import main as commands
 from nnunetv2_missmod.cli.demo_job import CommandFailedError
 from nnunetv2_missmod.cli.main import main
@@ -66,6 +68,15 @@ def test_every_verb_is_a_module_with_its_own_help(capsys):
             main([verb, "--help"])
         assert exit_.value.code == 0
         assert f"usage: missmod {verb}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"nnunetv2_missmod {__version__}\n"
+    assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_arguments_of_the_process_are_read_when_none_are_given(monkeypatch, capsys):

@@ -1,0 +1,135 @@
+"""Commands without their start: a process that has imported nnU-Net once forks for each of them.
+
+More than half of what a command of the end-to-end tests takes are imports. The first run of every command, and of every
+verb of `missmod`, is the installed program; each later one is the program's entry point, called in a fork of this
+process with the arguments, the folder, the environment and the streams of its caller.
+"""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+CLIENT = """#!{python} -IS
+import json, os, socket, struct, sys
+name = os.path.basename(sys.argv[0])
+what = "_".join([name, *sys.argv[1:2] * {has_verbs}])
+try:
+    os.close(os.open({folder!r} + "/ran_" + what, os.O_CREAT | os.O_EXCL))
+    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+except FileExistsError:
+    pass
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+call = json.dumps([name, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(server, [struct.pack("!I", len(call))], [0, 1, 2])
+server.sendall(call)
+code = server.recv(4)
+sys.exit(struct.unpack("!i", code)[0] if len(code) == 4 else 70)
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    """Start the process, and write a stand-in for each command into ``folder``, which is to stand first in PATH."""
+    folder.mkdir(parents=True)
+    address = str(folder / "socket")
+    programs = Path(sys.executable).parent
+    for name in commands():
+        text = CLIENT.format(
+            python=sys.executable,
+            folder=str(folder),
+            has_verbs=name == "missmod",
+            program=str(programs / name),
+            address=address,
+        )
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"listening\n"
+    return server
+
+
+def commands():
+    """The entry points of the commands that are called with nnU-Net imported, by name."""
+    found = entry_points(group="console_scripts")
+    return {point.name: point for point in found if point.name.startswith("nnUNetv2_") or point.name == "missmod"}
+
+
+def serve(address: str) -> None:
+    """Listen, import, and fork for every call."""
+    sys.path.pop(0)  # this script's folder, which no console script has there
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(address)
+    server.listen()
+    print("listening", flush=True)
+    import_trainers()
+    entry_of = {name: point.load() for name, point in commands().items()}
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = server.accept()
+        if os.fork() == 0:
+            server.close()
+            answer(connection, entry_of)
+        connection.close()
+
+
+def import_trainers() -> None:
+    """Import what nnU-Net imports when it looks for a trainer; end with the tests, however they end."""
+    from nnunetv2_missmod.host.doors import with_doors
+    from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
+    from nnunetv2_missmod.machine.forked_workers import end_with_parent
+
+    end_with_parent()
+    os.environ.update(with_doors(os.environ))
+    find_trainer_class("DCSegTrainer")
+
+
+def answer(connection, entry_of) -> None:
+    """Run one call in a fork and tell its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    header, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    (length,) = struct.unpack("!I", header)
+    content = b""
+    while len(content) < length:
+        content += connection.recv(length - len(content))
+    name, arguments, folder, environment = json.loads(content)
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [name, *arguments]
+    code = run(entry_of[name])
+    connection.sendall(struct.pack("!i", code))
+    os._exit(code)
+
+
+def run(entry) -> int:
+    """Call an entry point as its console script does; give the exit code."""
+    import atexit
+    import traceback
+
+    try:
+        result = entry()
+    except SystemExit as error:
+        result = error.code
+    except BaseException:
+        traceback.print_exc()
+        result = 1
+    if isinstance(result, str):
+        print(result, file=sys.stderr)
+        result = 1
+    atexit._run_exitfuncs()  # multiprocessing waits for its processes there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return int(result or 0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
