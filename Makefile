@@ -1,8 +1,9 @@
-# `make check` is what CI runs. `make fast` leaves out the end-to-end runs.
+# `make check` is what CI runs. `make fast` leaves out the end-to-end runs; `make release` looks whether every trainer is
+# in the tables of README and docs.
 # Two processes; the tests of a file share one, in the order in which they are collected.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: check format lint types test fast slow
+.PHONY: check format lint types test fast slow release
 
 check: format lint types test
 
@@ -16,10 +17,13 @@ types:
 	mypy
 
 test:
-	$(PYTEST)
+	$(PYTEST) -m "not release" --durations=10
 
 fast:
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not release"
 
 slow:
 	$(PYTEST) -m slow
+
+release:
+	pytest -m release

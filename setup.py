@@ -25,6 +25,7 @@ setup(
         "nnunetv2_missmod": ["py.typed"],
         "nnunetv2_missmod.plans": ["*.json", "README.md"],
         "nnunetv2_missmod.report": ["templates/*", "assets/*"],
+        "nnunetv2_missmod.datasets.phantom": ["model/*.json", "model/fold_0/*.pth"],
     },
     install_requires=[
         "nnunetv2>=2.8.0,<3",

@@ -5,7 +5,6 @@ import json
 from pages import README, REPOSITORY, blocks_of, texts_of
 from small_plans import small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.planning.fragments import merge_fragment
 
@@ -27,8 +26,3 @@ def test_the_settings_block_is_a_fragment_that_the_trainer_accepts(tmp_path, mon
     assert trainer.reconstruction_weight == 0
     assert trainer.num_epochs == 2
     assert trainer.network.modality_encoders[0].code.out_features == 16
-
-
-def test_the_readme_lists_every_door():
-    text = README.read_text(encoding="utf-8")
-    assert [name for name in door_names() if f"`{name}`" not in text] == []

@@ -14,16 +14,22 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--out", type=Path, default=Path("missmod_demo"), help="folder to write to (default: %(default)s)"
     )
+    verb.add_argument(
+        "--quick", action="store_true", help="train nothing: take the model that comes with the package (a minute)"
+    )
     verb.add_argument("--trainer", "-tr", default="DCSegTrainer", help="trainer (default: %(default)s)")
     verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the whole job on the phantom; 1 if one of nnU-Net's commands failed."""
-    from nnunetv2_missmod.cli.demo_job import CommandFailedError, run_demo  # noqa: PLC0415
+    from nnunetv2_missmod.cli.demo_job import CommandFailedError, run_demo, run_quick_demo  # noqa: PLC0415
 
     try:
-        run_demo(parsed.out, parsed.trainer, parsed.device)
+        if parsed.quick:
+            run_quick_demo(parsed.out, parsed.device)
+        else:
+            run_demo(parsed.out, parsed.trainer, parsed.device)
     except CommandFailedError as error:
         print(f"missmod: {error}", file=sys.stderr)
         return 1

@@ -6,11 +6,13 @@ import os
 import re
 from collections import deque
 from pathlib import Path
+from shutil import copytree
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nnunetv2_missmod.datasets import phantom
 from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.scores import read_scores
@@ -22,6 +24,7 @@ from nnunetv2_missmod.report.page import write_report
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40
 LAST_LINES = 30  # of a failed command, shown with the error
+EMBEDDED, EMBEDDED_TRAINER = Path(phantom.__file__).parent / "model", "ModalityDropoutTrainer"
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -43,17 +46,42 @@ def run_demo(out: Path, trainer: str, device: str) -> Path:
     trainers = segmenting_names()
     if trainer not in trainers:
         raise ValueError(f"Expected one of the trainers that segment, {', '.join(trainers)}, got {trainer!r}.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"Expected a new or empty folder, got {out}. Remove it or give another one with --out.")
-    job = Job(out.resolve(), device)
+    job = Job(free(out), device)
     job.prepare_data()
     for stage in filter(None, (pretraining_of(trainer), trainer)):
         job.train(stage)
-    scores = read_scores(job.evaluate(trainer))
-    page = write_report([job.out / "scores" / trainer], job.out / "report")
-    print_means(scores)
-    job.console.print(f"The report: {page}", soft_wrap=True, highlight=False)
-    return page
+    return job.report(trainer)
+
+
+def run_quick_demo(out: Path, device: str) -> Path:
+    """Score held-out cases of the phantom by the model that comes with the package, and report: about a minute.
+
+    Args:
+        out: as in ``run_demo``.
+        device: cpu, cuda or mps.
+
+    Returns:
+        The report, as in ``run_demo``.
+
+    Raises:
+        ValueError: the folder is in use.
+        CommandFailedError: a command failed; the end of its output is in the message.
+    """
+    job = Job(free(out), device)
+    job.write_cohort()
+    copytree(EMBEDDED, job.model_folder(EMBEDDED_TRAINER))
+    return job.report(EMBEDDED_TRAINER)
+
+
+def free(out: Path) -> Path:
+    """Check that a folder is new or empty.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"Expected a new or empty folder, got {out}. Remove it or give another one with --out.")
+    return out.resolve()
 
 
 class CommandFailedError(RuntimeError):
@@ -63,8 +91,10 @@ class CommandFailedError(RuntimeError):
 class Job:
     """The steps of the demo in one folder, each a command as a user would type it."""
 
-    def __init__(self, out: Path, device: str):
+    def __init__(self, out: Path, device: str, settings: str = "demo"):
+        """Begin in a folder; ``settings`` names a fragment of ``plans/``: a small network and a short schedule."""
         self.out, self.device = out, device
+        self.fragment = load_fragment(plans_folder() / f"{settings}.json")
         self.raw = out / "nnUNet_raw" / f"Dataset{DATASET_ID}_Phantom"
         self.console = Console()
         for folder in FOLDERS:
@@ -73,22 +103,38 @@ class Job:
         own = {folder: str(out / folder) for folder in FOLDERS}
         self.environment = with_doors({"PYTHONUNBUFFERED": "1", **few_workers, **os.environ, **own})
 
-    def prepare_data(self) -> None:
-        """Write the phantom, plan and preprocess it, and merge the demo's settings into the plan."""
+    def write_cohort(self) -> None:
+        """Write the phantom."""
         write_phantom_dataset(
             self.raw.parent, DATASET_ID, num_training=NUM_TRAINING, num_test=NUM_TEST, shape=(SIZE,) * 3
         )
+
+    def model_folder(self, trainer: str) -> Path:
+        """Where nnU-Net keeps the model of a trainer."""
+        return self.out / "nnUNet_results" / self.raw.name / f"{trainer}__{PLANS}__{CONFIGURATION}"
+
+    def prepare_data(self) -> None:
+        """Write the phantom, plan and preprocess it, and merge the settings into the plan."""
+        self.write_cohort()
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(DATASET_ID), "-c", CONFIGURATION, "-npfp", "2", "-np", "2"]
         self.run("Plan and preprocess", command, "", 1)
         preprocessed = self.out / "nnUNet_preprocessed"
         plans = load_json(preprocessed / self.raw.name / "nnUNetPlans.json")
-        write_plans(merge_fragment(plans, CONFIGURATION, load_fragment(fragment_file()), PLANS), preprocessed)
+        write_plans(merge_fragment(plans, CONFIGURATION, self.fragment, PLANS), preprocessed)
 
     def train(self, trainer: str) -> None:
         """Train on one fold of the training cases."""
-        epochs = load_fragment(fragment_file())["missmod"]["trainer"]["num_epochs"]
+        epochs = self.fragment["missmod"]["trainer"]["num_epochs"]
         command = ["nnUNetv2_train", str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", PLANS]
         self.run(f"Train {trainer}", [*command, "-device", self.device], r"Epoch \d+", epochs)
+
+    def report(self, trainer: str) -> Path:
+        """Score the held-out cases, print the mean Dice by subset and region, and write the report; give its place."""
+        scores = read_scores(self.evaluate(trainer))
+        page = write_report([self.out / "scores" / trainer], self.out / "report")
+        print_means(scores)
+        self.console.print(f"The report: {page}", soft_wrap=True, highlight=False)
+        return page
 
     def evaluate(self, trainer: str) -> Path:
         """Predict and score the held-out cases from each subset of their modalities; give the folder of the scores."""
@@ -116,8 +162,3 @@ class Job:
                 progress.update(task, completed=ticks)
         if process.returncode:
             raise CommandFailedError(f"{' '.join(command)} failed. The end of {self.out / 'log.txt'}:\n{''.join(last)}")
-
-
-def fragment_file() -> Path:
-    """The demo's settings: a small network and a short schedule."""
-    return plans_folder() / "demo.json"

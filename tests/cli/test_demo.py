@@ -7,7 +7,7 @@ import pytest
 from rich.progress import Progress
 
 from nnunetv2_missmod.cli import demo_job as demo
-from nnunetv2_missmod.cli.demo_job import LAST_LINES, Job, run_demo
+from nnunetv2_missmod.cli.demo_job import EMBEDDED, LAST_LINES, Job, run_demo, run_quick_demo
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -101,6 +101,39 @@ def test_the_demo_trains_scores_every_subset_and_ends_with_the_report(exists, tm
     assert "scores of demo/scores/ModalityDropoutTrainer" in printed
     assert page == out / "report" / "index.html"
     assert f"The report: {page}" in printed
+
+
+def test_the_quick_demo_trains_nothing(tmp_path, commands, monkeypatch):
+    monkeypatch.setattr(Job, "write_cohort", lambda job: None)
+    page = run_quick_demo(tmp_path / "demo", "cpu")
+    (evaluate, _, _), *others = commands
+    assert others == []
+    assert evaluate[:2] == ["missmod", "evaluate"]
+    model = "__".join(evaluate[evaluate.index(flag) + 1] for flag in ("-tr", "-p", "-c"))
+    copied = page.parents[1] / "nnUNet_results" / "Dataset501_Phantom" / model
+    for file in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
+        assert (copied / file).read_bytes() == (EMBEDDED / file).read_bytes()
+    assert page == tmp_path / "demo" / "report" / "index.html"
+
+
+def test_the_model_of_the_quick_demo_is_small():
+    assert sum(file.stat().st_size for file in EMBEDDED.rglob("*.*")) < 600_000
+
+
+@pytest.mark.slow
+def test_the_whole_demo(tmp_path, monkeypatch, capsys):
+    settings = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
+    fragment = {"architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16]}}, "missmod": {"trainer": settings}}
+    monkeypatch.setattr(demo, "load_fragment", lambda file: fragment)
+    monkeypatch.setattr(demo, "NUM_TRAINING", 5)
+    monkeypatch.setattr(demo, "SIZE", 32)
+    page = run_demo(tmp_path / "demo", "ModalityDropoutTrainer", "cpu")
+    assert page.is_file()
+    printed = capsys.readouterr().out
+    assert "ModalityDropoutTrainer: mean Dice of 2 cases" in printed
+    assert printed.count("●") == 4 * 8
+    log = (tmp_path / "demo" / "log.txt").read_text()
+    assert "This split has 4 training and 1 validation cases." in log
 
 
 def test_data_are_prepared_with_the_settings_of_the_demo(tmp_path, monkeypatch):
