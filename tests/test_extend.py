@@ -1,4 +1,4 @@
-"""A method added by docs/extend.md alone: in a copy of the repository, everything that `make check` asks of it holds."""
+"""A method added by docs/extend.md alone: what `make check` asks of it, in a copy of the repository, holds."""
 
 import os
 import re
