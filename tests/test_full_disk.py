@@ -50,8 +50,7 @@ def test_nothing_is_begun_where_nothing_can_be_written(choice, tmp_path, capsys,
     assert [name for name in names_in(tmp_path / "out") if not name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate"])
-@pytest.mark.parametrize("room", [0, 60, 300])
+@pytest.mark.parametrize(("verb", "room"), [("predict", 0), ("predict", 300), ("evaluate", 60)])
 def test_a_mask_for_which_there_is_no_room_fails_its_case(choice, tmp_path, monkeypatch, capsys, verb, room):
     """SimpleITK writes as much as there is room for and says nothing."""
     out = tmp_path / "out"
