@@ -12,6 +12,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads mostly wait for each other
 
 QUICK = {
+    "batch_size": 2,
     "patch_size": [32, 32, 32],  # a whole case: one patch to predict
     "architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16, 16]}},
     "missmod": {"trainer": {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 2}},

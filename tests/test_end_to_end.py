@@ -151,12 +151,11 @@ def test_an_absent_file_equals_a_file_of_zeros_or_of_one_value(trained, inputs, 
 def test_parts_folds_probabilities_and_model_folder(trained):
     model = trained.folder / "nnUNet_results" / MODEL
     shutil.copytree(model / "fold_0", model / "fold_1")
-    options = "-f 0 1 --save_probabilities -i cases_lacking_channels -o parts"
-    trained.run(f"{PREDICT} {options} -num_parts 2 -part_id 0\n{PREDICT} {options} -num_parts 2 -part_id 1")
-    trained.run(
-        f"nnUNetv2_predict_from_modelfolder -m nnUNet_results/{MODEL} -f 0 1 --save_probabilities --disable_tta "
-        "-npp 1 -nps 1 -device cpu -i cases_lacking_channels -o from_folder"
-    )
+    options = "-f 0 1 --save_probabilities -i cases_lacking_channels"
+    first, second = (f"{PREDICT} {options} -o parts -num_parts 2 -part_id {part}" for part in (0, 1))
+    trained.run(f"{first}{SEQUENTIALLY}\n{second}")
+    from_folder = f"nnUNetv2_predict_from_modelfolder -m nnUNet_results/{MODEL} --disable_tta -device cpu"
+    trained.run(f"{from_folder} {options} -o from_folder{SEQUENTIALLY}")
     shutil.rmtree(model / "fold_1")
     assert_same_masks(trained.folder / "parts", trained.folder / "from_folder")
     probabilities = sorted((trained.folder / "parts").glob("*.npz"))
