@@ -58,6 +58,7 @@ def scores_of(truth, prediction):
             lesion_dice=0.9 * dice,
             num_reference=int(one.sum()),
             num_predicted=int(two.sum()),
+            num_true_positive=int((one & two).sum()),
             num_voxels=truth.size,
         )
 

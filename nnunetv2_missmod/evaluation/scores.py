@@ -20,6 +20,7 @@ from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
 PROVENANCE = "provenance.json"
+TRUE_POSITIVE = "num_true_positive"  # the column that earlier versions did not write
 
 
 class RegionScores(NamedTuple):
@@ -34,6 +35,7 @@ class RegionScores(NamedTuple):
     lesion_dice: float
     num_reference: int  # voxels
     num_predicted: int  # voxels
+    num_true_positive: int  # voxels; the other predicted ones are false positives, the other reference ones missed
     num_voxels: int  # of the image, without ignored ones
 
 
@@ -50,6 +52,7 @@ DTYPES = {
     "lesion_dice": "float64",
     "num_reference": "int64",
     "num_predicted": "int64",
+    TRUE_POSITIVE: "int64",
     "num_voxels": "int64",
 }
 KEY = ["case", "subset", "region"]
@@ -185,14 +188,18 @@ def _read_table(file: Path) -> pd.DataFrame:
     _check_exists(file)
     try:
         columns = pd.read_csv(file, nrows=0).columns
-        lacking = [column for column in DTYPES if column not in columns]
+        is_earlier = TRUE_POSITIVE not in columns
+        dtypes = {column: dtype for column, dtype in DTYPES.items() if not (is_earlier and column == TRUE_POSITIVE)}
+        lacking = [column for column in dtypes if column not in columns]
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
         # Text at first: a case or a modality may well be called NA, and numbers keep their last digit.
-        table = pd.read_csv(file, usecols=list(DTYPES), dtype=str, keep_default_na=False)
-        floats = [column for column, dtype in DTYPES.items() if dtype == "float64"]
+        table = pd.read_csv(file, usecols=list(dtypes), dtype=str, keep_default_na=False)
+        floats = [column for column, dtype in dtypes.items() if dtype == "float64"]
         table[floats] = table[floats].replace("", "nan")
-        table = table.astype(DTYPES)
+        table = table.astype(dtypes)
+        if is_earlier:
+            table[TRUE_POSITIVE] = true_positives_of(table)
     except ValueError as error:
         raise ValueError(
             f"{file}: expected a table with the columns {', '.join(DTYPES)}, but {error}. Run missmod evaluate again "
@@ -200,6 +207,21 @@ def _read_table(file: Path) -> pd.DataFrame:
         ) from error
     ordered: pd.DataFrame = table[list(DTYPES)]
     return ordered
+
+
+def true_positives_of(table: pd.DataFrame) -> pd.Series[int]:
+    """Count what an earlier version's table does not say, from Dice = 2 TP / (reference + predicted), rounded.
+
+    The one place that does so: a table that is read is complete, and what is appended to it is written with the column.
+
+    Raises:
+        ValueError: Dice is undefined although neither mask is empty.
+    """
+    sizes = table["num_reference"] + table["num_predicted"]
+    dice = table["dice"].where(sizes > 0, 0.0)  # a policy's where both are empty
+    if dice.isna().any():
+        raise ValueError("it lacks the Dice of a region that has voxels")
+    return (dice * sizes / 2).round().astype("int64")
 
 
 def _read_provenance(file: Path) -> Provenance:

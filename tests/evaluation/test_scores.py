@@ -26,7 +26,7 @@ SUBSETS, REGIONS = provenance().subsets, provenance().regions
 
 
 def region(name, dice=0.1 + 0.2, hd95=nan):
-    return RegionScores(name, dice, hd95, 1 / 3, nan, -1 / 7, 0.5, 30, 20, 1000)
+    return RegionScores(name, dice, hd95, 1 / 3, nan, -1 / 7, 0.5, 30, 20, 10, 1000)
 
 
 def rows(case, subsets=SUBSETS, dice=0.1 + 0.2):
@@ -47,7 +47,7 @@ def test_the_columns_are_those_of_the_contract_in_their_order():
     assert list(rows("a")) == [
         *("case", "subset", "num_present", "region"),
         *("dice", "hd95", "nsd", "sensitivity", "volume_error", "lesion_dice"),
-        *("num_reference", "num_predicted", "num_voxels"),
+        *("num_reference", "num_predicted", "num_true_positive", "num_voxels"),
     ]
 
 
