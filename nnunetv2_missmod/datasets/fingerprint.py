@@ -21,11 +21,12 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 
-from nnunetv2_missmod.datasets.conversion.parallel import in_processes
-from nnunetv2_missmod.datasets.conversion.raw_folder import write_json
 from nnunetv2_missmod.datasets.layouts.described import DESCRIPTION, check_nnunet, description_of
+from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.datasets.raw_folder import write_json
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.files.reading import read_images, read_label
-from nnunetv2_missmod.host.preprocessor import modality_names, varying
+from nnunetv2_missmod.host.preprocessor import varying
 
 FILE = "dataset_fingerprint.json"
 PERCENTILES = {"median": 50.0, "percentile_99_5": 99.5, "percentile_00_5": 0.5}
@@ -63,7 +64,7 @@ def cohort_fingerprint(
     """
     description = description_of(folder)
     check_nnunet(folder / DESCRIPTION, description)
-    names = modality_names(description)
+    names = channel_names(description)
     cases = _training_files(folder, description, added)
     reader_class = determine_reader_writer_from_dataset_json(description, cases[0][1][0])
     analyze = partial(

@@ -221,7 +221,8 @@ def true_positives_of(table: pd.DataFrame) -> pd.Series[int]:
     dice = table["dice"].where(sizes > 0, 0.0)  # a policy's where both are empty
     if dice.isna().any():
         raise ValueError("it lacks the Dice of a region that has voxels")
-    return (dice * sizes / 2).round().astype("int64")
+    counts: pd.Series[int] = (dice * sizes / 2).round().astype("int64")
+    return counts
 
 
 def _read_provenance(file: Path) -> Provenance:

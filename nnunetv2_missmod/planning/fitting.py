@@ -21,7 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_missmod.files.entries import Kind, Place, is_list, is_positive, is_whole
 from nnunetv2_missmod.planning.dataset import PlannedDataset
-from nnunetv2_missmod.planning.folders import passing_folder
+from nnunetv2_missmod.planning.folders import temporary_nnunet_folders
 from nnunetv2_missmod.planning.gpu_memory import GB
 
 Configuration = dict[str, Any]
@@ -189,7 +189,7 @@ def planner_of(dataset: PlannedDataset) -> Any:
             f"Expected a plan of one of nnU-Net's planners, got experiment_planner_used = {name!r}, which is none. "
             "Plan the dataset with nnUNetv2_plan_experiment, or use --setting paper, which asks no planner."
         )
-    with passing_folder() as folder_of_all:
+    with temporary_nnunet_folders() as folder_of_all:
         folder = folder_of_all / dataset.folder.name
         folder.mkdir()
         no_files = {**dataset.json, "dataset": {}}  # else nnU-Net starts a pool of processes to list them

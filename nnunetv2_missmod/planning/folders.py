@@ -12,7 +12,7 @@ VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @contextmanager
-def passing_folder() -> Iterator[Path]:
+def temporary_nnunet_folders() -> Iterator[Path]:
     """Point all of nnU-Net's variables to an empty folder that goes with this context, and let no logger start."""
     before = dict(os.environ)
     with TemporaryDirectory() as folder:

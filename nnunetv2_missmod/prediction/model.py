@@ -17,11 +17,11 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_missmod.files.dataset_json import read_dataset_json
+from nnunetv2_missmod.files.dataset_json import channel_names, read_dataset_json
 from nnunetv2_missmod.files.json_files import read_object
 from nnunetv2_missmod.host.checkpoint import check_alike, check_checkpoint, load_data
 from nnunetv2_missmod.host.plan_checks import open_plan, refused_as
-from nnunetv2_missmod.host.preprocessor import accept_missing_files, modality_names
+from nnunetv2_missmod.host.preprocessor import accept_missing_files
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetP
     checkpoints = [read_checkpoint(file) for file in files]
     trainer, axes = checkpoints[0]["trainer_name"], checkpoints[0].get("inference_allowed_mirroring_axes")
     dataset_json = read_json(choice.folder / "dataset.json")
-    plans_manager, configuration_manager = read_plan(choice, len(modality_names(dataset_json)))
+    plans_manager, configuration_manager = read_plan(choice, len(channel_names(dataset_json)))
     check_alike(files, checkpoints, len(configuration_manager.patch_size))
     network = build_network(trainer, plans_manager, configuration_manager, dataset_json)
     for file, checkpoint in zip(files, checkpoints, strict=True):
@@ -175,7 +175,7 @@ def build_network(
     Raises:
         ValueError: the trainer is unknown, or the plan describes no network that can be built.
     """
-    channels = len(modality_names(dataset_json))
+    channels = len(channel_names(dataset_json))
     heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
     build = find_trainer(trainer).build_network_architecture
     with refused_as(f"a plan that the network of {trainer} can be built from"):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nnunetv2_missmod.host.preprocessor import modality_names
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.modalities import MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
 
 JOIN = "+"
@@ -70,6 +70,6 @@ def distinct_names(dataset_json: dict[str, Any]) -> list[str]:
     nnU-Net takes a channel's name for its normalisation, so that several may be called "zscore": such names get their
     channel's number. ``+`` joins names and ``/`` and ``,`` part them, so they become ``-``.
     """
-    names = [name.translate(str.maketrans("+/\\,", "----")) for name in modality_names(dataset_json)]
+    names = [name.translate(str.maketrans("+/\\,", "----")) for name in channel_names(dataset_json)]
     count = Counter(names)
     return [name if count[name] == 1 else f"{name}_{channel:04d}" for channel, name in enumerate(names)]

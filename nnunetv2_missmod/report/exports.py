@@ -176,8 +176,8 @@ def to_csv(tables: Sequence[Table]) -> str:
     for table in tables:
         for name, row, values in _csv_rows(table):
             present = [str(int(p)) for p in row.present] or [""] * len(modalities)
-            shown = ["" if value == UNDEFINED else value for value in values]
-            writer.writerow([table.metric.column, table.metric.unit, name, *present, *shown])
+            defined = ["" if value == UNDEFINED else value for value in values]
+            writer.writerow([table.metric.column, table.metric.unit, name, *present, *defined])
     return text.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""What a folder of scores may say: entries of the right type, and no path out of what the report was asked about."""
+"""What a folder of scores may say: entries of the right type, and no path out of the folders that the report is on."""
 
 from __future__ import annotations
 

@@ -16,10 +16,11 @@ from torch import distributed as dist
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for, plan_block
 from nnunetv2_missmod.host.plan_checks import checked
-from nnunetv2_missmod.host.preprocessor import accept_missing_files, modality_names
+from nnunetv2_missmod.host.preprocessor import accept_missing_files
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.training.availability import check_absent, describe_incomplete, find_available
 from nnunetv2_missmod.training.durable import DurableTrainer
@@ -76,7 +77,7 @@ class MissingModalityTrainer(DurableTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.modalities = modality_names(dataset_json)
+        self.modalities = channel_names(dataset_json)
         self.available_in_case: dict[str, tuple[bool, ...]] = {}
         self.case_number: dict[str, int] = {}
         self.subset_seed = torch.initial_seed() % 2**31

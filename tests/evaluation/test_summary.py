@@ -15,7 +15,7 @@ from nnunetv2_missmod.evaluation.summary import (
     case_counts,
     contribution,
     mean_over_subsets,
-    modality_names,
+    modalities_in,
     modality_pairs,
     robustness_area,
     robustness_curve,
@@ -215,8 +215,8 @@ def test_a_modality_without_a_pair_has_no_contribution():
 
 
 def test_modalities_are_in_the_order_of_the_full_set():
-    assert modality_names(["FLAIR", "T2", "FLAIR+T1c", "T2+FLAIR+T1c"]) == ["T2", "FLAIR", "T1c"]
-    assert modality_names(["T2", "FLAIR"]) == modality_names(["FLAIR", "T2"])
+    assert modalities_in(["FLAIR", "T2", "FLAIR+T1c", "T2+FLAIR+T1c"]) == ["T2", "FLAIR", "T1c"]
+    assert modalities_in(["T2", "FLAIR"]) == modalities_in(["FLAIR", "T2"])
 
 
 # --- published numbers ------------------------------------------------------------------------------------------------

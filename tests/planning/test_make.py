@@ -15,7 +15,7 @@ from nnunetv2_missmod.planning import dataset as planned_dataset
 from nnunetv2_missmod.planning import make, show
 from nnunetv2_missmod.planning.fitting import configuration_of
 from nnunetv2_missmod.planning.gpu_memory import GB
-from nnunetv2_missmod.planning.show import Showing
+from nnunetv2_missmod.planning.show import PlanDescription
 
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
 BASELINE = "ModalityDropoutTrainer"
@@ -43,11 +43,11 @@ def by_formula(monkeypatch):
         asked.append((stage.__name__, configuration))
         return 20_000 * factor * math.prod(configuration["patch_size"]) * configuration["batch_size"]
 
-    def look_at(stage, dataset, name, step_memory):
-        return Showing(stage.__name__, name, {}, {}, [], step_memory(stage, dataset.plans, name, dataset.json))
+    def describe(stage, dataset, name, step_memory):
+        return PlanDescription(stage.__name__, name, {}, {}, [], step_memory(stage, dataset.plans, name, dataset.json))
 
     monkeypatch.setattr(make, "step_memory_on", lambda device: memory)
-    monkeypatch.setattr(make, "look_at", look_at)
+    monkeypatch.setattr(make, "describe", describe)
     return asked
 
 
@@ -143,14 +143,14 @@ def test_a_fragment_of_one_s_own_is_merged_last(make_dataset, by_formula, tmp_pa
 
 
 def test_a_configuration_that_a_trainer_cannot_take_is_left_out_and_said(make_dataset, by_formula, capsys, monkeypatch):
-    dataset, look_at = with_cascade(make_dataset()), make.look_at
+    dataset, describe = with_cascade(make_dataset()), make.describe
 
     def no_cascade(stage, dataset, name, step_memory):
         if name == "3d_cascade_fullres":
             raise NotImplementedError("no cascade")
-        return look_at(stage, dataset, name, step_memory)
+        return describe(stage, dataset, name, step_memory)
 
-    monkeypatch.setattr(make, "look_at", no_cascade)
+    monkeypatch.setattr(make, "describe", no_cascade)
     assert plan("DCSegTrainer", "-gpu_memory_target", 1) == 0
     assert "Left out 3d_cascade_fullres: no cascade" in capsys.readouterr().out
     plans = written(dataset, "nnUNetPlans_DCSegTrainer")["configurations"]

@@ -11,15 +11,15 @@ from typing import NamedTuple
 from nnunetv2_missmod.datasets.conversion.companions import DatasetCompanions
 from nnunetv2_missmod.datasets.conversion.convert import CONVERTING, ConversionSettings, convert
 from nnunetv2_missmod.datasets.conversion.fill import FILLING, fill
+from nnunetv2_missmod.datasets.conversion.outcomes import REFUSED, TABLE_FILE, print_summary
 from nnunetv2_missmod.datasets.conversion.placing import take_back
-from nnunetv2_missmod.datasets.conversion.raw_folder import free_folder
 from nnunetv2_missmod.datasets.conversion.splits import read_splits
-from nnunetv2_missmod.datasets.conversion.table import REFUSED, TABLE_FILE, print_summary
 from nnunetv2_missmod.datasets.layouts.archive import examples
 from nnunetv2_missmod.datasets.layouts.described import description_of
-from nnunetv2_missmod.datasets.layouts.known import read_source
 from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout
+from nnunetv2_missmod.datasets.layouts.recognition import read_source
 from nnunetv2_missmod.datasets.layouts.source import Source
+from nnunetv2_missmod.datasets.raw_folder import free_folder
 from nnunetv2_missmod.files.whole_files import clear_hidden_folders
 
 
@@ -84,16 +84,16 @@ def convert_folder(
     companions.check_unwritten()
     if in_place:
         ending = description_of(folder)["file_ending"]
-        added, reports = fill(source, folder, ending, settings.processes, companions)
+        added, outcomes = fill(source, folder, ending, settings.processes, companions)
     else:
-        dataset, reports = convert(source, folders.raw, dataset_id, settings, others, companions)
-    print_summary(reports, source.modalities, source.unread.get("", ()))
+        dataset, outcomes = convert(source, folders.raw, dataset_id, settings, others, companions)
+    print_summary(outcomes, source.modalities, source.unread.get("", ()))
     print(f"Files added to {dataset}: {len(added)}" if in_place else dataset)
-    _say(companions, source)
-    return sum(report.status == REFUSED for report in reports)
+    _print_notes(companions, source)
+    return sum(outcome.status == REFUSED for outcome in outcomes)
 
 
-def _say(companions: DatasetCompanions, source: Source) -> None:
+def _print_notes(companions: DatasetCompanions, source: Source) -> None:
     for note in companions.notes:
         print(note)
     for warning in companions.warnings:

@@ -14,8 +14,6 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunetv2_missmod.datasets.conversion.raw_folder import free_folder, write_json
-from nnunetv2_missmod.datasets.conversion.volumes import write_volume
 from nnunetv2_missmod.datasets.phantom.anatomy import (
     CLEAR,
     EDEMA,
@@ -27,6 +25,8 @@ from nnunetv2_missmod.datasets.phantom.anatomy import (
     draw_anatomy,
 )
 from nnunetv2_missmod.datasets.phantom.imaging import CONTRASTS, GENERATED, acquire, contrast_of
+from nnunetv2_missmod.datasets.raw_folder import free_folder, write_json
+from nnunetv2_missmod.datasets.volumes import write_volume
 from nnunetv2_missmod.files.whole_files import clear_hidden_folders, hidden_folder
 
 PURPOSE = "phantom"  # of the hidden folder that the cohort is written to before it gets its name
@@ -34,7 +34,7 @@ FEWER_THAN_FOUR = {2: ("FLAIR", "T1c"), 3: ("FLAIR", "T1c", "T2")}
 SMALLEST_AXIS = 32  # voxels; below it the enhancing rim is thinner than one voxel
 
 
-def modality_names(num_modalities: int) -> tuple[str, ...]:
+def phantom_modalities(num_modalities: int) -> tuple[str, ...]:
     """Names of the phantom's modalities: FLAIR, T1, T1c, T2 for four, the most telling of these for two and three.
 
     From five on come PD, DWI, and then generated sequences (SYN7, SYN8, ...). ValueError below two.
@@ -54,7 +54,7 @@ def phantom_case(
 
     Labels: 0 background, 1 edema, 2 non-enhancing or necrotic core, 3 enhancing tumour (absent in about a quarter of
     the cases). A modality looks the same whichever others are drawn with it. The axes are (z, y, x): z up, x left to
-    right. ValueError for an unknown modality (see `modality_names`) or an axis below 32 voxels.
+    right. ValueError for an unknown modality (see `phantom_modalities`) or an axis below 32 voxels.
     """
     _check_shape(shape)
     contrasts = [contrast_of(name) for name in modalities]
@@ -94,7 +94,7 @@ def write_phantom_dataset(
         ValueError: an argument is out of its range or the dataset id is taken; nothing is written then.
         OSError: a file could not be written; nothing is then.
     """
-    modalities = modality_names(num_modalities)
+    modalities = phantom_modalities(num_modalities)
     _check_cohort(num_training, num_test, spacing, incomplete, seed)
     _check_shape(shape)
     folder = free_folder(Path(raw), dataset_id, name)

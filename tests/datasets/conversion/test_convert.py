@@ -27,8 +27,8 @@ ALONE = ConversionSettings(processes=1)
 
 
 def run(tmp_path, *cases, settings=ALONE, **source):
-    folder, reports = convert(source_of(*cases, **source), tmp_path / "raw", 137, settings)
-    return folder, {report.case: report for report in reports}
+    folder, outcomes = convert(source_of(*cases, **source), tmp_path / "raw", 137, settings)
+    return folder, {outcome.case: outcome for outcome in outcomes}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def archive(tmp_path):
 
 
 def test_a_dataset_has_the_folders_files_and_names_of_nnunet(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=None))
+    folder, outcomes = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=None))
     assert folder == tmp_path / "raw" / "Dataset137_Small"
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*")) == [
         "conversion.csv",
@@ -51,7 +51,7 @@ def test_a_dataset_has_the_folders_files_and_names_of_nnunet(tmp_path, archive):
         "imagesTs/b_0001.nii.gz",
         "labelsTr/a.nii.gz",
     ]
-    assert {report.status for report in reports.values()} == {"kept"}
+    assert {outcome.status for outcome in outcomes.values()} == {"kept"}
     assert [file.name for file in (tmp_path / "raw").iterdir()] == [folder.name]
 
 
@@ -96,11 +96,11 @@ def test_channels_follow_the_names_and_not_the_order_in_which_files_were_found(t
 
 
 def test_labels_are_mapped_and_lie_where_they_lay(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a", origin=(3.0, -4.0, 5.0)))
+    folder, outcomes = run(tmp_path, write_case(archive, "a", origin=(3.0, -4.0, 5.0)))
     source, converted = archive / "a" / "seg.nii.gz", folder / "labelsTr" / "a.nii.gz"
     np.testing.assert_array_equal(read(converted), np.array([0, 2, 1, 9, 3])[read(source)])
     assert not converted.is_symlink()
-    assert reports["a"].rewritten == "labels: values mapped"
+    assert outcomes["a"].rewritten == "labels: values mapped"
     images = [sitk.ReadImage(str(file)) for file in (source, converted)]
     assert images[0].GetOrigin() == images[1].GetOrigin()
     assert images[1].GetPixelID() == sitk.sitkUInt8
@@ -113,10 +113,10 @@ def test_files_are_linked_by_absolute_path(tmp_path, archive, monkeypatch):
     case = write_case(archive, "a", values=None)
     monkeypatch.chdir(tmp_path)
     relative = {name: ImageFile(image.file.relative_to(tmp_path)) for name, image in case.images.items()}
-    folder, reports = run(tmp_path, SourceCase("a", "a", relative, None, False))
+    folder, outcomes = run(tmp_path, SourceCase("a", "a", relative, None, False))
     link = folder / "imagesTs" / "a_0000.nii.gz"
     assert link.readlink() == archive / "a" / "FLAIR.nii.gz"
-    assert reports["a"].rewritten == ""
+    assert outcomes["a"].rewritten == ""
 
 
 def test_labels_that_need_no_change_are_linked(tmp_path, archive):
@@ -149,19 +149,19 @@ def test_the_sources_are_never_altered(tmp_path, archive, copy):
 def test_float_labels_become_integers(tmp_path, archive):
     case = write_case(archive, "a")
     save(case.label, label_map().astype(np.float32))
-    folder, reports = run(tmp_path, case)
+    folder, outcomes = run(tmp_path, case)
     converted = sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz"))
     assert converted.GetPixelID() == sitk.sitkUInt8
     assert set(np.unique(sitk.GetArrayFromImage(converted))) == {0, 1, 2, 3}
-    assert reports["a"].rewritten == "labels: stored as float; labels: values mapped"
+    assert outcomes["a"].rewritten == "labels: stored as float; labels: values mapped"
 
 
 def test_float_labels_become_integers_also_if_their_values_stay(tmp_path, archive):
     case = write_case(archive, "a", values=(1,))
     save(case.label, label_map((1,)).astype(np.float64))
-    folder, reports = run(tmp_path, case, scheme=LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1}))
+    folder, outcomes = run(tmp_path, case, scheme=LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1}))
     assert sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz")).GetPixelID() == sitk.sitkUInt8
-    assert reports["a"].rewritten == "labels: stored as float"
+    assert outcomes["a"].rewritten == "labels: stored as float"
 
 
 def test_volumes_of_a_4d_file_are_written_one_by_one(tmp_path, archive):
@@ -171,10 +171,10 @@ def test_volumes_of_a_4d_file_are_written_one_by_one(tmp_path, archive):
     image.SetSpacing((1.0, 1.0, 2.0, 1.0))
     sitk.WriteImage(image, str(archive / "all.nii.gz"))
     images = {"FLAIR": ImageFile(archive / "all.nii.gz", 2), "T1c": ImageFile(archive / "all.nii.gz", 0)}
-    folder, reports = run(tmp_path, SourceCase("a", "a", images, case.label))
+    folder, outcomes = run(tmp_path, SourceCase("a", "a", images, case.label))
     np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0000.nii.gz"), stacked[2])
     np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0001.nii.gz"), stacked[0])
-    assert "FLAIR: one volume of a 4D file" in reports["a"].rewritten
+    assert "FLAIR: one volume of a 4D file" in outcomes["a"].rewritten
 
 
 def test_several_4d_files_of_a_case_are_told_apart(tmp_path, archive):
@@ -185,8 +185,8 @@ def test_several_4d_files_of_a_case_are_told_apart(tmp_path, archive):
         image.SetSpacing((1.0, 1.0, 2.0, 1.0))
         sitk.WriteImage(image, str(archive / f"{modality}.nii.gz"))
         images[modality] = ImageFile(archive / f"{modality}.nii.gz", 1)
-    _, reports = run(tmp_path, SourceCase("a", "a", images, case.label), write_case(archive, "b"))
-    assert reports["a"].why == "T1c is constant"
+    _, outcomes = run(tmp_path, SourceCase("a", "a", images, case.label), write_case(archive, "b"))
+    assert outcomes["a"].why == "T1c is constant"
 
 
 def test_a_dataset_of_uncompressed_files_stays_uncompressed(tmp_path, archive):
@@ -199,16 +199,16 @@ def test_a_dataset_of_uncompressed_files_stays_uncompressed(tmp_path, archive):
 
 
 def test_a_dataset_has_one_file_ending(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ending=".nii"))
-    assert reports["b"].rewritten.startswith("FLAIR: ending to .nii.gz; T1c: ending to .nii.gz; labels: ")
+    folder, outcomes = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ending=".nii"))
+    assert outcomes["b"].rewritten.startswith("FLAIR: ending to .nii.gz; T1c: ending to .nii.gz; labels: ")
     np.testing.assert_array_equal(read(folder / "imagesTr" / "b_0000.nii.gz"), read(archive / "b" / "FLAIR.nii"))
 
 
 def test_cases_take_the_most_common_orientation(tmp_path, archive):
     cases = [write_case(archive, name) for name in "ab"] + [write_case(archive, "c", orientation="RAI")]
-    folder, reports = run(tmp_path, *cases)
-    assert "FLAIR: orientation RAI to LPS" in reports["c"].rewritten
-    assert "labels: orientation RAI to LPS" in reports["c"].rewritten
+    folder, outcomes = run(tmp_path, *cases)
+    assert "FLAIR: orientation RAI to LPS" in outcomes["c"].rewritten
+    assert "labels: orientation RAI to LPS" in outcomes["c"].rewritten
     written = sitk.ReadImage(str(folder / "imagesTr" / "c_0000.nii.gz"))
     expected = sitk.DICOMOrient(sitk.ReadImage(str(archive / "c" / "FLAIR.nii.gz")), "LPS")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(expected))
@@ -219,16 +219,16 @@ def test_cases_take_the_most_common_orientation(tmp_path, archive):
 def test_files_of_a_case_that_agree_but_for_their_orientation_are_brought_together(tmp_path, archive):
     case = write_case(archive, "a")
     save(case.images["T1c"].file, volume(7), orientation="RSA")
-    folder, reports = run(tmp_path, case)
+    folder, outcomes = run(tmp_path, case)
     np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0001.nii.gz"), volume(7))
-    assert reports["a"].rewritten == "T1c: orientation RSA to LPS; labels: values mapped"
+    assert outcomes["a"].rewritten == "T1c: orientation RSA to LPS; labels: values mapped"
 
 
 # --- cases that lack modalities ---------------------------------------------------------------------------------------
 
 
 def test_absent_channels_of_training_cases_are_zeros_on_the_cases_grid(tmp_path, archive):
-    folder, reports = run(
+    folder, outcomes = run(
         tmp_path, write_case(archive, "a"), write_case(archive, "b", ("T1c",), spacing=(1.0, 2.0, 3.0))
     )
     empty = sitk.ReadImage(str(folder / "imagesTr" / "b_0000.nii.gz"))
@@ -237,13 +237,13 @@ def test_absent_channels_of_training_cases_are_zeros_on_the_cases_grid(tmp_path,
     assert empty.GetPixelID() == sitk.sitkUInt8
     assert empty.GetSize() == there.GetSize() and empty.GetSpacing() == there.GetSpacing()
     assert empty.GetOrigin() == there.GetOrigin() and empty.GetDirection() == there.GetDirection()
-    assert (reports["b"].status, reports["b"].subset, reports["b"].why) == ("incomplete", "T1c", "no FLAIR")
+    assert (outcomes["b"].status, outcomes["b"].subset, outcomes["b"].why) == ("incomplete", "T1c", "no FLAIR")
 
 
 def test_absent_channels_of_test_cases_are_not_written(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ("T1c",), values=None))
+    folder, outcomes = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ("T1c",), values=None))
     assert sorted(file.name for file in folder.rglob("b_*")) == ["b_0001.nii.gz"]
-    assert reports["b"].status == "incomplete"
+    assert outcomes["b"].status == "incomplete"
 
 
 def test_absent_channels_take_the_orientation_of_the_dataset(tmp_path, archive):
@@ -259,23 +259,23 @@ def test_absent_channels_take_the_orientation_of_the_dataset(tmp_path, archive):
 def test_a_constant_image_is_an_absent_modality(tmp_path, archive, value):
     case = write_case(archive, "b")
     save(case.images["FLAIR"].file, np.full(SHAPE, value, np.float32))
-    folder, reports = run(tmp_path, write_case(archive, "a"), case)
-    assert (reports["b"].status, reports["b"].why) == ("incomplete", "FLAIR is constant")
+    folder, outcomes = run(tmp_path, write_case(archive, "a"), case)
+    assert (outcomes["b"].status, outcomes["b"].why) == ("incomplete", "FLAIR is constant")
     assert not read(folder / "imagesTr" / "b_0000.nii.gz").any()
 
 
 def test_incomplete_cases_are_left_out_on_demand(tmp_path, archive):
     cases = write_case(archive, "a"), write_case(archive, "b", ("T1c",))
-    folder, reports = run(tmp_path, *cases, settings=ConversionSettings(complete_only=True, processes=1))
+    folder, outcomes = run(tmp_path, *cases, settings=ConversionSettings(complete_only=True, processes=1))
     assert sorted(file.name for file in (folder / "labelsTr").iterdir()) == ["a.nii.gz"]
-    assert (reports["b"].status, reports["b"].why) == ("left out", "no FLAIR")
+    assert (outcomes["b"].status, outcomes["b"].why) == ("left out", "no FLAIR")
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 1
 
 
 def test_a_label_without_foreground_is_kept_and_said(tmp_path, archive):
     """Patients without lesions belong to cohorts such as those of metastases and white matter."""
-    _, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=(0,)))
-    assert (reports["b"].status, reports["b"].why) == ("kept", "only background in the labels")
+    _, outcomes = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=(0,)))
+    assert (outcomes["b"].status, outcomes["b"].why) == ("kept", "only background in the labels")
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -308,6 +308,6 @@ def test_nnunet_finds_nothing_wrong_with_an_incomplete_cohort(tmp_path, archive)
         write_case(archive, "c", ("FLAIR",), orientation="RAS"),
         write_case(archive, "d", values=(8,)),
     ]
-    folder, reports = run(tmp_path, *cases, settings=ConversionSettings(processes=2))
-    assert [report.status for report in reports.values()] == ["kept", "incomplete", "incomplete", "refused"]
+    folder, outcomes = run(tmp_path, *cases, settings=ConversionSettings(processes=2))
+    assert [outcome.status for outcome in outcomes.values()] == ["kept", "incomplete", "incomplete", "refused"]
     verify_dataset_integrity(str(folder), 1)

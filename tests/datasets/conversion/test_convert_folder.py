@@ -15,7 +15,7 @@ from small_sources import write_layout
 
 from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets.conversion.restore import restore_labels
-from nnunetv2_missmod.datasets.layouts.known import LAYOUTS, read_source
+from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS, read_source
 
 SMALL_PATTERN = [
     *("--layout", "pattern", "--pattern", "{case}/{case}_{modality}.nii.gz"),

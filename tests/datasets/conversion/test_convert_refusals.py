@@ -24,15 +24,15 @@ def archive(tmp_path):
 
 def refusal(tmp_path, archive, case):
     """Convert the case with a sound one; returns why it was refused, of which nothing may be written."""
-    folder, reports = convert(source_of(write_case(archive, "sound"), case), tmp_path / "raw", 137, ALONE)
-    assert [report.status for report in reports] == ["kept", "refused"]
-    assert reports[1].subset == ""
+    folder, outcomes = convert(source_of(write_case(archive, "sound"), case), tmp_path / "raw", 137, ALONE)
+    assert [outcome.status for outcome in outcomes] == ["kept", "refused"]
+    assert outcomes[1].subset == ""
     assert sorted(file.name for file in folder.glob("*/*")) == [
         "sound.nii.gz",
         "sound_0000.nii.gz",
         "sound_0001.nii.gz",
     ]
-    return reports[1].why
+    return outcomes[1].why
 
 
 # --- a case is refused ------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_files_of_different_shapes(tmp_path, archive, part):
     case = write_case(archive, "bad")
     file, shape = archive / "bad" / f"{part}.nii.gz", (9, 9, 10)
     save(file, volume(1, shape) if part == "T1c" else label_map(shape=shape))
-    assert "got shape [10.0, 9.0, 9.0] against [10.0, 9.0, 8.0]" in refusal(tmp_path, archive, case)
+    assert "got shape [10, 9, 9] against [10, 9, 8]" in refusal(tmp_path, archive, case)
 
 
 def test_directions_that_differ(tmp_path, archive):
@@ -171,8 +171,8 @@ def test_a_case_that_fails_while_it_is_written_leaves_no_file(tmp_path, archive,
         raise ValueError(f"cannot read {file}")
 
     monkeypatch.setattr("nnunetv2_missmod.datasets.conversion.writing.read_volume", fails)
-    folder, reports = convert(source_of(sound, write_case(archive, "bad")), tmp_path / "raw", 137, ALONE)
-    assert [report.status for report in reports] == ["kept", "refused"]
+    folder, outcomes = convert(source_of(sound, write_case(archive, "bad")), tmp_path / "raw", 137, ALONE)
+    assert [outcome.status for outcome in outcomes] == ["kept", "refused"]
     assert sorted(file.name for file in folder.glob("*/*")) == ["sound_0000.nii.gz", "sound_0001.nii.gz"]
 
 
@@ -198,7 +198,7 @@ def test_a_header_that_promises_more_than_there_is_memory_for(tmp_path, archive)
 def test_a_case_that_needs_more_memory_than_there_is(tmp_path, archive, monkeypatch, step):
     case = write_case(archive, "bad")
     sound = write_case(archive, "sound", values=None)
-    module, name = f"nnunetv2_missmod.datasets.{step}".rsplit(".", 1)
+    module, name = f"nnunetv2_missmod.datasets.conversion.{step}".rsplit(".", 1)
     reads = getattr(__import__(module, fromlist=[name]), name)
 
     def needs_much(file, *how):
@@ -207,9 +207,9 @@ def test_a_case_that_needs_more_memory_than_there_is(tmp_path, archive, monkeypa
         return reads(file, *how)
 
     monkeypatch.setattr(f"{module}.{name}", needs_much)
-    _, reports = convert(source_of(sound, case), tmp_path / "raw", 137, ALONE)
-    assert [report.status for report in reports] == ["kept", "refused"]
-    assert "more memory than there is: ask for fewer processes" in reports[1].why
+    _, outcomes = convert(source_of(sound, case), tmp_path / "raw", 137, ALONE)
+    assert [outcome.status for outcome in outcomes] == ["kept", "refused"]
+    assert "more memory than there is: ask for fewer processes" in outcomes[1].why
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
@@ -248,8 +248,8 @@ def test_labels_are_rounded_and_written_as_integers(tmp_path, archive):
     save(case.label, (label_map() * np.float32(0.9999999)).astype(np.float32))
     other = write_case(archive, "b", ending=".nii")
     scaled(other.label, label_map() * np.uint8(51), 1 / 51)
-    folder, reports = convert(source_of(case, other), tmp_path / "raw", 137, ALONE)
-    assert [report.status for report in reports] == ["kept", "kept"]
+    folder, outcomes = convert(source_of(case, other), tmp_path / "raw", 137, ALONE)
+    assert [outcome.status for outcome in outcomes] == ["kept", "kept"]
     for name in "ab":
         converted = sitk.ReadImage(str(folder / "labelsTr" / f"{name}.nii.gz"))
         expected = np.array([0, 2, 1, 9, 3])[label_map()]
@@ -269,9 +269,9 @@ def test_labels_that_would_have_to_be_rounded_are_refused_where_no_file_is_chang
     save(case.label, (label_map((1,)) * np.float32(0.9999999)).astype(np.float32))
     same = LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1})
     source = source_of(write_case(archive, "sound", values=(1,)), case, scheme=same)
-    _, reports = fill(source, archive, ".nii.gz", 1)
-    assert [report.status for report in reports] == ["kept", "refused"]
-    assert "a rounding error keeps from being whole" in reports[1].why
+    _, outcomes = fill(source, archive, ".nii.gz", 1)
+    assert [outcome.status for outcome in outcomes] == ["kept", "refused"]
+    assert "a rounding error keeps from being whole" in outcomes[1].why
 
 
 # --- the dataset is refused -------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 import SimpleITK as sitk
 from small_sources import image, labels, write_brats_case, write_image, write_layout, write_wmh_case
 
-from nnunetv2_missmod.datasets.layouts.known import LAYOUTS, read_source
 from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout
+from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS, read_source
 
 FOUR = ("FLAIR", "T1", "T1c", "T2")
 BRATS = [layout for layout in LAYOUTS if layout.startswith(("brats", "fets"))]

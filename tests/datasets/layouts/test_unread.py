@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from small_sources import image, labels, write_brats_case, write_image, write_layout, write_wmh_case
 
 from nnunetv2_missmod.cli.main import main
-from nnunetv2_missmod.datasets.layouts.known import read_source
 from nnunetv2_missmod.datasets.layouts.label_names import parse_labels
 from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout
+from nnunetv2_missmod.datasets.layouts.recognition import read_source
 
 TWO = {"FLAIR": "flair", "T1c": "t1ce"}
 PATTERN = ["--layout", "pattern", "--pattern", "{case}/{case}_{modality}.nii.gz", "--modalities", "FLAIR=flair"]
