@@ -16,7 +16,7 @@ from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, SubsetStack, groups_by_mask, predict_subsets, preprocess
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
-STOCK = "nnUNetTrainer"
+NNUNET_TRAINER = "nnUNetTrainer"
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
 QUICK = PredictionSettings(device="cpu", mirroring=False, num_processes=0)
 ROUNDING_TIES = 1e-5  # of the voxels
@@ -79,7 +79,7 @@ def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_stock_network_gets_zeros_for_what_is_absent(dims, opened, tmp_path):
-    predictor = opened(STOCK, dims=dims)
+    predictor = opened(NNUNET_TRAINER, dims=dims)
     images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
     subsets = all_subsets(3).numpy()
     masks = masks_of(predictor, images, subsets)
@@ -98,7 +98,7 @@ def test_folds_mirroring_regions_and_step_size_are_nnunets(name, opened, tmp_pat
         assert_same(masks[position], nnunets_mask(predictor, there, tmp_path / "nnunet"))
 
 
-@pytest.mark.parametrize("name", [*SEGMENTING, STOCK])
+@pytest.mark.parametrize("name", [*SEGMENTING, NNUNET_TRAINER])
 def test_absent_means_absent(name, opened, tmp_path):
     predictor = opened(name, num_modalities=3)
     images = small_images()
@@ -176,16 +176,16 @@ def test_channels_outside_the_subsets_take_no_part_in_the_groups():
 
 
 class Counting(nn.Module):
-    """A network that writes down the subsets that it is asked for."""
+    """A network that writes down the subsets that it is called with."""
 
     def __init__(self, encodes_once=True):
         super().__init__()
-        self.told, self.left_to_itself = [], []
+        self.presents, self.left_to_itself = [], []
         if encodes_once:
             self.forward_subsets = self.of_subsets
 
     def of_subsets(self, images, presents):
-        self.told += presents.int().tolist()
+        self.presents += presents.int().tolist()
         weights = torch.arange(1.0, images.shape[1] + 1)
         summed = [(drop_absent(images, p[None]) * weights[:, None, None, None]).sum(1, keepdim=True) for p in presents]
         return torch.stack(summed)
@@ -202,7 +202,7 @@ def test_subsets_that_see_the_same_in_a_patch_are_computed_once():
     network = Counting()
     logits = SubsetStack(network, all_subsets(3))(images)
     assert logits.shape == (1, 7, 2, 2, 2)
-    assert network.told == [[1, 0, 0]]
+    assert network.presents == [[1, 0, 0]]
     assert sorted(network.left_to_itself) == [[0.0, 0.0, 0.0], [0.0, 0.0, 5.0]]
     for position, subset in enumerate(all_subsets(3)):
         seen = images[0, 0] if subset[0] else 5.0 * subset[2] * torch.ones(2, 2, 2)
@@ -213,7 +213,7 @@ def test_a_background_patch_is_computed_once():
     for network in (Counting(), Counting(encodes_once=False)):
         logits = SubsetStack(network, all_subsets(4))(torch.zeros(1, 4, 2, 2, 2))
         assert logits.shape == (1, 15, 2, 2, 2)
-        assert network.told == []
+        assert network.presents == []
         assert len(network.left_to_itself) == 1
 
 

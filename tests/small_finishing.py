@@ -1,4 +1,4 @@
-"""Finishes for ``walk`` that spawned processes can import."""
+"""Finishes for ``predict_cohort`` that spawned processes can import."""
 
 import os
 
