@@ -184,7 +184,7 @@ def bootstrap_intervals(
             f"The usual values are 1000 and 0.95."
         )
     wide = wide_table(table, metric)
-    estimate = _flat(summary(subset_means(table, metric)))
+    estimate = _flat(summary(_as_means(wide.mean().to_numpy(), wide.columns)))
     resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
     draws = _summarised(resampled, wide.columns, summary)
     known = (len(wide) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
@@ -207,13 +207,16 @@ def _resampled_means(
 
 
 def _summarised(resampled: NDArray[np.float64], columns: pd.Index[Any], summary: Summary) -> pd.DataFrame:
-    """Summarise resampled means (resamples, K) all at once: a row per resample, columns in the order of ``_flat``."""
-    regions, subsets = columns.unique("region"), columns.unique("subset")
-    by_subset = resampled.reshape(-1, len(subsets)).T  # (subsets, resamples * regions)
-    found = np.atleast_2d(summary(pd.DataFrame(by_subset, index=subsets)).to_numpy())
-    draws = found.reshape(len(found), -1, len(regions)).transpose(1, 2, 0)
-    rows: pd.DataFrame = pd.DataFrame(draws.reshape(len(draws), -1))
-    return rows
+    """Summarise resampled means (resamples, regions * subsets) all at once.
+
+    Returns:
+        (resamples, regions * rows of the summary), columns in the order of ``_flat``.
+    """
+    subsets = columns.unique("subset")
+    side_by_side = resampled.reshape(-1, len(subsets)).T  # a column per resample and region
+    found = np.atleast_2d(summary(pd.DataFrame(side_by_side, index=subsets)).to_numpy())  # as many columns
+    draws: pd.DataFrame = pd.DataFrame(found.T.reshape(len(resampled), -1))
+    return draws
 
 
 def _flat(summary: pd.DataFrame | pd.Series[float]) -> pd.Series[float]:

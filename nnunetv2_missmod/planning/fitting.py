@@ -36,11 +36,7 @@ HOPELESS = 1.5  # times the target: a patch whose share of a larger one's memory
 
 
 class PatchTooSmallError(Exception):
-    """A search ended at a patch that is not worth having; ``memory`` is what it would need, in bytes."""
-
-    def __init__(self, memory: float):
-        super().__init__(f"needs {memory / GB:.1f} GB")
-        self.memory = memory
+    """A search ended at a patch that is not worth having, or at the smallest, which does not fit."""
 
 
 @dataclass
@@ -53,6 +49,10 @@ class Search:
         target: bytes.
         width: factor on the features per stage.
         least_voxels: a patch below ends the search.
+
+    Attributes:
+        per_voxel: bytes for each voxel of the last patch; 0 where they are not known.
+        smallest: bytes that the smallest patch needs, once it was tried.
     """
 
     base: Configuration
@@ -61,6 +61,7 @@ class Search:
     width: float
     least_voxels: float
     per_voxel: float = field(default=0.0, init=False)
+    smallest: float = field(default=math.inf, init=False)
 
     def __call__(
         self, patch: Sequence[int], channels: int, classes: int, network: str, arch_kwargs: dict[str, Any], named: Any
@@ -72,15 +73,17 @@ class Search:
         """
         voxels = math.prod(map(int, patch))
         if voxels < self.least_voxels:
-            raise PatchTooSmallError(math.nan)
+            raise PatchTooSmallError
         architecture = {"network_class_name": network, "arch_kwargs": arch_kwargs, "_kw_requires_import": named}
         is_smallest = max(patch) <= SMALLEST_PATCH
         if not is_smallest and self.per_voxel * voxels > HOPELESS * self.target:
             return self.per_voxel * voxels
         memory = self.memory_of(with_network(self.base, patch, SMALLEST_BATCH, architecture, self.width))
         self.per_voxel = memory / voxels if math.isfinite(memory) else 0
-        if is_smallest and memory > self.target:
-            raise PatchTooSmallError(memory)
+        if is_smallest:
+            self.smallest = memory
+            if memory > self.target:
+                raise PatchTooSmallError
         return memory
 
 
@@ -106,15 +109,14 @@ def fit(dataset: PlannedDataset, name: str, memory_of: MemoryOf, target: float) 
         search = Search(base, memory_of, target, width, least if width != WIDTHS[-1] else 0)
         try:
             planned = plan_as_nnunet(base, dataset, search)
-        except PatchTooSmallError as error:
-            needed = error.memory
+        except PatchTooSmallError:
             continue
         fitted = with_network(base, planned["patch_size"], SMALLEST_BATCH, planned["architecture"], width)
         return {**fitted, "batch_size": fit_batch(fitted, memory_of, target, voxels_of(dataset, base))}
     raise ValueError(
         f"Expected a GPU memory target that {name} fits in, got {target / GB:.1f} GB: a patch of "
-        f"{SMALLEST_PATCH} voxels and a quarter of the features need {needed / GB:.1f} GB. Raise -gpu_memory_target, "
-        "or plan another trainer."
+        f"{SMALLEST_PATCH} voxels and a quarter of the features need {search.smallest / GB:.1f} GB. Raise "
+        "-gpu_memory_target, or plan another trainer."
     )
 
 
