@@ -9,7 +9,8 @@ from scipy import ndimage
 from small_scores import REGIONS, provenance, subsets_of
 
 from nnunetv2_missmod.datasets.phantom.cohort import phantom_case, phantom_modalities
-from nnunetv2_missmod.evaluation.scores import RegionScores, case_table, write_provenance, write_scores
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import RegionScores, case_table, write_scores
 
 SHAPE = (32, 36, 40)
 SPACING = (1.0, 1.0, 1.5)  # x, y, z

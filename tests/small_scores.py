@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.scores import DTYPES, Provenance
+from nnunetv2_missmod.evaluation.provenance import Provenance
+from nnunetv2_missmod.evaluation.scores import DTYPES
 
 MODALITIES = ("FLAIR", "T1", "T1c", "T2")
 NASTY = ["<script>alert(1)</script>", "a_b&c%", "$x^2$ \\\"'|#{}~`*"]  # mean something in HTML, LaTeX or Markdown

@@ -14,14 +14,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
-from nnunetv2_missmod.evaluation.scores import (
-    Provenance,
-    RegionScores,
-    append_case,
-    case_table,
-    open_scores,
-    read_scores,
-)
+from nnunetv2_missmod.evaluation.provenance import Provenance
+from nnunetv2_missmod.evaluation.scores import RegionScores, append_case, case_table, open_scores, read_scores
 from nnunetv2_missmod.evaluation.truth import check_label, read_truth
 from nnunetv2_missmod.files.whole_files import LOCK
 from nnunetv2_missmod.host.preprocessor import read_case

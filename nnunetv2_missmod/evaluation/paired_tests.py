@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from nnunetv2_missmod.evaluation.scores import Provenance
+from nnunetv2_missmod.evaluation.provenance import Provenance
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
     ROW,

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunetv2_missmod.evaluation.scores import PROVENANCE
+from nnunetv2_missmod.evaluation.provenance import PROVENANCE
 from nnunetv2_missmod.files.whole_files import check_whole
 from nnunetv2_missmod.report.inputs import Comparison, Model
 from nnunetv2_missmod.report.metric_names import METRICS

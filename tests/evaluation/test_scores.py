@@ -11,6 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from small_scores import provenance
 
+from nnunetv2_missmod.evaluation.provenance import write_provenance
 from nnunetv2_missmod.evaluation.scores import (
     DTYPES,
     RegionScores,
@@ -18,7 +19,6 @@ from nnunetv2_missmod.evaluation.scores import (
     case_table,
     open_scores,
     read_scores,
-    write_provenance,
     write_scores,
 )
 
