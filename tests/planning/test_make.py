@@ -180,7 +180,7 @@ def test_the_estimate_of_the_trainer_itself_is_within_the_target(make_dataset, n
 
 
 @pytest.mark.parametrize("trainer", [name for name in SEGMENTING if (plans_folder() / f"{name}.json").is_file()])
-def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset, no_counting, capsys):
+def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset, by_formula, capsys):
     dataset = make_dataset(features=(8, 8, 16))
     assert plan(trainer, "--setting", "paper") == 0
     configuration = written(dataset, f"nnUNetPlans_{trainer}_paper")["configurations"][CONFIGURATION]

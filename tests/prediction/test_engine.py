@@ -1,5 +1,7 @@
 """One case, every subset: equal to nnU-Net's own prediction from files of which the others are really missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -18,7 +20,8 @@ from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
 NNUNET_TRAINER = "nnUNetTrainer"
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
-QUICK = PredictionSettings(device="cpu", mirroring=False, num_processes=0)
+QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
+SHAPE = (16, 18, 16)  # a few patches
 ROUNDING_TIES = 1e-5  # of the voxels
 
 
@@ -67,7 +70,7 @@ def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
     name, num_modalities, dims, opened, tmp_path
 ):
     predictor = opened(name, num_modalities=num_modalities, dims=dims)
-    files = write_case(tmp_path / "case", "case", small_images(num_modalities))
+    files = write_case(tmp_path / "case", "case", small_images(num_modalities, SHAPE))
     subsets = all_subsets(num_modalities).numpy()
     masks = masks_of(predictor, read(predictor, files), subsets)
     assert sorted(masks) == list(range(len(subsets)))
@@ -80,7 +83,7 @@ def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_stock_network_gets_zeros_for_what_is_absent(dims, opened, tmp_path):
     predictor = opened(NNUNET_TRAINER, dims=dims)
-    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
     subsets = all_subsets(3).numpy()
     masks = masks_of(predictor, images, subsets)
     for position, subset in enumerate(subsets):
@@ -89,10 +92,10 @@ def test_a_stock_network_gets_zeros_for_what_is_absent(dims, opened, tmp_path):
 
 @pytest.mark.parametrize("name", ["DCSegTrainer", "ModalityDropoutTrainer"])
 def test_folds_mirroring_regions_and_step_size_are_nnunets(name, opened, tmp_path):
-    settings = PredictionSettings(device="cpu", mirroring=True, step_size=1.0, num_processes=0)
-    predictor = opened(name, settings, num_modalities=2, folds=(0, 1), regions=True)
+    settings = PredictionSettings(device="cpu", mirroring=True, step_size=0.5, num_processes=0)
+    predictor = opened(name, settings, num_modalities=2, dims=2, folds=(0, 1), regions=True)
     assert len(predictor.list_of_parameters) == 2
-    files = write_case(tmp_path / "case", "case", small_images(2))
+    files = write_case(tmp_path / "case", "case", small_images(2, (3, 26, 22)))
     masks = masks_of(predictor, read(predictor, files), all_subsets(2).numpy())
     for position, there in enumerate(([files[0]], [files[1]], files)):
         assert_same(masks[position], nnunets_mask(predictor, there, tmp_path / "nnunet"))
@@ -101,14 +104,14 @@ def test_folds_mirroring_regions_and_step_size_are_nnunets(name, opened, tmp_pat
 @pytest.mark.parametrize("name", [*SEGMENTING, NNUNET_TRAINER])
 def test_absent_means_absent(name, opened, tmp_path):
     predictor = opened(name, num_modalities=3)
-    images = small_images()
-    subsets = all_subsets(3).numpy()
+    images = small_images(3, SHAPE)
+    subsets = np.array([[True, False, False], [False, True, True]])  # each channel is absent from one
     before = {}
     for found in predict_subsets(predictor, read(predictor, write_case(tmp_path / "a", "case", images)), subsets):
         before[found.position] = found
     for channel in range(3):
         changed = images.copy()
-        changed[channel] = small_images(seed=99)[channel] * 7 + 1  # nowhere zero: mask and crop are others, too
+        changed[channel] = small_images(3, SHAPE, seed=99)[channel] * 7 + 1  # nowhere zero: another mask
         absent = subsets[~subsets[:, channel]]
         of_absent = np.flatnonzero(~subsets[:, channel])
         there = read(predictor, write_case(tmp_path / f"b{channel}", "case", changed))
@@ -237,7 +240,7 @@ def test_subsets_with_a_channel_that_the_case_lacks_are_left_out(opened, tmp_pat
 
 def test_few_subsets_at_a_time_give_the_same(opened, tmp_path, monkeypatch):
     predictor = opened("DCSegTrainer")
-    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
     subsets = all_subsets(3).numpy()
     together = masks_of(predictor, images, subsets)
     monkeypatch.setattr(predict, "MAX_LOGIT_BYTES", 1)
@@ -248,9 +251,9 @@ def test_few_subsets_at_a_time_give_the_same(opened, tmp_path, monkeypatch):
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("mirroring", [False, True])
 def test_the_progress_adds_up_to_all_subsets(dims, mirroring, opened, tmp_path):
-    settings = PredictionSettings(device="cpu", mirroring=mirroring, num_processes=0)
+    settings = replace(QUICK, mirroring=mirroring)
     predictor = opened("ModalityDropoutTrainer", settings, dims=dims, folds=(0, 1))
-    images = read(predictor, write_case(tmp_path / "case", "case", small_images(), channels=[0, 2]))
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE), channels=[0, 2]))
     shares = []
     list(predict_subsets(predictor, images, all_subsets(3).numpy(), shares.append))
     assert sum(shares) == pytest.approx(7)

@@ -16,7 +16,7 @@ from nnunetv2_missmod.report.page import write_report
 
 DRAW = "nnunetv2_missmod.report.page.draw_all"
 LABEL = re.compile('aria-label="[^"]+"')
-NOTHING = '<svg role="img" {}></svg>'
+NOTHING = '<svg role="img" {} width="200" height="100"></svg>'
 NO_FIGURES = {kind: [] for kind in ("heat", "curves", "dots", "gains")}
 
 
