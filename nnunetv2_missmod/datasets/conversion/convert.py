@@ -81,17 +81,21 @@ def convert(
     # In a hidden folder nnU-Net takes nothing for a dataset, and a conversion that is ended leaves none behind.
     with hidden_folder(raw, CONVERTING) as hidden:
         target = _target(source, hidden / folder.name, settings)
-        for part in PARTS:
-            (target.folder / part).mkdir(parents=True)
-        convert_one = partial(convert_case, target=target)
-        outcomes = in_processes(convert_one, source.cases, settings.processes, folder.name)
-        check_cohort(outcomes, source.modalities)
-        _remove_empty(target.folder)
-        num_training = sum(outcome.is_training for outcome in outcomes)
-        write_json(target.folder / "dataset.json", dataset_json(source, num_training, target.file_ending))
-        write_table(outcomes, target.folder)
+        outcomes = _write_dataset(source, target, settings.processes)
         place_files(companions(target.folder, outcomes), hidden, partial(target.folder.rename, folder), done=folder)
     return folder, outcomes
+
+
+def _write_dataset(source: Source, target: Target, processes: int) -> list[CaseOutcome]:
+    for part in PARTS:
+        (target.folder / part).mkdir(parents=True)
+    outcomes = in_processes(partial(convert_case, target=target), source.cases, processes, target.folder.name)
+    check_cohort(outcomes, source.modalities)
+    _remove_empty(target.folder)
+    num_training = sum(outcome.is_training for outcome in outcomes)
+    write_json(target.folder / "dataset.json", dataset_json(source, num_training, target.file_ending))
+    write_table(outcomes, target.folder)
+    return outcomes
 
 
 def check_cohort(outcomes: Sequence[CaseOutcome], modalities: Sequence[str]) -> None:

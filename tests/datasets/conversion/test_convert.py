@@ -19,6 +19,7 @@ from small_cohort import (
     volume,
     write_case,
 )
+from small_conversion import nnunet_in_threads
 
 from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
 from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
@@ -300,8 +301,8 @@ def test_the_table_has_a_row_for_every_case(tmp_path, archive):
 # --- nnU-Net and several processes ------------------------------------------------------------------------------------
 
 
-def test_nnunet_finds_nothing_wrong_with_an_incomplete_cohort(tmp_path, archive):
-    """In two processes; nnU-Net's own check starts some as well."""
+def test_nnunet_finds_nothing_wrong_with_an_incomplete_cohort(tmp_path, archive, monkeypatch):
+    """Converted in two processes."""
     cases = [
         write_case(archive, "a"),
         write_case(archive, "b", ("T1c",)),
@@ -310,4 +311,5 @@ def test_nnunet_finds_nothing_wrong_with_an_incomplete_cohort(tmp_path, archive)
     ]
     folder, outcomes = run(tmp_path, *cases, settings=ConversionSettings(processes=2))
     assert [outcome.status for outcome in outcomes.values()] == ["kept", "incomplete", "incomplete", "refused"]
+    nnunet_in_threads(monkeypatch)
     verify_dataset_integrity(str(folder), 1)
