@@ -198,7 +198,7 @@ def test_a_header_that_promises_more_than_there_is_memory_for(tmp_path, archive)
 def test_a_case_that_needs_more_memory_than_there_is(tmp_path, archive, monkeypatch, step):
     case = write_case(archive, "bad")
     sound = write_case(archive, "sound", values=None)
-    module, name = f"nnunetv2_missmod.datasets.{step}".rsplit(".", 1)
+    module, name = f"nnunetv2_missmod.datasets.conversion.{step}".rsplit(".", 1)
     reads = getattr(__import__(module, fromlist=[name]), name)
 
     def needs_much(file, *how):
