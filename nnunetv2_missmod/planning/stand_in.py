@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_missmod.planning.folders import temporary_nnunet_folders
+from nnunetv2_missmod.host.folders import temporary_nnunet_folders
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 IGNORE = "ignore"  # nnU-Net's name for what no loss looks at
@@ -68,7 +68,7 @@ def random_batch(trainer: Any, batch_size: int) -> dict[str, Any]:
     patch = trainer.configuration_manager.patch_size
     with trainer.device if trainer.device == META else nullcontext():
         images = torch.randn(batch_size, trainer.num_input_channels, *patch)
-        scales = trainer._get_deep_supervision_scales()
+        scales = trainer.deep_supervision_scales()
         sizes = [[round(n * s) for n, s in zip(patch, scale, strict=True)] for scale in scales or ([1] * len(patch),)]
         targets = [_random_target(trainer.label_manager, batch_size, size) for size in sizes]
     return {"data": images, "target": targets if scales else targets[0], "keys": cases}
@@ -85,6 +85,6 @@ def _silenced(trainer_class: type[MissingModalityTrainer]) -> Any:
     changes = {
         "print_to_log_file": lambda self, *args, **kwargs: None,
         "check_finite": lambda self, train_outputs: None,
-        "_do_i_compile": lambda self: False,
+        "compiles": lambda self: False,
     }
     return type(trainer_class.__name__, (trainer_class,), changes)

@@ -14,13 +14,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
+from nnunetv2_missmod.host.predictor import label_map
 from nnunetv2_missmod.machine.out_of_memory import is_out_of_memory
 from nnunetv2_missmod.machine.workers import worker_pool
 from nnunetv2_missmod.prediction.cases import CaseFiles
@@ -68,14 +68,8 @@ class Export(NamedTuple):
 
     def mask_of(self, segmented: Segmented) -> np.ndarray:
         """Give the label map (x, y, z), small regions removed if that is asked for."""
-        mask = convert_predicted_logits_to_segmentation_with_correct_shape(
-            segmented.logits,
-            self.plans_manager,
-            self.configuration_manager,
-            self.plans_manager.get_label_manager(self.dataset_json),
-            segmented.properties,
-            num_threads_torch=torch.get_num_threads(),
-        )
+        model = self.plans_manager, self.configuration_manager, self.dataset_json
+        mask = label_map(segmented.logits, *model, segmented.properties)
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:

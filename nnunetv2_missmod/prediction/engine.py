@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
+from nnunetv2_missmod.host.cropping import nonzero_mask
+from nnunetv2_missmod.host.predictor import num_forwards, predicting_with
 from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, varying
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
 
@@ -88,7 +88,7 @@ def groups_by_mask(voxels: np.ndarray, subsets: np.ndarray) -> list[Group]:
     """Group subsets (S, M) for whose channels of voxels (M, x, y, z) nnU-Net finds equal non-zero masks."""
     # nnU-Net fills the holes of a mask, which is slow. The fill of a union is that of the union of the channels' fills,
     # and most of these unions are equal: each is filled once.
-    channel_masks = {channel: create_nonzero_mask(voxels[channel][None]) for channel in np.flatnonzero(subsets.any(0))}
+    channel_masks = {channel: nonzero_mask(voxels[channel][None]) for channel in np.flatnonzero(subsets.any(0))}
     masks = DistinctMasks()
     filled = {number: number for number in map(masks.number_of, channel_masks.values())}  # union -> its fill
     groups: dict[int, Group] = {}
@@ -96,7 +96,7 @@ def groups_by_mask(voxels: np.ndarray, subsets: np.ndarray) -> list[Group]:
         union = np.logical_or.reduce([channel_masks[channel] for channel in np.flatnonzero(subset)])
         number = masks.number_of(union)
         if number not in filled:
-            filled[number] = masks.number_of(create_nonzero_mask(union[None]))
+            filled[number] = masks.number_of(nonzero_mask(union[None]))
         group = groups.setdefault(filled[number], Group([], np.zeros_like(subset)))
         group.positions.append(position)
         group.channels[:] |= subset
@@ -147,28 +147,15 @@ def predict_stack(
     Returns:
         Logits (S, K, *shape).
     """
-    network, label_manager = predictor.network, predictor.label_manager
-    heads, num_subsets = label_manager.num_segmentation_heads, len(stack.subsets)
+    heads, num_subsets = predictor.label_manager.num_segmentation_heads, len(stack.subsets)
     share = 1 / num_forwards(predictor, volume)
     counted = stack.register_forward_hook(lambda *_: on_patch(share))
     try:
-        predictor.network = stack
-        predictor.label_manager = SimpleNamespace(num_segmentation_heads=heads * num_subsets)
-        logits: Tensor = predictor.predict_logits_from_preprocessed_data(volume)
+        with predicting_with(predictor, stack, heads * num_subsets):
+            logits: Tensor = predictor.predict_logits_from_preprocessed_data(volume)
     finally:
-        predictor.network, predictor.label_manager = network, label_manager
         counted.remove()
     return logits.reshape(num_subsets, heads, *logits.shape[1:])
-
-
-def num_forwards(predictor: nnUNetPredictor, volume: Tensor) -> int:
-    """Count the calls of the network that nnU-Net makes for a volume (M, *shape)."""
-    patch = predictor.configuration_manager.patch_size
-    padded = [max(size, of_patch) for size, of_patch in zip(volume.shape[-len(patch) :], patch, strict=True)]
-    shape = (*volume.shape[1 : volume.ndim - len(patch)], *padded)
-    num_patches = len(predictor._internal_get_sliding_window_slicers(shape))
-    mirrored = 2 ** len(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else 1
-    return num_patches * mirrored * len(predictor.list_of_parameters)
 
 
 class SubsetStack(nn.Module):

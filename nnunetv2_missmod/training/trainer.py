@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.host.doors import door_names
+from nnunetv2_missmod.host.logger import log_elsewhere
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for, plan_block
 from nnunetv2_missmod.host.plan_checks import checked
 from nnunetv2_missmod.host.preprocessor import accept_missing_files
@@ -272,9 +273,8 @@ class MissingModalityTrainer(DurableTrainer):
         if self.local_rank != 0:
             return
         self.epoch_log.append(self.current_epoch, values)
-        for logger in self.logger.loggers:
-            for name, value in values.items():
-                logger.log(name, value, self.current_epoch)
+        for name, value in values.items():
+            log_elsewhere(self.logger, name, value, self.current_epoch)
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint must hold beyond nnU-Net's own; a method adds its optimizers and modules here."""

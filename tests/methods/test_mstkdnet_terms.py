@@ -27,7 +27,7 @@ def phantom_batch(trainer):
         images.append([np.where(brain, (c - c[brain].mean()) / c[brain].std(), 0) for c in channels])
         targets.append([np.isin(labels, region) for region in REGIONS])
     whole = torch.tensor(np.array(targets))
-    steps = [round(1 / scale[0]) for scale in trainer._get_deep_supervision_scales()]
+    steps = [round(1 / scale[0]) for scale in trainer.deep_supervision_scales()]
     levels = [whole[..., ::step, ::step, ::step] for step in steps]
     return {"data": torch.tensor(np.array(images)).float(), "target": levels, "keys": ["a", "b"]}
 

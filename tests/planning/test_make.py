@@ -22,13 +22,13 @@ BASELINE = "ModalityDropoutTrainer"
 
 
 # nnU-Net's search imports every trainer there is, each time anew.
-find_once = cache(planned_dataset.recursive_find_trainer_class_by_name)
+find_once = cache(planned_dataset.find_trainer_class)
 
 
 @pytest.fixture
 def make_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    monkeypatch.setattr(planned_dataset, "recursive_find_trainer_class_by_name", find_once)
+    monkeypatch.setattr(planned_dataset, "find_trainer_class", find_once)
     return lambda **options: small_dataset(tmp_path, **options)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
 from nnunetv2_missmod.methods.dcseg.losses import (
     adain_kl_loss,
     anatomy_contrastive_loss,
@@ -115,7 +116,7 @@ class DCSegTrainer(MissingModalityTrainer):
         nnU-Net's deep supervision gives the two deepest levels no weight; the fusion uses their maps all the same.
         """
         finest = target[0] if isinstance(target, list) else target
-        at_one_level = self.loss.loss if self.enable_deep_supervision else self.loss
+        at_one_level = loss_at_one_level(self.loss)
         weights = [0.5**level for level in range(len(region_logits))]
         losses = [
             weight * at_one_level(logits, F.interpolate(finest.float(), logits.shape[2:], mode="nearest-exact"))

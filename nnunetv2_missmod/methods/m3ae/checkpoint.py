@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.host.checkpoint import load_data
-
-HEADS = ".seg_layers."  # images in pretraining, classes in fine-tuning: never transferred, as in nnU-Net
+from nnunetv2_missmod.host.unet import HEADS
 
 
 def find_pretrained(results: Path, pretraining: str, plans: str, configuration: str, fold: int | str) -> Path:

@@ -1,4 +1,7 @@
-"""Folders of nnU-Net's for as long as something is tried out."""
+"""nnU-Net's folders for as long as something is tried out.
+
+Relies on nnunetv2/paths.py: each folder's variable is read whenever the folder is asked for.
+"""
 
 from __future__ import annotations
 
