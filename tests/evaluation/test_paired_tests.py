@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-import warnings
 from collections import defaultdict
 from itertools import combinations
 
@@ -21,12 +20,7 @@ from nnunetv2_missmod.evaluation.paired_tests import (
 )
 from nnunetv2_missmod.evaluation.summary import BETTER
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def mean(values):

@@ -1,5 +1,4 @@
 import math
-import warnings
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -26,11 +25,7 @@ SHARED = Path(__file__).parents[2].parent / "shared"
 METRICS = [*BETTER, "num_predicted"]
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def mean(values):
