@@ -73,7 +73,7 @@ class Export(NamedTuple):
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
-        """Write a mask as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
+        """Write a mask (x, y, z) as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
 
         Raises:
             OSError: what was written is not the mask, as when the disk is full.

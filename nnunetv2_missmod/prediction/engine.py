@@ -120,7 +120,11 @@ class DistinctMasks:
 
 
 def preprocess(predictor: nnUNetPredictor, images: Images, channels: np.ndarray) -> tuple[Tensor, dict[str, Any]]:
-    """Preprocess a case of which these channels (M,) bool are given; the others are zero."""
+    """Preprocess a case of which these channels (M,) bool are given; the others are zero.
+
+    Returns:
+        The volume (M, *shape) float32, and the properties with which nnU-Net's export brings masks back.
+    """
     given = np.where(channels[:, None, None, None], images.voxels, 0)
     volume, _, properties = MissingModalityPreprocessor(verbose=False).run_case_npy(
         given,

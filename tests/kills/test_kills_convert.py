@@ -1,7 +1,7 @@
 """`missmod convert` killed at random moments, then run again: the end is that of a run that nothing interrupted.
 
-MISSMOD_KILLS says how many kills each conversion gets. Most are of forked processes, which need not load anything, so that
-their moments lie close together. Those with ``-np 2`` show that no process of a pool is left.
+MISSMOD_KILLS says how many kills each conversion gets. Most are of forked processes, which need not load anything, so
+that their moments lie close together. Those with ``-np 2`` show that no process of a pool is left.
 """
 
 import os
@@ -165,9 +165,8 @@ def test_a_run_after_a_kill_ends_as_if_nothing_had_happened(conversion):
         os.kill(child, signal.SIGKILL)
         ended += exit_code(child) == -signal.SIGKILL
         was_done = conversion.kind == "new" and any(conversion.folder.glob("at/raw/Dataset*"))
-        assert exit_code(conversion.fork()) == (
-            2 if was_done else 0
-        )  # a dataset that has its name is not converted again
+        again = exit_code(conversion.fork())
+        assert again == (2 if was_done else 0)  # a dataset that has its name is not converted again
         assert conversion.state() == expected
         assert conversion.hidden() == []
     print(f"{conversion.kind}: {ended} of {KILLS} were ended before they were done")
@@ -198,6 +197,8 @@ def test_a_run_after_a_kill_of_several_processes_ends_so_too(conversion):
 
 @pytest.mark.slow
 def test_a_run_that_is_terminated_leaves_nothing(conversion):
+    if conversion.kind == "in place" and KILLS <= IN_CI:
+        pytest.skip("loads as much as the other again; MISSMOD_KILLS of more than 2 asks for it")
     conversion.begin_anew()
     before = conversion.state()
     process = conversion.start()
