@@ -1,4 +1,8 @@
-"""The report's tables to paste elsewhere: Markdown, LaTeX and CSV."""
+"""The report's tables to paste elsewhere: Markdown, LaTeX and CSV.
+
+Written here rather than by pandas: its LaTeX has no cell over several columns in a row of the body (the mean's) and
+leaves what names may hold (arrows, quotes, brackets after a row's end) as it is; its Markdown needs another package.
+"""
 
 from __future__ import annotations
 

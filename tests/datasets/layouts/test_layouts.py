@@ -419,15 +419,15 @@ def test_a_case_of_nnunet_in_both_parts_is_an_error(dataset):
         ({"file_ending": ".png"}, NotImplementedError, r"\.png"),
         ({"file_ending": ".mha"}, ValueError, r"case_0000\.mha"),
         ({"channel_names": {"0": "MRI", "1": "MRI"}}, ValueError, "MRI twice"),
-        ({"channel_names": {"1": "FLAIR", "2": "T1"}}, ValueError, "channels 0, 1"),
-        ({"labels": {"0": "background", "1": "lesion"}}, ValueError, "lesion: 1"),
-        ({"labels": ["background", "lesion"]}, ValueError, "labels to be numbers"),
-        ({"labels": {"lesion": 1}}, ValueError, "background: 0"),
+        ({"channel_names": {"1": "FLAIR", "2": "T1"}}, ValueError, "names of the channels 0 to 1"),
+        ({"labels": {"0": "background", "1": "lesion"}}, ValueError, "labels.0 to be a whole number"),
+        ({"labels": ["background", "lesion"]}, ValueError, "labels to be keys with values"),
+        ({"labels": {"lesion": 1}}, ValueError, "labels.background to be 0, got None"),
         ({"labels": {"background": 0, "all": [1, 2]}}, ValueError, "regions_class_order"),
         ({"labels": {"background": 0, "ignore": [1]}}, ValueError, "ignore to be one label"),
         ({"channel_names": ["FLAIR", "T1"]}, ValueError, "channel_names to be"),
         ({"channel_names": {"zero": "FLAIR"}}, ValueError, "channel_names to be"),
-        ({"channel_names": {"0": 1}}, ValueError, "channel_names to be"),
+        ({"channel_names": {"0": 1}}, ValueError, "channel_names.0 to be a name"),
         ({"file_ending": 5}, ValueError, "file_ending to be"),
         ({"file_ending": "/../x"}, ValueError, "file_ending to be"),
         ({"regions_class_order": "1"}, ValueError, "regions_class_order to be"),
@@ -443,8 +443,15 @@ def test_what_a_dataset_json_may_not_say(dataset, changes, error, message):
 @pytest.mark.parametrize("text", ["{", "[]", '{"channel_names": {"0": "FLAIR"}}', '{"labels": {}}'])
 def test_a_dataset_json_that_is_none(dataset, text):
     (dataset / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match=r"Expected.*dataset\.json"):
+    with pytest.raises(ValueError, match=r"(?i)expected.*dataset\.json|dataset\.json: expected"):
         read_source(dataset, "nnunet")
+
+
+def test_labels_may_be_numbers_in_quotes_as_nnunet_takes_them(dataset):
+    expected = read_source(dataset).scheme
+    labels = json.loads((dataset / "dataset.json").read_text())["labels"]
+    change_description(dataset, labels={name: str(label) for name, label in labels.items()})
+    assert read_source(dataset).scheme == expected
 
 
 def test_two_nnunet_datasets_in_a_folder_are_an_error(dataset):
