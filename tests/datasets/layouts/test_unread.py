@@ -15,7 +15,6 @@ from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout
 from nnunetv2_missmod.datasets.layouts.recognition import read_source
 
 TWO = {"FLAIR": "flair", "T1c": "t1ce"}
-PATTERN = ["--layout", "pattern", "--pattern", "{case}/{case}_{modality}.nii.gz", "--modalities", "FLAIR=flair"]
 
 
 @pytest.fixture(autouse=True)
