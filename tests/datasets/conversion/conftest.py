@@ -35,3 +35,8 @@ def fingerprints(monkeypatch):
 def dataset(tmp_path):
     """Dataset042_Lesions in nnUNet_raw; its second case lacks T1."""
     return write_layout(tmp_path / "raw", "nnunet")
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return tmp_path / "archive"
