@@ -135,7 +135,7 @@ def _said_of_colour(components: int, file: Path) -> str:
 
 
 def is_constant(voxels: Array) -> bool:
-    """Tell whether a volume holds one value, which is no image."""
+    """Tell whether a volume (x, y, z) holds one value, which is no image."""
     low, high = float(voxels.min()), float(voxels.max())
     return high - low <= CONSTANT_TOLERANCE * max(abs(low), abs(high))
 
@@ -217,7 +217,7 @@ def with_values(image: sitk.Image, new_value: dict[int, int]) -> sitk.Image:
 
 
 def mapped_values(voxels: Array, new_value: dict[int, int]) -> Array:
-    """Replace the values of a label map; those within ``ROUNDING`` of a whole number count as it."""
+    """Replace the values of a label map (*shape); those within ``ROUNDING`` of a whole number count as it."""
     old = np.rint(voxels) if voxels.dtype.kind == "f" else voxels
     new = np.zeros(old.shape, np.result_type(*map(np.min_scalar_type, new_value.values())))
     for value, replacement in new_value.items():
@@ -226,7 +226,7 @@ def mapped_values(voxels: Array, new_value: dict[int, int]) -> Array:
 
 
 def whole_values(voxels: Array, file: Path) -> set[int]:
-    """Collect the values of a label map; those within ``ROUNDING`` of a whole number count as it.
+    """Collect the values of a label map (*shape); those within ``ROUNDING`` of a whole number count as it.
 
     Raises:
         ValueError: one of them is no whole number.
@@ -241,7 +241,7 @@ def whole_values(voxels: Array, file: Path) -> set[int]:
 
 
 def is_rounded(voxels: Array) -> bool:
-    """Tell whether ``whole_values`` had to round."""
+    """Tell whether ``whole_values`` had to round the voxels (*shape)."""
     return voxels.dtype.kind == "f" and bool((voxels != np.rint(voxels)).any())
 
 

@@ -61,10 +61,12 @@ def read_provenance(file: Path) -> Provenance:
     hints = typing.get_type_hints(Provenance)
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it is a {type(found).__name__}")
         lacking = [name for name in hints if name not in found]
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: expected a JSON object with {', '.join(hints)}, but {error}. {MEND}") from error
     place = Place(str(file), mend=MEND)
     for name, hint in hints.items():

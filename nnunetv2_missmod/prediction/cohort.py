@@ -170,7 +170,7 @@ def predict_cohort(
     Raises:
         RuntimeError: a process died.
     """
-    in_progress: deque[CaseInProgress[T]] = deque()  # the longest begun first
+    in_progress: deque[CaseInProgress[T]] = deque()  # in their order
     with _progress_bar() as progress, _pool(num_processes) as pool:
         task = progress.add_task(title, total=len(cases) * num_subsets)
         on_patch = partial(progress.advance, task)

@@ -260,7 +260,7 @@ def test_rows_that_are_there_twice_are_an_error(tmp_path):
         read_scores(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "7", "null", '{"model": "a"}'])
+@pytest.mark.parametrize("content", ["{", "[]", "7", "null", '{"model": "a"}', json.dumps(list(asdict(provenance())))])
 def test_a_provenance_that_is_none_is_named(tmp_path, content):
     folder_of_scores(tmp_path, "a")
     (tmp_path / "provenance.json").write_text(content)

@@ -94,7 +94,7 @@ def rewrite(source: Path, volume: int | None, new_label: dict[int, int] | None, 
 
 
 def write_array(voxels: Array, affine: Array, file: Path) -> None:
-    """Write a volume; it gets its name when it was read back.
+    """Write a volume (x, y, z) with its affine (4, 4); it gets its name when it was read back.
 
     Raises:
         OSError: it could not be written, as when the disk is full.
