@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from benchmarks.models import STOCK
+from benchmarks.models import NNUNET_TRAINER
 from nnunetv2_missmod.host.doors import find_command, pretraining_of, with_doors
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 METHODS = {
-    "nnU-Net": Run(STOCK),
+    "nnU-Net": Run(NNUNET_TRAINER),
     "modality dropout": Run("ModalityDropoutTrainer"),
     "modality dropout, Adam": Run("ModalityDropoutTrainer", adam=2e-3),
     "DC-Seg": Run("DCSegTrainer"),
@@ -161,7 +161,7 @@ class Bench:
             stage: {"num_epochs": share, **optimizer, **run.settings.get(stage, {})}
             for stage, share in zip(stages, shares, strict=True)
         }
-        for fragment in (self.fragment, {} if run.trainer == STOCK else {"missmod": {"trainer": settings}}):
+        for fragment in (self.fragment, {} if run.trainer == NNUNET_TRAINER else {"missmod": {"trainer": settings}}):
             plans = merge_fragment(plans, self.configuration, fragment, plans_name(name))
         write_plans(plans, self.preprocessed.parent)
         return plans_name(name)

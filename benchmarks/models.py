@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STOCK = "nnUNetTrainer"
+NNUNET_TRAINER = "nnUNetTrainer"
 TYPICAL_DRAWS = 42  # CCSD's seed: after the first, four steps decode 5.0 subsets on average, eight 4.9 as many do
 MODALITIES = 4
 FEATURES = (32, 64, 128, 256, 320)
@@ -43,7 +43,7 @@ def trainer_class_of(name: str) -> Any:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import small_plans  # noqa: F401, PLC0415
 
-    module = "nnunetv2.training.nnUNetTrainer" if name == STOCK else "nnunetv2_missmod.trainers"
+    module = "nnunetv2.training.nnUNetTrainer" if name == NNUNET_TRAINER else "nnunetv2_missmod.trainers"
     return getattr(importlib.import_module(f"{module}.{name}"), name)
 
 

@@ -28,7 +28,7 @@ from nnunetv2_missmod.host.doors import find_command, segmenting_names, with_doo
 STANDING_FOR_ALL = ("0", "12", "0123")  # the channels of some of the 15 runs
 
 
-class Job(NamedTuple):
+class CaseSize(NamedTuple):
     """A case of one size, and the plan to predict it with."""
 
     shape: tuple[int, int, int]  # z, y, x
@@ -37,8 +37,8 @@ class Job(NamedTuple):
     features: tuple[int, ...]
 
 
-WHOLE = Job((155, 240, 240), (146, 176, 146), 128, (32, 64, 128, 256, 320, 320))
-HALF = Job((78, 120, 120), (73, 88, 73), 64, (32, 64, 128, 256, 320))
+WHOLE = CaseSize((155, 240, 240), (146, 176, 146), 128, (32, 64, 128, 256, 320, 320))
+HALF = CaseSize((78, 120, 120), (73, 88, 73), 64, (32, 64, 128, 256, 320))
 
 
 class Cost(NamedTuple):
@@ -57,14 +57,14 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="a case and a patch of half the size")
     parser.add_argument("-device", default="cpu")
     arguments = parser.parse_args()
-    job = HALF if arguments.half else WHOLE
+    size = HALF if arguments.half else WHOLE
     if arguments.features:
-        job = job._replace(features=tuple(arguments.features))
+        size = size._replace(features=tuple(arguments.features))
     print("| trainer | one run, CPU-s (s) | missmod predict --subsets all, CPU-s (s) | against 15 runs, CPU (clock) |")
     print("|---|---|---|---|")
     for name in arguments.trainers:
         with tempfile.TemporaryDirectory() as folder:
-            environment = prepare(Path(folder), name, job)
+            environment = prepare(Path(folder), name, size)
             model = ["-d", "501", "-c", "3d_fullres", "-tr", name, "-p", "smallPlans", "-f", "0", "--disable_tta"]
             model += ["-device", arguments.device, "-i"]
             runs = [run(["nnUNetv2_predict", *model, f"{folder}/{c}", "-o", f"{folder}/o{c}"], environment)
@@ -78,7 +78,7 @@ def main() -> None:
         )
 
 
-def prepare(folder: Path, name: str, job: Job) -> dict[str, str]:
+def prepare(folder: Path, name: str, size: CaseSize) -> dict[str, str]:
     """Write a model with random weights, and the case once for every set of channels; give the environment."""
     trainer_class = trainer_class_of(name)
     import pytest  # noqa: PLC0415
@@ -86,7 +86,7 @@ def prepare(folder: Path, name: str, job: Job) -> dict[str, str]:
     from small_plans import small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
 
     dataset_json = small_dataset_json(MODALITIES, True)
-    plans = small_plans(MODALITIES, patch=[job.patch] * 3, features=job.features, **whole_step(trainer_class))
+    plans = small_plans(MODALITIES, patch=[size.patch] * 3, features=size.features, **whole_step(trainer_class))
     with pytest.MonkeyPatch.context() as patch:
         trainer = small_trainer(trainer_class, plans, dataset_json, folder, patch)
     model = folder / "nnUNet_results" / plans["dataset_name"] / f"{name}__smallPlans__3d_fullres"
@@ -94,9 +94,9 @@ def prepare(folder: Path, name: str, job: Job) -> dict[str, str]:
     trainer.save_checkpoint(str(model / "fold_0" / "checkpoint_final.pth"))
     (model / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
     (model / "dataset.json").write_text(json.dumps(dataset_json))
-    images = np.zeros((MODALITIES, *job.shape), dtype=np.float32)
-    inside = (slice(None), *(slice(4, 4 + size) for size in job.brain))
-    images[inside] = small_images(MODALITIES, job.brain)
+    images = np.zeros((MODALITIES, *size.shape), dtype=np.float32)
+    inside = (slice(None), *(slice(4, 4 + length) for length in size.brain))
+    images[inside] = small_images(MODALITIES, size.brain)
     for channel, image in enumerate(images):
         write_image(folder / "0123" / f"case_000{channel}.nii.gz", image, spacing=(1.0, 1.0, 1.0))
     for channels in ("".join(str(c) for c in range(4) if number >> c & 1) for number in range(1, 15)):

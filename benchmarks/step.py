@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.cost import cost_of, in_own_process, memory_now
-from benchmarks.models import FEATURES, STOCK, Setting, build, trainer_class_of
+from benchmarks.models import FEATURES, NNUNET_TRAINER, Setting, build, trainer_class_of
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.doors import PRETRAINING, door_names
 from nnunetv2_missmod.planning.gpu_memory import CUDA_CONTEXT, GB
@@ -54,7 +54,7 @@ def main() -> None:
         return
     results = {
         name: {job: quickest(name, job, arguments.rounds) for job in JOBS if not is_idle(name, job)}
-        for name in (STOCK, *arguments.trainers)
+        for name in (NNUNET_TRAINER, *arguments.trainers)
     }
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {version('torch')}\n")
     print_table(results, on_gpu=setting.device == "cuda")
@@ -143,7 +143,7 @@ def print_table(results: dict[str, dict[str, dict[str, Any]]], on_gpu: bool) -> 
     columns = ["time", "memory", "GMAC", "s", "CPU-s", "GB", "GMAC", "parameters, M", *(["fits, GB"] if on_gpu else [])]
     print("| trainer | of a | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 2) + "|")
     for job in JOBS:
-        stock = results[STOCK][job]
+        stock = results[NNUNET_TRAINER][job]
         for name, r in ((name, of_trainer[job]) for name, of_trainer in results.items() if job in of_trainer):
             # Under a changing load the CPU's time says more than the clock; a GPU's work is on the clock alone.
             ratios = [f"{r[key] / stock[key]:.2f}" for key in ("seconds" if on_gpu else "cpu", "memory", "macs")]

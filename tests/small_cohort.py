@@ -3,10 +3,13 @@
 import hashlib
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
+from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
 from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, Source, SourceCase
 
+ALONE = ConversionSettings(processes=1)
 MODALITIES = ("FLAIR", "T1c")
 SCHEME = LabelScheme(
     {0: 0, 1: 2, 2: 1, 4: 3},
@@ -64,3 +67,16 @@ def hashes(folder):
     """What every file below a folder holds."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def convert_cases(tmp_path, *cases, settings=ALONE, **source):
+    """Convert to tmp_path / "raw"; give the dataset's folder and the outcome of each case."""
+    folder, outcomes = convert(source_of(*cases, **source), tmp_path / "raw", 137, settings)
+    return folder, {outcome.case: outcome for outcome in outcomes}
+
+
+def nothing_written(tmp_path, match, *cases, dataset_id=137, settings=ALONE, folders=(), **source):
+    before = sorted((tmp_path / "raw").rglob("*"))
+    with pytest.raises(ValueError, match=match):
+        convert(source_of(*cases, **source), tmp_path / "raw", dataset_id, settings, folders)
+    assert sorted((tmp_path / "raw").rglob("*")) == before

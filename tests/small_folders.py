@@ -8,8 +8,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 from small_scores import REGIONS, provenance, subsets_of
 
-from nnunetv2_missmod.datasets.phantom.cohort import modality_names, phantom_case
-from nnunetv2_missmod.evaluation.scores import RegionScores, case_table, write_provenance, write_scores
+from nnunetv2_missmod.datasets.phantom.cohort import phantom_case, phantom_modalities
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import RegionScores, case_table, write_scores
 
 SHAPE = (32, 36, 40)
 SPACING = (1.0, 1.0, 1.5)  # x, y, z
@@ -26,7 +27,7 @@ def write_data(folder, *, num_modalities=4, cases=("case_001", "case_002", "case
     """Images and labels of some phantom cases; returns the truth of each."""
     truths = {}
     for number, case in enumerate(cases):
-        images, truth = phantom_case(np.random.default_rng(number), modality_names(num_modalities), shape)
+        images, truth = phantom_case(np.random.default_rng(number), phantom_modalities(num_modalities), shape)
         for channel, image in enumerate(images):
             write_volume(folder / "imagesTs" / f"{case}_{channel:04d}.nii.gz", image)
         write_volume(folder / "labelsTs" / f"{case}.nii.gz", truth)
@@ -58,13 +59,14 @@ def scores_of(truth, prediction):
             lesion_dice=0.9 * dice,
             num_reference=int(one.sum()),
             num_predicted=int(two.sum()),
+            num_true_positive=int((one & two).sum()),
             num_voxels=truth.size,
         )
 
 
 def write_model(folder, data, truths, *, trainer="DCSegTrainer", strength=0.3, modalities=None, save=True, seed=0):
     """Write scores, provenance and predictions of a model; returns the long table."""
-    modalities = list(modalities or modality_names(4))
+    modalities = list(modalities or phantom_modalities(4))
     rng = np.random.default_rng(seed)
     subsets = subsets_of(modalities)
     tables = []

@@ -11,6 +11,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from small_plans import small_dataset_json, small_plans, small_trainer, whole_step, with_small_network
 
 from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.prediction.cohort import Export
 from nnunetv2_missmod.prediction.model import ModelChoice
 
 SPACING = (1.0, 1.0, 1.5)  # x, y, z in mm; the plans have 1 mm throughout
@@ -91,6 +92,21 @@ def two_folds(root, channels_of, splits):
         write_cohort(root / "nnUNet_raw" / choice.dataset, channels_of)
         (root / "nnUNet_preprocessed" / choice.dataset / "splits_final.json").write_text(json.dumps(splits))
         yield choice
+
+
+@contextmanager
+def no_room_for(mask):
+    """Let the disk be full when one mask of a prediction is written, such as ``mod0/b.nii.gz``."""
+    write = Export.write
+
+    def full(export, voxels, file, properties):
+        if file.match(mask):
+            raise OSError("no space left")
+        write(export, voxels, file, properties)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Export, "write", full)
+        yield
 
 
 def folders_of(choice):

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.scores import DTYPES, Provenance
+from nnunetv2_missmod.evaluation.provenance import Provenance
+from nnunetv2_missmod.evaluation.scores import DTYPES
 
 MODALITIES = ("FLAIR", "T1", "T1c", "T2")
 NASTY = ["<script>alert(1)</script>", "a_b&c%", "$x^2$ \\\"'|#{}~`*"]  # mean something in HTML, LaTeX or Markdown
@@ -75,6 +76,7 @@ def long_table(cases=5, modalities=MODALITIES, regions=tuple(REGIONS), undefined
     )
     scores = scores.mask(rng.uniform(size=scores.shape) < undefined)
     counts = pd.DataFrame(rng.integers(0, 1000, (len(table), 2)), columns=["num_reference", "num_predicted"])
+    counts["num_true_positive"] = counts.min(axis=1) // 2
     return pd.concat([table, scores, counts], axis=1).assign(num_voxels=2000)[list(DTYPES)]
 
 

@@ -59,7 +59,7 @@ MAY_IMPORT = {
 def room_of(name):
     """The folder or module right below the package that a dotted name is in; None for any other library."""
     parts = name.rstrip(".").split(".")
-    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 and parts[1] != "__version__" else None
 
 
 def method_of(name):
@@ -84,6 +84,58 @@ def the_report_needs_no_network(sources):
     """Neither itself nor through what it imports."""
     reached = reached_from(f"{PACKAGE}.report", sources)
     return violations(sources, reached.__contains__, lambda _, name: within(name, "torch", "nnunetv2", "monai"))
+
+
+# What nnU-Net documents, and what its own trainers outside of it cannot do without. All else goes through host/.
+PROMISED = (
+    "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
+    "nnunetv2.training.lr_scheduler.polylr",
+    "nnunetv2.inference.predict_from_raw_data",
+    "nnunetv2.paths",
+    "nnunetv2.utilities.plans_handling.plans_handler",
+    "nnunetv2.utilities.dataset_name_id_conversion",
+    "nnunetv2.utilities.file_path_utilities",
+    "nnunetv2.utilities.ddp_allgather",
+)
+NOT_NNUNETS = {
+    "_asdict",
+    "_replace",
+    "_exit",
+    "_dynamo",
+    "_orig_mod",
+    "_pytree",
+    "_python_dispatch",
+    "_cdata",
+    "_core",
+    "_fields",
+}
+
+
+def in_host(module):
+    return within(module, f"{PACKAGE}.host")
+
+
+def nnunet_is_relied_on_in_host_alone(sources):
+    """Elsewhere only what nnU-Net promises is imported, and no private name of others is used."""
+    unpromised = violations(
+        sources,
+        lambda module: not in_host(module),
+        lambda _, name: within(name, "nnunetv2", "batchgeneratorsv2") and not within(name, *PROMISED),
+    )
+    used = {module: private_names(source) for module, source in sources.items() if not in_host(module)}
+    return unpromised + [f"{module} uses {name}" for module, names in used.items() for name in sorted(names)]
+
+
+def private_names(source):
+    """The private names behind a dot that a module does not give itself."""
+    tree = ast.parse(source)
+    given = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    behind_a_dot = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    given |= {
+        node.attr for node in behind_a_dot if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
+    }
+    used = {node.attr for node in behind_a_dot if node.attr.startswith("_") and not node.attr.endswith("__")}
+    return used - given - NOT_NNUNETS
 
 
 def nothing_imports_a_door(sources):
@@ -158,6 +210,24 @@ RULES = {
             (f"{PACKAGE}.report.figures", "import monai"),
         ],
         [(f"{PACKAGE}.report", "import pandas"), (f"{PACKAGE}.prediction.engine", "import torch")],
+    ),
+    nnunet_is_relied_on_in_host_alone: (
+        [
+            (
+                f"{PACKAGE}.prediction.engine",
+                "from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask",
+            ),
+            (f"{PACKAGE}.prediction.engine", "def f(predictor):\n    predictor._internal_get_sliding_window_slicers()"),
+            (OWN, "class T(B):\n    def f(self):\n        return self._do_i_compile()"),
+            (OWN, "class T(B):\n    def f(self):\n        return super()._build_loss()"),
+            (f"{PACKAGE}.cli.train", "def late():\n    from nnunetv2.run import run_training"),
+            (f"{PACKAGE}.planning.fitting", "import nnunetv2"),
+        ],
+        [
+            (f"{PACKAGE}.host.predictor", "from nnunetv2.inference.export_prediction import x\nx._y"),
+            (OWN, "from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler"),
+            (OWN, "class T(B):\n    def _own(self):\n        return self._own(), self.__class__, x._replace()"),
+        ],
     ),
     nothing_imports_a_door: (
         [

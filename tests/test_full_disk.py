@@ -72,7 +72,7 @@ def test_a_mask_for_which_there_is_no_room_fails_its_case(choice, tmp_path, monk
 def test_a_table_for_which_there_is_no_room_keeps_what_it_holds(choice, tmp_path, monkeypatch, capsys, verb, module):
     out = tmp_path / "out"
     append = "append_masks" if verb == "predict" else "append_case"
-    user = f"nnunetv2_missmod.evaluation.{'masks' if verb == 'predict' else 'evaluate'}.{append}"
+    user = f"nnunetv2_missmod.{'prediction.masks' if verb == 'predict' else 'evaluation.evaluate'}.{append}"
     appended = []
 
     def second_finds_no_room(*arguments):

@@ -16,20 +16,16 @@ from dynamic_network_architectures.building_blocks.helper import (
 )
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunetv2_missmod.files.entries import Place
 from nnunetv2_missmod.host.named_classes import find_layer, find_network
+from nnunetv2_missmod.host.unet import NO_UNET, build_unet, decoder_alone
 
 initialize_weights = InitWeights_He(1e-2)  # nnU-Net's own initialisation
 
 IN_THE_PLAN = Place("The plan", mend="Correct the plan, or plan the dataset again.")
-NO_UNET = (
-    "Expected a plan whose network is a plain or residual-encoder U-Net, got {}. "
-    "Plan the dataset with ExperimentPlanner or one of the nnUNetPlannerResEnc planners."
-)
 
 OF_ENCODER_STAGES = ("n_conv_per_stage", "n_blocks_per_stage", "bottleneck_channels")  # one number, or one per stage
 OF_DECODER_STAGES = "n_conv_per_stage_decoder"
@@ -142,18 +138,8 @@ class Architecture:
         """
         find_network(self.network_class_name, "architecture.network_class_name", IN_THE_PLAN)
         assert self.resolved  # nnU-Net imports every name that it is given: each was found to be a layer's
-        unet: Any = get_network_from_plans(
-            self.network_class_name,
-            self.arch_kwargs,
-            self.requires_import,
-            input_channels,
-            num_classes,
-            allow_init=True,
-            deep_supervision=deep_supervision,
-        )
-        if not (hasattr(unet, "encoder") and hasattr(getattr(unet, "decoder", None), "transpconvs")):
-            raise NotImplementedError(NO_UNET.format(self.network_class_name))
-        return unet
+        described = self.network_class_name, self.arch_kwargs, self.requires_import
+        return build_unet(*described, input_channels, num_classes, deep_supervision)
 
     def encoder(self, input_channels: int) -> nn.Module:
         """Build the encoder: images (B, C, *patch) to a list of maps, finest first."""
@@ -162,9 +148,7 @@ class Architecture:
 
     def decoder(self, num_classes: int, deep_supervision: bool) -> Any:
         """Build the decoder without nnU-Net's reference to an encoder: its weights are its own alone."""
-        decoder: Any = self.unet(1, num_classes, deep_supervision).decoder
-        decoder.encoder = None
-        return decoder
+        return decoder_alone(self.unet(1, num_classes, deep_supervision))
 
     def conv(self, inputs: int, outputs: int, kernel_size: Any = 3, stride: Any = 1, norm: bool = True) -> nn.Module:
         """Build one convolution with the plan's norm (optional) and nonlinearity."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_missmod.cli.exit_codes import report_failures
-from nnunetv2_missmod.datasets.layouts.known import LAYOUTS
+from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS
 
 if TYPE_CHECKING:
     from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout

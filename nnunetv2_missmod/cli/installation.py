@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,10 +93,10 @@ def check_variable() -> Finding:
 def check_door(name: str) -> Finding:
     """NnU-Net's own lookup finds the trainer."""
     try:
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name  # noqa: PLC0415, slow import
+        from nnunetv2_missmod.host.trainer_lookup import find_trainer_class  # noqa: PLC0415, slow import
 
-        with patch.dict(os.environ, with_doors(os.environ)), redirect_stdout(io.StringIO()):
-            recursive_find_trainer_class_by_name(name)
+        with patch.dict(os.environ, with_doors(os.environ)):
+            find_trainer_class(name)
     except Exception as error:
         return Finding(
             f"{name} is not found by nnU-Net ({error})", "pip install nnunetv2_missmod again, from its folder"

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from torch import distributed as dist
 from torch.backends import cudnn
 
 from nnunetv2_missmod.host.checkpoint import CHECKPOINTS
 from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.host.train_command import load, make_trainer
 from nnunetv2_missmod.machine.forked_workers import end_with_parent
 from nnunetv2_missmod.training.durable import DurableTrainer
 
@@ -108,12 +108,12 @@ def train(parsed: argparse.Namespace, device: torch.device) -> None:
     if parsed.val_best and parsed.disable_checkpointing:
         raise ValueError("Expected --val_best or --disable_checkpointing, which writes no best checkpoint, got both.")
     choice = parsed.dataset_name_or_id, parsed.configuration, parsed.fold, parsed.tr, parsed.p
-    trainer = get_trainer_from_args(*choice, parsed.c, device=device)
+    trainer = make_trainer(*choice, parsed.c, device)
     if not isinstance(trainer, DurableTrainer):
         raise ValueError(f"Expected one of this package's trainers, got {parsed.tr}, which takes its rank for its GPU.")
     trainer.disable_checkpointing = parsed.disable_checkpointing
     resumes = goes_on(trainer.output_folder, was_restarted(), parsed)
-    maybe_load_checkpoint(trainer, resumes, parsed.val, None if resumes else parsed.pretrained_weights)
+    load(trainer, resumes, parsed.val, None if resumes else parsed.pretrained_weights)
     if not parsed.val:
         trainer.run_training()
     if parsed.val_best:

@@ -13,25 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 
-from nnunetv2_missmod.datasets.conversion.parallel import in_processes
-from nnunetv2_missmod.datasets.conversion.raw_folder import write_json
 from nnunetv2_missmod.datasets.layouts.described import DESCRIPTION, check_nnunet, description_of
+from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.datasets.raw_folder import write_json
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.files.reading import read_images, read_label
-from nnunetv2_missmod.host.preprocessor import modality_names, varying
+from nnunetv2_missmod.host.cropping import cropped_to_nonzero
+from nnunetv2_missmod.host.fingerprint import FINGERPRINT, NUM_VOXELS, PERCENTILES, foreground_intensities
+from nnunetv2_missmod.host.preprocessor import varying
+from nnunetv2_missmod.host.raw_dataset import reader_class_for, training_files
 
-FILE = "dataset_fingerprint.json"
-PERCENTILES = {"median": 50.0, "percentile_99_5": 99.5, "percentile_00_5": 0.5}
-
-
-NUM_VOXELS = 10e7  # nnU-Net's number of voxels whose intensities are drawn
 CaseFiles = tuple[str, list[str], str]  # name, images in channel order, labels
 
 
@@ -63,9 +58,9 @@ def cohort_fingerprint(
     """
     description = description_of(folder)
     check_nnunet(folder / DESCRIPTION, description)
-    names = modality_names(description)
+    names = channel_names(description)
     cases = _training_files(folder, description, added)
-    reader_class = determine_reader_writer_from_dataset_json(description, cases[0][1][0])
+    reader_class = reader_class_for(description, cases[0][1][0])
     analyze = partial(
         analyze_case, reader_class=reader_class, num_samples=int(num_voxels // len(cases)), num_channels=len(names)
     )
@@ -84,7 +79,7 @@ def cohort_fingerprint(
 def _training_files(folder: Path, description: dict[str, Any], added: Sequence[Path]) -> list[CaseFiles]:
     """The training cases in the order of their names, each with its images in channel order and its labels."""
     if "dataset" in description:
-        listed = get_filenames_of_train_images_and_targets(str(folder), description)
+        listed = training_files(folder, description)
         return [(name, files["images"], files["label"]) for name, files in listed.items()]
     ending = description["file_ending"]
     images = [*(folder / "imagesTr").glob(f"*{ending}"), *added]
@@ -119,11 +114,9 @@ def analyze_case(case: CaseFiles, reader_class: Any, num_samples: int, num_chann
             "convert adds the files of absent ones."
         )
     present = varying(images)
-    cropped, segmentation, _ = crop_to_nonzero(images, _read_labels(reader, label, images.shape[1:], name))
-    drawn, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
-        segmentation, cropped, num_samples=num_samples
-    )
-    intensities = [np.asarray(values) if there else None for values, there in zip(drawn, present, strict=True)]
+    cropped, segmentation = cropped_to_nonzero(images, _read_labels(reader, label, images.shape[1:], name))
+    drawn = foreground_intensities(segmentation, cropped, num_samples)
+    intensities = [values if there else None for values, there in zip(drawn, present, strict=True)]
     relative_size = float(np.prod(cropped.shape[1:]) / np.prod(images.shape[1:]))
     return CaseFingerprint(cropped.shape[1:], properties["spacing"], intensities, relative_size)
 
@@ -163,7 +156,7 @@ def write_fingerprint(dataset: str | int, processes: int = 8, overwrite: bool = 
     except (RuntimeError, OSError) as error:
         said = str(error).splitlines()[0]
         raise ValueError(f"Expected one raw dataset {dataset}, but nnU-Net says: {said} Check -d.") from error
-    file = Path(nnUNet_preprocessed, folder.name, FILE)
+    file = Path(nnUNet_preprocessed, folder.name, FINGERPRINT)
     if file.exists() and not overwrite:
         raise ValueError(f"Expected no fingerprint yet, found {file}: remove it, and the plans made from it.")
     fingerprint = cohort_fingerprint(folder, processes)

@@ -1,1 +1,1 @@
-"""Prediction and scoring of every subset of the modalities, and the report on it."""
+"""`missmod evaluate`: the scores of every subset of the modalities, their summaries and tests."""

@@ -14,19 +14,13 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
-from nnunetv2_missmod.evaluation.scores import (
-    Provenance,
-    RegionScores,
-    append_case,
-    case_table,
-    open_scores,
-    read_scores,
-)
+from nnunetv2_missmod.evaluation.provenance import Provenance
+from nnunetv2_missmod.evaluation.scores import RegionScores, append_case, case_table, open_scores, read_scores
 from nnunetv2_missmod.evaluation.truth import check_label, read_truth
 from nnunetv2_missmod.files.whole_files import LOCK
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in, held_out_cases
-from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, walk
+from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
 from nnunetv2_missmod.prediction.model import (
     ModelChoice,
@@ -39,7 +33,7 @@ from nnunetv2_missmod.prediction.model import (
 )
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import known_values, regions_of
-from nnunetv2_missmod.prediction.subsets import ALL, Subsets, choose_subsets, distinct_names
+from nnunetv2_missmod.prediction.subsets import ALL, ChosenSubsets, choose_subsets, distinct_names
 
 PREDICTIONS = "predictions"
 PACKAGES = ("nnunetv2_missmod", "nnunetv2", "torch", "monai")
@@ -73,7 +67,7 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class MaskScorer:
     """What one mask needs to be exported and scored, in whichever process."""
 
     export: Export
@@ -143,24 +137,24 @@ def evaluate_model(
 def score_cases(
     predictor: nnUNetPredictor,
     cases: Sequence[CaseFiles],
-    subsets: Subsets,
+    subsets: ChosenSubsets,
     evaluation: EvaluationSettings,
     num_processes: int,
     out: Path,
 ) -> int:
     """Predict and score cases, each appended to the table when all of it is done; count those that failed."""
     masks = out / PREDICTIONS if evaluation.save else None
-    scoring = Scoring(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
+    score_mask = MaskScorer(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
     members = {name: subsets.members(position) for position, name in enumerate(subsets.names)}
     segment = partial(segment_labelled, predictor, subsets)
     failed = 0
-    for done in walk("Evaluate", cases, segment, scoring, len(subsets.names), num_processes):
+    for done in predict_cohort("Evaluate", cases, segment, score_mask, len(subsets.names), num_processes):
         if done.error is None:
             of_subset = {subsets.names[position]: rows for position, rows in sorted(done.of_subset.items())}
             append_case(out, case_table(done.case.name, of_subset, members))
         else:
             failed += 1
-            scoring.remove(done.case)
+            score_mask.remove(done.case)
     return failed
 
 
@@ -175,7 +169,7 @@ def find_cohorts(choice: ModelChoice, images: Path | None, labels: Path | None, 
 
 
 def segment_labelled(
-    predictor: nnUNetPredictor, subsets: Subsets, case: CaseFiles, on_patch: Callable[[float], None]
+    predictor: nnUNetPredictor, subsets: ChosenSubsets, case: CaseFiles, on_patch: Callable[[float], None]
 ) -> Iterator[Segmented]:
     """Segment a case from every subset, once its images and its label are known to be right."""
     reader, dataset_json = predictor.plans_manager.image_reader_writer_class(), predictor.dataset_json
@@ -188,7 +182,7 @@ def provenance_of(
     choice: ModelChoice,
     prediction: PredictionSettings,
     evaluation: EvaluationSettings,
-    subsets: Subsets,
+    subsets: ChosenSubsets,
     cohort: Cohort,
 ) -> Provenance:
     """Say whose scores these will be and how they come about."""

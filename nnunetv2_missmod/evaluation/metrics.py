@@ -83,10 +83,10 @@ def score(prediction: LabelMap, truth: Truth, rules: ScoringRules) -> list[Regio
 def _score_region(name: str, predicted: Mask, truth: Truth, rules: ScoringRules) -> RegionScores:
     reference = truth.regions[name]
     num_predicted = int(np.count_nonzero(predicted))
-    num_common = int(np.count_nonzero(predicted & reference.mask))
+    num_true_positive = int(np.count_nonzero(predicted & reference.mask))
     if num_predicted and reference.size:
         surface = surface_of(predicted, reference.spacing)
-        dice = 2 * num_common / (num_predicted + reference.size)
+        dice = 2 * num_true_positive / (num_predicted + reference.size)
         hd95, nsd = surface_scores(surface, reference.surface, rules.nsd_tolerance_mm)
         lesion_dice = lesion_wise_dice(predicted, reference.mask, reference.lesions)
     else:
@@ -97,10 +97,11 @@ def _score_region(name: str, predicted: Mask, truth: Truth, rules: ScoringRules)
         dice=dice,
         hd95=hd95,
         nsd=nsd,
-        sensitivity=num_common / reference.size if reference.size else nan,
+        sensitivity=num_true_positive / reference.size if reference.size else nan,
         volume_error=(num_predicted - reference.size) / reference.size if reference.size else nan,
         lesion_dice=lesion_dice,
         num_reference=reference.size,
         num_predicted=num_predicted,
+        num_true_positive=num_true_positive,
         num_voxels=truth.num_voxels,
     )

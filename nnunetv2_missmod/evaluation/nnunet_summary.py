@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.scores import Scores
+from nnunetv2_missmod.evaluation.scores import TRUE_POSITIVE, Scores
 from nnunetv2_missmod.files.whole_files import write_whole
 
 SUMMARY = "summary.json"
@@ -60,9 +60,9 @@ def nnunet_summary(masks: Path, subset: str, scores: Scores) -> dict[str, Any]:
 
 
 def _nnunet_metrics(rows: pd.DataFrame) -> pd.DataFrame:
-    """Recover the counts of voxels from Dice and the sizes, and nnU-Net's metrics from them, under the rows' index."""
+    """Compute nnU-Net's metrics from the counts of voxels, under the rows' index."""
     sizes = rows["num_reference"] + rows["num_predicted"]
-    both = (rows["dice"].where(sizes > 0, 0.0) * sizes / 2).round().astype("int64")  # Dice = 2 TP / sizes
+    both = rows[TRUE_POSITIVE]
     either = sizes - both
     metrics: pd.DataFrame = pd.DataFrame(
         {

@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from nnunetv2_missmod.evaluation.scores import Provenance
+from nnunetv2_missmod.evaluation.provenance import Provenance
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
     ROW,
     check_direction,
     checked,
     members,
-    modality_names,
+    modalities_in,
     wide_table,
 )
 
@@ -100,7 +100,7 @@ def check_comparable(models: Mapping[str, pd.DataFrame], metric: str) -> None:
     tables = {name: checked(table, metric) for name, table in models.items()}
     for a, b in combinations(tables, 2):
         of_a, of_b = ({key: set(tables[name][key]) for key in ROW} for name in (a, b))
-        _check_same("modalities", a, sorted(modality_names(of_a["subset"])), b, sorted(modality_names(of_b["subset"])))
+        _check_same("modalities", a, sorted(modalities_in(of_a["subset"])), b, sorted(modalities_in(of_b["subset"])))
         name_in_a, name_in_b = ({frozenset(members(s)): s for s in of["subset"]} for of in (of_a, of_b))
         common = sorted(name_in_a.keys() & name_in_b.keys(), key=sorted)
         _check_same("order of modalities", a, [name_in_a[s] for s in common], b, [name_in_b[s] for s in common])

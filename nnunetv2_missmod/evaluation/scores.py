@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from filelock import FileLock
 
+from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
-PROVENANCE = "provenance.json"
+TRUE_POSITIVE = "num_true_positive"  # the column that earlier versions did not write
 
 
 class RegionScores(NamedTuple):
@@ -34,6 +35,7 @@ class RegionScores(NamedTuple):
     lesion_dice: float
     num_reference: int  # voxels
     num_predicted: int  # voxels
+    num_true_positive: int  # voxels; the other predicted ones are false positives, the other reference ones missed
     num_voxels: int  # of the image, without ignored ones
 
 
@@ -50,38 +52,10 @@ DTYPES = {
     "lesion_dice": "float64",
     "num_reference": "int64",
     "num_predicted": "int64",
+    TRUE_POSITIVE: "int64",
     "num_voxels": "int64",
 }
 KEY = ["case", "subset", "region"]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Whose scores they are and how they came about; what is in ``provenance.json``."""
-
-    model: str  # such as DCSegTrainer__nnUNetPlans__3d_fullres
-    dataset: str
-    trainer: str
-    plans: str
-    configuration: str
-    folds: list[int | str]
-    checkpoint: str
-    weights: list[str]  # SHA-256 of each fold's checkpoint
-    step_size: float  # of the sliding window, as a fraction of the patch
-    mirroring: bool  # test-time augmentation
-    modalities: list[str]
-    subsets: dict[str, list[str]]  # name -> modalities, in the order of modalities.all_subsets
-    sampled: bool  # the subsets are a sample of all that there are
-    regions: list[str]
-    region_labels: dict[str, list[int]]
-    empty_policy: str
-    nsd_tolerance_mm: float
-    min_voxels: dict[str, int]
-    images: str
-    labels: str
-    predictions: str | None  # folder of the masks, relative to that of the scores; None: not kept
-    file_ending: str
-    versions: dict[str, str]
 
 
 class Scores(NamedTuple):
@@ -150,20 +124,14 @@ def write_scores(folder: Path, table: pd.DataFrame) -> None:
     write_whole(folder / SCORES_CSV, lambda file: table.to_csv(file, index=False))
 
 
-def write_provenance(folder: Path, provenance: Provenance) -> None:
-    """Write ``provenance.json``."""
-    text = json.dumps(asdict(provenance), indent=2) + "\n"
-    write_whole(folder / PROVENANCE, lambda file: file.write_text(text, encoding="utf-8"))
-
-
 def read_scores(folder: Path) -> Scores:
     """Read the scores of a model back.
 
     Raises:
         ValueError: names the file that is missing, cannot be read or does not fit the others, and the way out.
     """
-    provenance = _read_provenance(folder / PROVENANCE)
-    file = folder / SCORES_CSV
+    provenance = read_provenance(_existing(folder / PROVENANCE))
+    file = _existing(folder / SCORES_CSV)
     table = _read_table(file)
     for column, known in (("region", provenance.regions), ("subset", list(provenance.subsets))):
         unknown = sorted(set(table[column]) - set(known))
@@ -182,17 +150,20 @@ def read_scores(folder: Path) -> Scores:
 
 
 def _read_table(file: Path) -> pd.DataFrame:
-    _check_exists(file)
     try:
         columns = pd.read_csv(file, nrows=0).columns
-        lacking = [column for column in DTYPES if column not in columns]
+        is_earlier = TRUE_POSITIVE not in columns
+        dtypes = {column: dtype for column, dtype in DTYPES.items() if not (is_earlier and column == TRUE_POSITIVE)}
+        lacking = [column for column in dtypes if column not in columns]
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
         # Text at first: a case or a modality may well be called NA, and numbers keep their last digit.
-        table = pd.read_csv(file, usecols=list(DTYPES), dtype=str, keep_default_na=False)
-        floats = [column for column, dtype in DTYPES.items() if dtype == "float64"]
+        table = pd.read_csv(file, usecols=list(dtypes), dtype=str, keep_default_na=False)
+        floats = [column for column, dtype in dtypes.items() if dtype == "float64"]
         table[floats] = table[floats].replace("", "nan")
-        table = table.astype(DTYPES)
+        table = table.astype(dtypes)
+        if is_earlier:
+            table[TRUE_POSITIVE] = true_positives_of(table)
     except ValueError as error:
         raise ValueError(
             f"{file}: expected a table with the columns {', '.join(DTYPES)}, but {error}. Run missmod evaluate again "
@@ -202,28 +173,29 @@ def _read_table(file: Path) -> pd.DataFrame:
     return ordered
 
 
-def _read_provenance(file: Path) -> Provenance:
-    _check_exists(file)
-    names = [each.name for each in fields(Provenance)]
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        lacking = [name for name in names if name not in found]
-        if lacking:
-            raise ValueError(f"it lacks {', '.join(lacking)}")
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{file}: expected a JSON object with {', '.join(names)}, but {error}. Run missmod evaluate again into an "
-            f"empty folder."
-        ) from error
-    return Provenance(**{name: found[name] for name in names})
+def true_positives_of(table: pd.DataFrame) -> pd.Series[int]:
+    """Count what an earlier version's table does not say, from Dice = 2 TP / (reference + predicted), rounded.
+
+    The one place that does so: a table that is read is complete, and what is appended to it is written with the column.
+
+    Raises:
+        ValueError: Dice is undefined although neither mask is empty.
+    """
+    sizes = table["num_reference"] + table["num_predicted"]
+    dice = table["dice"].where(sizes > 0, 0.0)  # a policy's where both are empty
+    if dice.isna().any():
+        raise ValueError("it lacks the Dice of a region that has voxels")
+    counts: pd.Series[int] = (dice * sizes / 2).round().astype("int64")
+    return counts
 
 
-def _check_exists(file: Path) -> None:
+def _existing(file: Path) -> Path:
     if not file.is_file():
         raise ValueError(
             f"Expected a folder of scores with {SCORES_CSV} and {PROVENANCE}, as missmod evaluate writes it; {file} "
             f"is missing. Run missmod evaluate -o {file.parent}, or give another folder."
         )
+    return file
 
 
 def _check_same(folder: Path, before: Provenance, now: Provenance) -> None:

@@ -83,7 +83,7 @@ def robustness_area(means: pd.DataFrame, normalised: bool = False) -> pd.Series[
         normalised: divide by N - 1, so that the area is the mean height of the curve, in the metric's unit.
     """
     curve = robustness_curve(means)
-    num_modalities = len(modality_names(means.index))
+    num_modalities = len(modalities_in(means.index))
     if num_modalities == 1:
         return curve.mean()
     area: pd.Series[float] = pd.Series(trapezoid(curve.to_numpy(), x=curve.index, axis=0), index=curve.columns)
@@ -128,7 +128,7 @@ def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
             for without, subset in name_of.items()
             if modality not in without and without | {modality} in name_of
         ]
-        for modality in modality_names(name_of.values())
+        for modality in modalities_in(name_of.values())
     }
 
 
@@ -137,7 +137,7 @@ def members(subset: str) -> list[str]:
     return subset.split("+")
 
 
-def modality_names(subsets: Iterable[str]) -> list[str]:
+def modalities_in(subsets: Iterable[str]) -> list[str]:
     """List the modalities that occur in the subsets, in the order of the full set, which is that of the channels."""
     largest_first = sorted(subsets, key=lambda subset: (-len(members(subset)), subset))
     return list(dict.fromkeys(modality for subset in largest_first for modality in members(subset)))
@@ -184,7 +184,7 @@ def bootstrap_intervals(
             f"The usual values are 1000 and 0.95."
         )
     wide = wide_table(table, metric)
-    estimate = _flat(summary(subset_means(table, metric)))
+    estimate = _flat(summary(_as_means(wide.mean().to_numpy(), wide.columns)))
     resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
     draws = _summarised(resampled, wide.columns, summary)
     known = (len(wide) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
@@ -207,13 +207,16 @@ def _resampled_means(
 
 
 def _summarised(resampled: NDArray[np.float64], columns: pd.Index[Any], summary: Summary) -> pd.DataFrame:
-    """Summarise resampled means (resamples, K) all at once: a row per resample, columns in the order of ``_flat``."""
-    regions, subsets = columns.unique("region"), columns.unique("subset")
-    by_subset = resampled.reshape(-1, len(subsets)).T  # (subsets, resamples * regions)
-    found = np.atleast_2d(summary(pd.DataFrame(by_subset, index=subsets)).to_numpy())
-    draws = found.reshape(len(found), -1, len(regions)).transpose(1, 2, 0)
-    rows: pd.DataFrame = pd.DataFrame(draws.reshape(len(draws), -1))
-    return rows
+    """Summarise resampled means (resamples, regions * subsets) all at once.
+
+    Returns:
+        (resamples, regions * rows of the summary), columns in the order of ``_flat``.
+    """
+    subsets = columns.unique("subset")
+    side_by_side = resampled.reshape(-1, len(subsets)).T  # a column per resample and region
+    found = np.atleast_2d(summary(pd.DataFrame(side_by_side, index=subsets)).to_numpy())  # as many columns
+    draws: pd.DataFrame = pd.DataFrame(found.T.reshape(len(resampled), -1))
+    return draws
 
 
 def _flat(summary: pd.DataFrame | pd.Series[float]) -> pd.Series[float]:
@@ -228,7 +231,7 @@ def _flat(summary: pd.DataFrame | pd.Series[float]) -> pd.Series[float]:
 def wide_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Spread a long table: one row per case, sorted; one column per region and subset, in the order of a paper."""
     scores = checked(table, metric)
-    channel = {modality: i for i, modality in enumerate(modality_names(scores["subset"].unique()))}
+    channel = {modality: i for i, modality in enumerate(modalities_in(scores["subset"].unique()))}
     subsets = sorted(
         scores["subset"].unique(), key=lambda subset: (len(members(subset)), [channel[m] for m in members(subset)])
     )

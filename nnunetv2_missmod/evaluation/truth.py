@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_missmod.evaluation.shapes import Lesions, Surface, lesions_of, surface_of
-from nnunetv2_missmod.files.reading import difference, geometry_of, read_label
+from nnunetv2_missmod.files.reading import difference, grid_of, read_label
 from nnunetv2_missmod.prediction.cases import CaseFiles
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, Regions, region_mask
 
@@ -41,7 +41,7 @@ def check_label(
         label, of_label = read_label(reader, case.label)
     except ValueError as error:
         raise ValueError(f"Case {case.name}: {error}.") from error
-    grid, images_grid = geometry_of(label.shape[1:], of_label), geometry_of(shape, properties)
+    grid, images_grid = grid_of(label.shape[1:], of_label), grid_of(shape, properties)
     if differs := difference(case.label, grid, "its images", images_grid):
         raise ValueError(
             f"Case {case.name}: expected a label with the images' geometry, got {differs}. Resample one onto the "

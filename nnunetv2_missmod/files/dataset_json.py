@@ -39,7 +39,19 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
 
 
 def check_dataset_json(content: Mapping[str, Any], file: str = "dataset.json") -> None:
-    """Check the channels, the labels and the file ending.
+    """Check the entries, and that the labels are numbered as nnU-Net demands.
+
+    Raises:
+        ValueError: names the file and the entry.
+    """
+    check_entries(content, file)
+    place = Place(file, mend=MEND)
+    check_numbers(content["labels"], place)
+    check_order(content, place)
+
+
+def check_entries(content: Mapping[str, Any], file: str) -> None:
+    """Check that channels, labels, file ending and reader are what they must be, each by itself.
 
     Raises:
         ValueError: names the file and the entry.
@@ -47,8 +59,11 @@ def check_dataset_json(content: Mapping[str, Any], file: str = "dataset.json") -
     place = Place(file, mend=MEND)
     channel_names(content, file)
     place.check_all(content, {"labels": TABLE, "file_ending": FILE_ENDING})
-    check_labels(content["labels"], place)
-    check_order(content, place)
+    for name, value in content["labels"].items():
+        check_inner_name(name, f"the name of label {name!r}", place)
+        place.check(f"labels.{name}", value, _LABEL)
+    if content["labels"].get(BACKGROUND) not in (0, "0"):
+        place.refuse("labels.background", "0", content["labels"].get(BACKGROUND))
     reader = content.get("overwrite_image_reader_writer", "None")
     place.check("overwrite_image_reader_writer", reader, Kind(lambda value: isinstance(value, str), "a name"))
 
@@ -75,17 +90,12 @@ def channel_names(content: Mapping[str, Any], file: str = "dataset.json") -> lis
     return [names[channel] for channel in sorted(names, key=int)]
 
 
-def check_labels(labels: Mapping[str, Any], place: Place) -> None:
-    """Check names and values of the labels; regions are lists of values.
+def check_numbers(labels: Mapping[str, Any], place: Place) -> None:
+    """Check that the labels, of which regions have several, leave out no number, and what is ignored has the last.
 
     Raises:
         ValueError: names the entry.
     """
-    for name, value in labels.items():
-        check_inner_name(name, f"the name of label {name!r}", place)
-        place.check(f"labels.{name}", value, _LABEL)
-    if labels.get(BACKGROUND) not in (0, "0"):
-        place.refuse("labels.background", "0", labels.get(BACKGROUND))
     known = values_of(labels)
     if known != list(range(len(known))):
         place.refuse("labels", "values from 0 without a gap", known)

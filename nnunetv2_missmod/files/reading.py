@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnunetv2_missmod.files.geometry import first_difference
 from nnunetv2_missmod.files.resampling import onto_grid
 from nnunetv2_missmod.files.whole_files import check_whole
 
-GEOMETRY_TOLERANCE = 1e-3  # mm, and parts of a direction
 LABEL_TOLERANCE = 1e-4  # within which a value of a label map is a whole number
 RESAMPLED = "resampled"  # among the properties: the files that were brought onto another's grid
 
 Properties = dict[str, Any]
-Geometry = dict[str, Any]  # shape, spacing, and what else the reader knows of a place
+Grid = dict[str, Any]  # shape, spacing, and what else the reader knows of a place
 
 
 class Read(NamedTuple):
@@ -76,16 +76,14 @@ def read_label(reader: Any, file: str) -> tuple[np.ndarray, Properties]:
     return whole, properties
 
 
-def difference(name: str, geometry: Geometry, other_name: str, other: Geometry) -> str:
-    """Say in what two grids, of ``geometry_of``, differ beyond the tolerance; empty if in nothing."""
-    for what, values in geometry.items():
-        others: Any = other.get(what, values)
-        if len(values) != len(others) or not np.allclose(values, others, rtol=0, atol=GEOMETRY_TOLERANCE):
-            return f"the {what} {_rounded(values)} in {name} and {_rounded(others)} in {other_name}"
+def difference(name: str, grid: Grid, other_name: str, other: Grid) -> str:
+    """Say in what two grids, of ``grid_of``, differ beyond the tolerance; empty if in nothing."""
+    if found := first_difference(grid, other):
+        return f"the {found.what} {found.here} in {name} and {found.there} in {other_name}"
     return ""
 
 
-def geometry_of(shape: Sequence[int], properties: Properties) -> Geometry:
+def grid_of(shape: Sequence[int], properties: Properties) -> Grid:
     """Collect what nnU-Net's readers know of an image's grid; how they say its place depends on their library."""
     of_library = {**properties.get("sitk_stuff", {}), **properties.get("nibabel_stuff", {})}
     if "reoriented_affine" in of_library:  # what the voxels lie by; the original is for writing
@@ -156,9 +154,5 @@ def _onto(read: Read, target: Read) -> Read:
 
 
 def _differ(read: Read, other: Read) -> str:
-    grids = [geometry_of(each.voxels.shape[1:], each.properties) for each in (read, other)]
+    grids = [grid_of(each.voxels.shape[1:], each.properties) for each in (read, other)]
     return difference(read.file, grids[0], other.file, grids[1])
-
-
-def _rounded(values: Sequence[Any]) -> list[Any]:
-    return [value if isinstance(value, int) else round(float(value), 4) for value in values]

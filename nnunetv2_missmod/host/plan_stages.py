@@ -1,4 +1,4 @@
-"""What the plan of a U-Net must hold for each of its stages."""
+"""What nnU-Net's plan of a U-Net must hold for each of its stages."""
 
 from __future__ import annotations
 

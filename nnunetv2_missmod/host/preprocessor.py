@@ -93,11 +93,6 @@ def accept_missing_files(configuration_manager: ConfigurationManager) -> None:
     configuration_manager.__class__ = MissingModalityConfigurationManager
 
 
-def modality_names(dataset_json: dict[str, Any]) -> list[str]:
-    """Names of the M image channels of a dataset, in channel order; ValueError if dataset.json has none."""
-    return channel_names(dataset_json)
-
-
 def read_case(
     image_files: list[str], reader: Any, dataset_json: dict[str, Any], resample: bool = False
 ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -116,7 +111,7 @@ def read_case(
         ValueError: names the case and the file when a file fits no channel, two files fit one, a file is damaged or
             lies elsewhere than the others, or no file holds an image.
     """
-    modalities = modality_names(dataset_json)
+    modalities = channel_names(dataset_json)
     channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
     found, properties = read_images(reader, image_files, case, resample)
     images = _in_channel_order(found, channels, len(modalities), case)

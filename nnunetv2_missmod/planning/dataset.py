@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_missmod.files.dataset_json import read_dataset_json
 from nnunetv2_missmod.files.json_files import read_object
 from nnunetv2_missmod.host.doors import PRETRAINING, door_names, pretraining_of
 from nnunetv2_missmod.host.plan_checks import check_plans
+from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")  # of the files beside the plans
@@ -98,9 +96,8 @@ def find_stages(trainer: str) -> list[type[MissingModalityTrainer]]:
 
 def _find_trainer(name: str) -> type[MissingModalityTrainer]:
     try:
-        with redirect_stdout(io.StringIO()):  # nnU-Net tells every folder that it looks into
-            found: Any = recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, TypeError, AssertionError) as error:  # the last two: it is no class, or no trainer's
+        found = find_trainer_class(name)
+    except LookupError as error:
         raise ValueError(f"Expected a trainer, got -tr {name}, which nnU-Net does not find. {_ours()}") from error
     if not issubclass(found, MissingModalityTrainer):
         raise ValueError(

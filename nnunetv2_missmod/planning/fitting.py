@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import nnunetv2
-import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import save_json
-from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_missmod.files.entries import Kind, Place, is_list, is_positive, is_whole
+from nnunetv2_missmod.host.planner import LARGEST_SHARE, SMALLEST_BATCH, as_written, find_planner, plan_configuration
 from nnunetv2_missmod.planning.dataset import PlannedDataset
-from nnunetv2_missmod.planning.folders import passing_folder
 from nnunetv2_missmod.planning.gpu_memory import GB
 
 Configuration = dict[str, Any]
@@ -30,17 +21,11 @@ MemoryOf = Callable[[Configuration], float]  # bytes that a configuration needs
 WIDTHS = (1.0, 3 / 4, 1 / 2, 3 / 8, 1 / 4)  # of nnU-Net's features per stage
 LEAST_SHARE = 0.5  # of the original plan's patch, in voxels, below which the network is narrowed instead
 SMALLEST_PATCH = 16  # voxels along its longest axis; what does not fit there is not made smaller
-SMALLEST_BATCH = 2  # nnU-Net's own
-LARGEST_SHARE = 0.05  # nnU-Net's own: of the dataset's voxels in one batch
 HOPELESS = 1.5  # times the target: a patch whose share of a larger one's memory is beyond that is not tried
 
 
 class PatchTooSmallError(Exception):
-    """A search ended at a patch that is not worth having; ``memory`` is what it would need, in bytes."""
-
-    def __init__(self, memory: float):
-        super().__init__(f"needs {memory / GB:.1f} GB")
-        self.memory = memory
+    """A search ended at a patch that is not worth having, or at the smallest, which does not fit."""
 
 
 @dataclass
@@ -53,6 +38,10 @@ class Search:
         target: bytes.
         width: factor on the features per stage.
         least_voxels: a patch below ends the search.
+
+    Attributes:
+        per_voxel: bytes for each voxel of the last patch; 0 where they are not known.
+        smallest: bytes that the smallest patch needs, once it was tried.
     """
 
     base: Configuration
@@ -61,26 +50,26 @@ class Search:
     width: float
     least_voxels: float
     per_voxel: float = field(default=0.0, init=False)
+    smallest: float = field(default=math.inf, init=False)
 
-    def __call__(
-        self, patch: Sequence[int], channels: int, classes: int, network: str, arch_kwargs: dict[str, Any], named: Any
-    ) -> float:
-        """Answer in place of nnU-Net's estimate, with its arguments.
+    def __call__(self, patch: Sequence[int], architecture: dict[str, Any]) -> float:
+        """Answer in place of nnU-Net's estimate.
 
         Raises:
             PatchTooSmallError: the patch is below the least, or the smallest does not fit.
         """
         voxels = math.prod(map(int, patch))
         if voxels < self.least_voxels:
-            raise PatchTooSmallError(math.nan)
-        architecture = {"network_class_name": network, "arch_kwargs": arch_kwargs, "_kw_requires_import": named}
+            raise PatchTooSmallError
         is_smallest = max(patch) <= SMALLEST_PATCH
         if not is_smallest and self.per_voxel * voxels > HOPELESS * self.target:
             return self.per_voxel * voxels
         memory = self.memory_of(with_network(self.base, patch, SMALLEST_BATCH, architecture, self.width))
         self.per_voxel = memory / voxels if math.isfinite(memory) else 0
-        if is_smallest and memory > self.target:
-            raise PatchTooSmallError(memory)
+        if is_smallest:
+            self.smallest = memory
+            if memory > self.target:
+                raise PatchTooSmallError
         return memory
 
 
@@ -102,19 +91,19 @@ def fit(dataset: PlannedDataset, name: str, memory_of: MemoryOf, target: float) 
     base = configuration_of(dataset.plans, name)
     sizes = zip(base["patch_size"], base["median_image_size_in_voxels"], strict=True)
     least = LEAST_SHARE * math.prod(min(patch, median) for patch, median in sizes)
+    planner = planner_of(dataset)
     for width in WIDTHS:
         search = Search(base, memory_of, target, width, least if width != WIDTHS[-1] else 0)
         try:
-            planned = plan_as_nnunet(base, dataset, search)
-        except PatchTooSmallError as error:
-            needed = error.memory
+            planned = plan_configuration(planner, base, search, target)
+        except PatchTooSmallError:
             continue
         fitted = with_network(base, planned["patch_size"], SMALLEST_BATCH, planned["architecture"], width)
         return {**fitted, "batch_size": fit_batch(fitted, memory_of, target, voxels_of(dataset, base))}
     raise ValueError(
         f"Expected a GPU memory target that {name} fits in, got {target / GB:.1f} GB: a patch of "
-        f"{SMALLEST_PATCH} voxels and a quarter of the features need {needed / GB:.1f} GB. Raise -gpu_memory_target, "
-        "or plan another trainer."
+        f"{SMALLEST_PATCH} voxels and a quarter of the features need {search.smallest / GB:.1f} GB. Raise "
+        "-gpu_memory_target, or plan another trainer."
     )
 
 
@@ -145,9 +134,7 @@ def with_network(
         features if width == 1 else max(8, 8 * round(width * features / 8))
         for features in arch_kwargs["features_per_stage"]
     ]
-    recursive_fix_for_json_export(changed)
-    plain: Configuration = json.loads(json.dumps(changed))
-    return plain
+    return as_written(changed)
 
 
 def voxels_of(dataset: PlannedDataset, configuration: Configuration) -> float:
@@ -164,41 +151,17 @@ def voxels_of(dataset: PlannedDataset, configuration: Configuration) -> float:
     return float(math.prod([*slices, *shape]) * dataset.json["numTraining"])
 
 
-def plan_as_nnunet(base: Configuration, dataset: PlannedDataset, memory: Search) -> Configuration:
-    """Ask the planner that made a plan for a configuration again, with our memory in place of its estimate."""
-    planner = planner_of(dataset)
-    planner.static_estimate_VRAM_usage = memory
-    planner.UNet_vram_target_GB = planner.UNet_reference_val_corresp_GB = 1
-    planner.UNet_reference_val_2d = planner.UNet_reference_val_3d = memory.target
-    planner.UNet_reference_val_corresp_bs_2d = planner.UNet_reference_val_corresp_bs_3d = SMALLEST_BATCH
-    spacing, shape = (np.array(base[key]) for key in ("spacing", "median_image_size_in_voxels"))
-    planned: Configuration = planner.get_plans_for_configuration(spacing, shape, base["data_identifier"], 1.0, {})
-    return planned
-
-
 def planner_of(dataset: PlannedDataset) -> Any:
-    """Build the planner that made a plan, from the fingerprint; the images need not be there any more.
+    """Build the planner that made a plan, from the fingerprint.
 
     Raises:
-        ValueError: nnU-Net has none of this name, or it plans in another way.
+        ValueError: nnU-Net has none of this name.
     """
     name = dataset.plans.get("experiment_planner_used")
-    found = _find_planner(name) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, ExperimentPlanner)):
+    try:
+        return find_planner(name, dataset.folder.name, dataset.json, dataset.fingerprint)
+    except LookupError as error:
         raise ValueError(
             f"Expected a plan of one of nnU-Net's planners, got experiment_planner_used = {name!r}, which is none. "
             "Plan the dataset with nnUNetv2_plan_experiment, or use --setting paper, which asks no planner."
-        )
-    with passing_folder() as folder_of_all:
-        folder = folder_of_all / dataset.folder.name
-        folder.mkdir()
-        no_files = {**dataset.json, "dataset": {}}  # else nnU-Net starts a pool of processes to list them
-        save_json(no_files, folder / "dataset.json")
-        save_json(dataset.fingerprint, folder / "dataset_fingerprint.json")
-        return found(dataset.folder.name)
-
-
-@cache
-def _find_planner(name: str) -> Any:
-    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
-    return recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+        ) from error

@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.host.plan_checks import check_entries, place_of
 from nnunetv2_missmod.host.plan_stages import check_stages
+from nnunetv2_missmod.host.planner import topology_for
 
-SMALLEST_FEATURE_MAP = 4  # nnU-Net's own limit: voxels along an axis of the bottleneck
 REMARK = "//"
 PER_STAGE = ("features_per_stage", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
 
@@ -85,14 +83,9 @@ def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
 
 def fit_topology(configuration: dict[str, Any]) -> None:
     """Give the configuration the strides and kernels that nnU-Net plans for its patch, rounding the patch up to fit."""
-    _, strides, kernels, patch, _ = get_pool_and_conv_props(
-        configuration["spacing"], configuration["patch_size"], SMALLEST_FEATURE_MAP, np.inf
-    )
-    configuration["patch_size"] = [int(size) for size in patch]
+    strides, kernels, configuration["patch_size"] = topology_for(configuration["spacing"], configuration["patch_size"])
     arch_kwargs = configuration["architecture"]["arch_kwargs"]
-    arch_kwargs["strides"] = [list(stride) for stride in strides]
-    arch_kwargs["kernel_sizes"] = [list(kernel) for kernel in kernels]
-    arch_kwargs["n_stages"] = len(strides)
+    arch_kwargs.update(strides=strides, kernel_sizes=kernels, n_stages=len(strides))
 
 
 def fit_stages(configuration: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ MEASURED_STEPS = 2  # the second has the optimizer's states
 StepMemory = Callable[[type[MissingModalityTrainer], Mapping[str, Any], str, Mapping[str, Any]], float]
 
 
-def estimated(
+def estimate_step_memory(
     trainer_class: type[MissingModalityTrainer],
     plans: Mapping[str, Any],
     configuration: str,
@@ -31,7 +31,7 @@ def estimated(
     return on_gpu(rehearse(trainer_class, plans, configuration, dataset).memory)
 
 
-def measured(
+def measure_step_memory(
     trainer_class: type[MissingModalityTrainer],
     plans: Mapping[str, Any],
     configuration: str,
@@ -67,4 +67,5 @@ def step_memory_on(device: str) -> StepMemory:
         raise ValueError(f"Expected -device auto, cuda (measure) or cpu (estimate), got {device}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("Expected a CUDA device to measure on, found none. Estimate with -device cpu.")
-    return measured if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else estimated
+    measures = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return measure_step_memory if measures else estimate_step_memory

@@ -11,15 +11,21 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.files.names import check_name
 from nnunetv2_missmod.host.plan_checks import open_plan
-from nnunetv2_missmod.host.preprocessor import modality_names
 from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages, read_dataset
 from nnunetv2_missmod.planning.fitting import Configuration, MemoryOf, configuration_of, fit, planner_of
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, step_memory_on
 from nnunetv2_missmod.planning.paper import merge_paper, paper_files, paper_numbers
-from nnunetv2_missmod.planning.show import Showing, console_for_tables, look_at, print_numbers, print_showing
+from nnunetv2_missmod.planning.show import (
+    PlanDescription,
+    console_for_tables,
+    describe,
+    print_description,
+    print_numbers,
+)
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 FITTED = ("patch_size", "batch_size", "architecture")
@@ -74,23 +80,23 @@ def make_plan(request: PlanRequest) -> Path:
     stages = find_stages(request.trainer)
     name = name_of(request, stages, dataset)
     plans = {**copy.deepcopy(dataset.plans), "plans_name": name}
-    showings: list[Showing] = []
-    said: list[str] = []
+    descriptions: list[PlanDescription] = []
+    notes: list[str] = []
     for configuration in configurations_of(request, dataset, stages):
         try:
             changed, note = plan_configuration(request, replace(dataset, plans=plans), configuration, stages)
-            shown = [look_at(stage, replace(dataset, plans=changed), configuration, step_memory) for stage in stages]
+            added = [describe(stage, replace(dataset, plans=changed), configuration, step_memory) for stage in stages]
         except NotImplementedError as error:
             if configuration in request.configurations:
                 raise
-            said.append(f"Left out {configuration}: {error}")
+            notes.append(f"Left out {configuration}: {error}")
             continue
-        plans, showings = changed, showings + shown
-        said += [note] * bool(note) + too_large(request, shown)
-    if not showings:
-        raise ValueError(f"Expected a configuration that {request.trainer} can take, found none. {' '.join(said)}")
+        plans, descriptions = changed, descriptions + added
+        notes += [note] * bool(note) + too_large(request, added)
+    if not descriptions:
+        raise ValueError(f"Expected a configuration that {request.trainer} can take, found none. {' '.join(notes)}")
     file = write_plans(plans, dataset.folder.parent)
-    report(request, showings, said, stages, file)
+    print_result(request, descriptions, notes, stages, file)
     return file
 
 
@@ -104,7 +110,7 @@ def show_plan(request: PlanRequest) -> None:
     stages = [stage for stage in find_stages(request.trainer) if stage.__name__ == request.trainer]
     for configuration in configurations_of(request, dataset, stages):
         try:
-            print_showing(look_at(stages[0], dataset, configuration, step_memory_on(request.device)))
+            print_description(describe(stages[0], dataset, configuration, step_memory_on(request.device)))
         except NotImplementedError as error:
             if configuration in request.configurations:
                 raise
@@ -146,7 +152,7 @@ def configurations_of(
     if unknown:
         raise ValueError(f"Expected configurations of {request.plans}, got {unknown}. It has {', '.join(known)}.")
     for name in request.configurations or known:
-        open_plan(dataset.plans, name, str(dataset.folder / f"{request.plans}.json"), len(modality_names(dataset.json)))
+        open_plan(dataset.plans, name, str(dataset.folder / f"{request.plans}.json"), len(channel_names(dataset.json)))
     if request.configurations or request.setting != "paper":
         return list(request.configurations or known)
     axes = len(load_fragment(papers_of(stages)[0])["patch_size"])
@@ -164,11 +170,11 @@ def plan_configuration(
     """Change one configuration of a plan as the request's setting says, the user's fragment merged last.
 
     Returns:
-        The plan, and what is to be said of it.
+        The plan, and a note on it, empty if there is none.
     """
     own = load_fragment(request.merge) if request.merge else {}
     plans_name, note = dataset.plans["plans_name"], ""
-    merge_fragment(dataset.plans, name, own, plans_name)  # what it cannot set is said before minutes of fitting
+    merge_fragment(dataset.plans, name, own, plans_name)  # what it cannot set is an error before minutes of fitting
     if request.setting == "paper":
         files = papers_of(stages)
         plans, note = merge_paper(dataset.plans, name, files, plans_name)
@@ -207,33 +213,33 @@ def with_configuration(plans: Mapping[str, Any], name: str, configuration: Confi
     return {**plans, "configurations": {**plans["configurations"], name: configuration}}
 
 
-def too_large(request: PlanRequest, showings: Sequence[Showing]) -> list[str]:
+def too_large(request: PlanRequest, descriptions: Sequence[PlanDescription]) -> list[str]:
     """Say by how much settings that are not fitted exceed a memory target that was given."""
     target = request.memory_target
     return [
-        f"{showing.title}: needs {showing.memory / GB:.1f} GB, {showing.memory / GB - target:.1f} GB more than the "
-        f"{target:g} GB asked for. The settings are kept as they are."
-        for showing in showings
-        if target is not None and showing.memory > target * GB
+        f"{description.title}: needs {description.memory / GB:.1f} GB, {description.memory / GB - target:.1f} GB more "
+        f"than the {target:g} GB asked for. The settings are kept as they are."
+        for description in descriptions
+        if target is not None and description.memory > target * GB
     ]
 
 
-def report(
+def print_result(
     request: PlanRequest,
-    showings: Sequence[Showing],
-    said: Sequence[str],
+    descriptions: Sequence[PlanDescription],
+    notes: Sequence[str],
     stages: Sequence[type[MissingModalityTrainer]],
     file: Path,
 ) -> None:
     """Print what was planned, where each number of a paper is from, and how to train on it."""
-    for showing in showings:
-        print_showing(showing)
+    for description in descriptions:
+        print_description(description)
     if request.setting == "paper":
         files = papers_of(stages)
         print_numbers([number for paper in files for number in paper_numbers(paper)])
-    for line in said:
-        print(line)
-    configurations = list(dict.fromkeys(showing.configuration for showing in showings))
+    for note in notes:
+        print(note)
+    configurations = list(dict.fromkeys(description.configuration for description in descriptions))
     print(f"Written: {file}. Nothing needs to be preprocessed again. Train on it, for instance:")
     for stage in stages:
         preferred = "3d_fullres" if "3d_fullres" in configurations else configurations[0]

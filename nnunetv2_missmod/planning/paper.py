@@ -56,12 +56,12 @@ def merge_paper(
     """Merge the fragments of a paper into one configuration of a plan, its patch cut to the dataset's median shape.
 
     Returns:
-        The plan, and what to say where the patch had to be cut.
+        The plan, and a note where the patch had to be cut.
 
     Raises:
         ValueError: the configuration has another number of axes than the paper's patch.
     """
-    merged, said = dict(plans), ""
+    merged, note = dict(plans), ""
     median = [int(n) for n in configuration_of(plans, configuration)["median_image_size_in_voxels"]]
     for file in files:
         fragment = copy.deepcopy(load_fragment(file))
@@ -75,11 +75,11 @@ def merge_paper(
         merged = merge_fragment(merged, configuration, fragment, plans_name)
         if fragment["patch_size"] != patch:
             fitted = merged["configurations"][configuration]["patch_size"]
-            said = (
+            note = (
                 f"{configuration}: the paper's patch {patch} is larger than the median case {median}; beyond it there "
                 f"would be padding alone. The patch is {fitted}."
             )
-    return merged, f"{said} {_shared_batch(files)}".strip()
+    return merged, f"{note} {_shared_batch(files)}".strip()
 
 
 def _shared_batch(files: Sequence[Path]) -> str:

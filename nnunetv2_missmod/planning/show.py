@@ -16,7 +16,7 @@ from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork
 from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.host.plan_block import overrides_for, plan_block
 from nnunetv2_missmod.planning.dataset import PlannedDataset
-from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, measured, on_gpu
+from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, measure_step_memory, on_gpu
 from nnunetv2_missmod.planning.paper import Number
 from nnunetv2_missmod.planning.rehearsal import (
     Rehearsal,
@@ -31,8 +31,8 @@ WIDTH_WHEN_PIPED = 140  # columns; a terminal has its own
 
 
 @dataclass(frozen=True)
-class Showing:
-    """What is shown of one trainer on one configuration.
+class PlanDescription:
+    """What a trainer will do on one configuration of a plan.
 
     Attributes:
         trainer, configuration: their names.
@@ -55,9 +55,9 @@ class Showing:
         return f"{self.trainer}, {self.configuration}"
 
 
-def look_at(
+def describe(
     stage: type[MissingModalityTrainer], dataset: PlannedDataset, configuration: str, step_memory: StepMemory
-) -> Showing:
+) -> PlanDescription:
     """Rehearse a trainer on a plan and describe it.
 
     Raises:
@@ -65,11 +65,11 @@ def look_at(
         NotImplementedError: the trainer cannot take this configuration.
     """
     rehearsal = rehearse(stage, dataset.plans, configuration, dataset.json)
-    is_measured = step_memory is measured
+    is_measured = step_memory is measure_step_memory
     memory = step_memory(stage, dataset.plans, configuration, dataset.json) if is_measured else on_gpu(rehearsal.memory)
     block = plan_block(PlansManager(dataset.plans).get_configuration(configuration))
     training, settings = training_of(rehearsal), settings_of(rehearsal, block)
-    return Showing(
+    return PlanDescription(
         stage.__name__,
         configuration,
         network_of(rehearsal, memory, "measured" if is_measured else "estimated"),
@@ -115,10 +115,10 @@ def settings_of(rehearsal: Rehearsal, block: Mapping[str, Mapping[str, Any]]) ->
 
     Args:
         rehearsal: of the trainer.
-        block: the plan's ``configuration["missmod"]``; what else the network is told comes from the dataset.
+        block: the plan's ``configuration["missmod"]``; what else stands in the network's block comes from the dataset.
     """
     trainer, name = rehearsal.trainer, type(rehearsal.trainer).__name__
-    told = plan_block(trainer.configuration_manager).get("network", {})
+    network_block = plan_block(trainer.configuration_manager).get("network", {})
     by_plan = {part: overrides_for(name, block.get(part, {}), door_names()) for part in ("trainer", "network")}
     rows = [
         (setting, str(value), "plan" if setting in by_plan["trainer"] else "default")
@@ -126,22 +126,22 @@ def settings_of(rehearsal: Rehearsal, block: Mapping[str, Mapping[str, Any]]) ->
     ]
     network = trainer.network
     constants = network.constants() if isinstance(network, MissingModalityNetwork) else {}
-    for constant, value in {**constants, **overrides_for(name, told, door_names())}.items():
-        origin = "plan" if constant in by_plan["network"] else "dataset" if constant in told else "default"
+    for constant, value in {**constants, **overrides_for(name, network_block, door_names())}.items():
+        origin = "plan" if constant in by_plan["network"] else "dataset" if constant in network_block else "default"
         rows.append((f"{constant} (network)", str(value), origin))
     return rows
 
 
-def print_showing(showing: Showing) -> None:
-    """Print what is shown of a trainer: tables in a terminal, the same text without colour elsewhere."""
-    facts = Table("", showing.title, box=SIMPLE, title_justify="left")
-    for name, value in showing.network.items():
+def print_description(description: PlanDescription) -> None:
+    """Print what a trainer will do on a plan: tables in a terminal, the same text without colour elsewhere."""
+    facts = Table("", description.title, box=SIMPLE, title_justify="left")
+    for name, value in description.network.items():
         facts.add_row(name, value)
     facts.add_section()
-    for name, value in showing.training.items():
+    for name, value in description.training.items():
         facts.add_row(name, value)
     settings = Table("setting", "value", "from", box=SIMPLE)
-    for row in showing.settings:
+    for row in description.settings:
         settings.add_row(*row)
     console_for_tables().print(facts, settings)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_missmod.planning.folders import passing_folder
+from nnunetv2_missmod.host.folders import temporary_nnunet_folders
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 IGNORE = "ignore"  # nnU-Net's name for what no loss looks at
@@ -41,7 +41,7 @@ def build_trainer(
     known = {name: label for name, label in dataset_json["labels"].items() if name != IGNORE}
     arguments: Any = (copy.deepcopy(dict(plans)) | {"continue_training": False}, configuration, 0)
     identifier = PlansManager(dict(plans)).get_configuration(configuration).data_identifier
-    with passing_folder() as folder, redirect_stdout(io.StringIO()):
+    with temporary_nnunet_folders() as folder, redirect_stdout(io.StringIO()):
         data = folder / plans["dataset_name"] / identifier
         data.mkdir(parents=True)
         (data / "none.b2nd").touch()  # nnU-Net infers from a file's ending how data is stored
@@ -59,7 +59,7 @@ def random_batch(trainer: Any, batch_size: int) -> dict[str, Any]:
     """Make a batch as nnU-Net's dataloader gives it, of cases that have every modality.
 
     Args:
-        trainer: from ``build_trainer``; it is told of the cases.
+        trainer: from ``build_trainer``; it gets to know the cases.
         batch_size: samples.
     """
     cases = [f"case_{number}" for number in range(batch_size)]
@@ -68,7 +68,7 @@ def random_batch(trainer: Any, batch_size: int) -> dict[str, Any]:
     patch = trainer.configuration_manager.patch_size
     with trainer.device if trainer.device == META else nullcontext():
         images = torch.randn(batch_size, trainer.num_input_channels, *patch)
-        scales = trainer._get_deep_supervision_scales()
+        scales = trainer.deep_supervision_scales()
         sizes = [[round(n * s) for n, s in zip(patch, scale, strict=True)] for scale in scales or ([1] * len(patch),)]
         targets = [_random_target(trainer.label_manager, batch_size, size) for size in sizes]
     return {"data": images, "target": targets if scales else targets[0], "keys": cases}
@@ -85,6 +85,6 @@ def _silenced(trainer_class: type[MissingModalityTrainer]) -> Any:
     changes = {
         "print_to_log_file": lambda self, *args, **kwargs: None,
         "check_finite": lambda self, train_outputs: None,
-        "_do_i_compile": lambda self: False,
+        "compiles": lambda self: False,
     }
     return type(trainer_class.__name__, (trainer_class,), changes)

@@ -12,7 +12,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
 from nnunetv2_missmod.files.channels import list_cases, stem_of
 
-SHOWN = 5  # files that a warning names
+MOST_NAMED = 5  # files that a warning names
 
 
 class CaseFiles(NamedTuple):
@@ -60,8 +60,8 @@ def cases_in(images: Path, file_ending: str, labels: Path | None = None) -> list
 
 def warn(what: str, names: Sequence[str]) -> None:
     """Name files on stderr: how many, and the first of them."""
-    more = ", ..." * (len(names) > SHOWN)
-    print(f"{what}: {len(names)}, {', '.join(map(repr, names[:SHOWN]))}{more}", file=sys.stderr)
+    more = ", ..." * (len(names) > MOST_NAMED)
+    print(f"{what}: {len(names)}, {', '.join(map(repr, names[:MOST_NAMED]))}{more}", file=sys.stderr)
 
 
 def _labels_in(labels: Path, file_ending: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Walk through the cases of a cohort: predict in this process, export and score beside it, go on after a bad case."""
+"""The cases of a cohort: predicted in this process, exported and scored beside it; a bad case does not end the run."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
+from nnunetv2_missmod.host.predictor import label_map
 from nnunetv2_missmod.machine.out_of_memory import is_out_of_memory
 from nnunetv2_missmod.machine.workers import worker_pool
 from nnunetv2_missmod.prediction.cases import CaseFiles
@@ -40,7 +40,7 @@ ERRORS_OF_A_CASE = (ValueError, OSError, RuntimeError, MemoryError)
 
 @dataclass(frozen=True)
 class Finished(Generic[T]):
-    """A case that has been walked through.
+    """A case that is done with.
 
     Attributes:
         case: its files.
@@ -68,18 +68,12 @@ class Export(NamedTuple):
 
     def mask_of(self, segmented: Segmented) -> np.ndarray:
         """Give the label map (x, y, z), small regions removed if that is asked for."""
-        mask = convert_predicted_logits_to_segmentation_with_correct_shape(
-            segmented.logits,
-            self.plans_manager,
-            self.configuration_manager,
-            self.plans_manager.get_label_manager(self.dataset_json),
-            segmented.properties,
-            num_threads_torch=torch.get_num_threads(),
-        )
+        model = self.plans_manager, self.configuration_manager, self.dataset_json
+        mask = label_map(segmented.logits, *model, segmented.properties)
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
-        """Write a mask as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
+        """Write a mask (x, y, z) as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
 
         Raises:
             OSError: what was written is not the mask, as when the disk is full.
@@ -123,15 +117,52 @@ def export_of(predictor: nnUNetPredictor, min_voxels: Mapping[str, int]) -> Expo
     return Export(predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json, min_voxels)
 
 
-def walk(
+@dataclass
+class CaseInProgress(Generic[T]):
+    """A case whose masks are being finished, in this or other processes.
+
+    Attributes:
+        case: its files.
+        futures: what comes of each subset, by its position.
+        error: why the case could not be segmented, or None.
+    """
+
+    case: CaseFiles
+    futures: dict[int, Future[T]] = field(default_factory=dict)
+    error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return all(future.done() for future in self.futures.values())
+
+    def finished(self) -> Finished[T]:
+        """Wait for what is left of it.
+
+        Raises:
+            RuntimeError: a process died.
+        """
+        of_subset: dict[int, T] = {}
+        error = self.error
+        for position, future in self.futures.items():
+            try:
+                of_subset[position] = future.result()
+            except BrokenExecutor as died:
+                raise _worker_died() from died
+            except ERRORS_OF_A_CASE as raised:
+                error = error or with_advice(raised)
+        return Finished(self.case, of_subset, error)
+
+
+def predict_cohort(
     title: str, cases: Sequence[CaseFiles], segment: Segment, finish: Finish[T], num_subsets: int, num_processes: int
 ) -> Iterator[Finished[T]]:
     """Segment every case here and finish its masks in other processes, under a progress bar.
 
     Args:
         title: of the bar.
-        cases: to walk through; they come out in their order.
-        segment: gives what a model makes of a case, subset by subset, and tells how far it is as ``predict_subsets``.
+        cases: they come out in their order.
+        segment: gives what a model makes of a case, subset by subset, and says how far it is as ``predict_subsets``.
         finish: makes of it what is wanted; it is sent to other processes.
         num_subsets: that a case has at most.
         num_processes: how many; 0 finishes here.
@@ -139,69 +170,56 @@ def walk(
     Raises:
         RuntimeError: a process died.
     """
-    waiting: deque[tuple[CaseFiles, dict[int, Future[T]], Exception | None]] = deque()
+    in_progress: deque[CaseInProgress[T]] = deque()  # in their order
     with _progress_bar() as progress, _pool(num_processes) as pool:
         task = progress.add_task(title, total=len(cases) * num_subsets)
         on_patch = partial(progress.advance, task)
         for number, case in enumerate(cases, 1):
-            futures: dict[int, Future[T]] = {}
-            error: Exception | None = None
+            current = CaseInProgress[T](case)
+            in_progress.append(current)
             try:
                 for segmented in segment(case, on_patch):
-                    _wait_for_room(
-                        [*futures.values(), *(f for _, of, _ in waiting for f in of.values())], num_processes
-                    )
-                    futures[segmented.position] = pool.submit(finish, case, segmented)
+                    _wait_for_room(in_progress, num_processes)
+                    current.futures[segmented.position] = pool.submit(finish, case, segmented)
             except BrokenExecutor as died:
                 raise _worker_died() from died
             except ERRORS_OF_A_CASE as raised:
-                error = with_levers(raised)
+                current.error = with_advice(raised)
             progress.update(task, completed=number * num_subsets)  # also past what a bad case left undone
-            waiting.append((case, futures, error))
-            while waiting and all(future.done() for future in waiting[0][1].values()):
-                yield _told(_collect(*waiting.popleft()), num_subsets, progress.console)
-        while waiting:
-            yield _told(_collect(*waiting.popleft()), num_subsets, progress.console)
+            while in_progress and in_progress[0].is_done:
+                yield _printed(in_progress.popleft().finished(), num_subsets, progress.console)
+        while in_progress:
+            yield _printed(in_progress.popleft().finished(), num_subsets, progress.console)
 
 
-def _told(done: Finished[T], num_subsets: int, console: Console) -> Finished[T]:
-    said = "done"
+def _printed(done: Finished[T], num_subsets: int, console: Console) -> Finished[T]:
+    """Print how a case ended, and give it on."""
+    outcome = "done"
     if done.error is not None:
-        said = f"failed. {done.error}"
+        outcome = f"failed. {done.error}"
     elif len(done.of_subset) < num_subsets:
-        said = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
+        outcome = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
     style = "red" if done.error else ""
-    console.print(f"{done.case.name}: {said}", style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{done.case.name}: {outcome}", style=style, markup=False, highlight=False, soft_wrap=True)
     return done
 
 
-def _collect(case: CaseFiles, futures: dict[int, Future[T]], error: Exception | None) -> Finished[T]:
-    of_subset: dict[int, T] = {}
-    for position, future in futures.items():
-        try:
-            of_subset[position] = future.result()
-        except BrokenExecutor as died:
-            raise _worker_died() from died
-        except ERRORS_OF_A_CASE as raised:
-            error = error or with_levers(raised)
-    return Finished(case, of_subset, error)
-
-
-def with_levers(error: Exception) -> Exception:
+def with_advice(error: Exception) -> Exception:
     """Say of an error what makes a prediction smaller, if it is that memory ended."""
     if not is_out_of_memory(error):
         return error
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    levered = RuntimeError(
+    with_way_out = RuntimeError(
         f"memory ended ({reason}). Predict with fewer subsets at a time (--subsets), fewer processes (-nps 0), larger "
         "steps (-step_size 1) or -device cpu; a plan for less memory is made by missmod plan -gpu_memory_target, and "
         "trained on anew."
     )
-    levered.__cause__ = error
-    return levered
+    with_way_out.__cause__ = error
+    return with_way_out
 
 
-def _wait_for_room(futures: list[Future[T]], num_processes: int) -> None:
+def _wait_for_room(in_progress: Iterable[CaseInProgress[T]], num_processes: int) -> None:
+    futures = [future for case in in_progress for future in case.futures.values()]
     while len(running := [future for future in futures if not future.done()]) >= num_processes + WAITING:
         wait(running, return_when=FIRST_COMPLETED)
 
@@ -214,10 +232,10 @@ def _worker_died() -> RuntimeError:
 
 
 def _pool(num_processes: int) -> AbstractContextManager[Executor]:
-    return _Here() if num_processes == 0 else worker_pool(num_processes, partial(torch.set_num_threads, 1))
+    return _ThisProcess() if num_processes == 0 else worker_pool(num_processes, partial(torch.set_num_threads, 1))
 
 
-class _Here(Executor):
+class _ThisProcess(Executor):
     """Does at once what it is given, in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

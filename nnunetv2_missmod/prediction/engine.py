@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
+from nnunetv2_missmod.host.cropping import nonzero_mask
+from nnunetv2_missmod.host.predictor import num_forwards, predicting_with
 from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, varying
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
 
@@ -64,7 +64,7 @@ def predict_subsets(
         predictor: of a model of any trainer; stock networks get zeros for what is absent.
         images: of the case; the channels outside a subset are as if their files were missing.
         subsets: (S, M) bool; those with a channel that the case lacks are left out.
-        on_patch: hears after every patch what share of the S subsets that was.
+        on_patch: called after every patch with the share of the S subsets that it was.
     """
     possible = np.flatnonzero((subsets <= images.available).all(1))
     for group in groups_by_mask(images.voxels, subsets[possible]):
@@ -86,30 +86,45 @@ def _scaled(on_patch: Callable[[float], None], share: float, part: float) -> Non
 
 def groups_by_mask(voxels: np.ndarray, subsets: np.ndarray) -> list[Group]:
     """Group subsets (S, M) for whose channels of voxels (M, x, y, z) nnU-Net finds equal non-zero masks."""
-    # Filling holes is slow. It is a closure, so that the fill of a union is that of the union of the channels' fills,
-    # and most of these unions are equal.
-    channels = subsets.any(0)
-    filled = {channel: create_nonzero_mask(voxels[channel][None]) for channel in np.flatnonzero(channels)}
-    known = {packed(mask): packed(mask) for mask in filled.values()}
-    groups: dict[bytes, Group] = {}
+    # nnU-Net fills the holes of a mask, which is slow. The fill of a union is that of the union of the channels' fills,
+    # and most of these unions are equal: each is filled once.
+    channel_masks = {channel: nonzero_mask(voxels[channel][None]) for channel in np.flatnonzero(subsets.any(0))}
+    masks = DistinctMasks()
+    filled = {number: number for number in map(masks.number_of, channel_masks.values())}  # union -> its fill
+    groups: dict[int, Group] = {}
     for position, subset in enumerate(subsets):
-        union = np.logical_or.reduce([filled[channel] for channel in np.flatnonzero(subset)])
-        key = packed(union)
-        if key not in known:
-            known[key] = packed(create_nonzero_mask(union[None]))
-        group = groups.setdefault(known[key], Group([], np.zeros_like(subset)))
+        union = np.logical_or.reduce([channel_masks[channel] for channel in np.flatnonzero(subset)])
+        number = masks.number_of(union)
+        if number not in filled:
+            filled[number] = masks.number_of(nonzero_mask(union[None]))
+        group = groups.setdefault(filled[number], Group([], np.zeros_like(subset)))
         group.positions.append(position)
         group.channels[:] |= subset
     return list(groups.values())
 
 
-def packed(mask: np.ndarray) -> bytes:
-    """Pack a mask (x, y, z) bool into what two equal masks share."""
-    return np.packbits(mask).tobytes()
+class DistinctMasks:
+    """Gives masks numbers: equal ones the same."""
+
+    def __init__(self) -> None:
+        self.known: list[np.ndarray] = []  # eight voxels in a byte
+
+    def number_of(self, mask: np.ndarray) -> int:
+        """Number a mask (x, y, z) bool."""
+        packed = np.packbits(mask)
+        for number, other in enumerate(self.known):
+            if np.array_equal(packed, other):
+                return number
+        self.known.append(packed)
+        return len(self.known) - 1
 
 
 def preprocess(predictor: nnUNetPredictor, images: Images, channels: np.ndarray) -> tuple[Tensor, dict[str, Any]]:
-    """Preprocess a case of which these channels (M,) bool are given; the others are zero."""
+    """Preprocess a case of which these channels (M,) bool are given; the others are zero.
+
+    Returns:
+        The volume (M, *shape) float32, and the properties with which nnU-Net's export brings masks back.
+    """
     given = np.where(channels[:, None, None, None], images.voxels, 0)
     volume, _, properties = MissingModalityPreprocessor(verbose=False).run_case_npy(
         given,
@@ -131,33 +146,20 @@ def predict_stack(
         predictor: of the model.
         stack: its network, for S subsets.
         volume: preprocessed.
-        on_patch: hears after every patch what share of the run that was.
+        on_patch: called after every patch with the share of the run that it was.
 
     Returns:
         Logits (S, K, *shape).
     """
-    network, label_manager = predictor.network, predictor.label_manager
-    heads, num_subsets = label_manager.num_segmentation_heads, len(stack.subsets)
+    heads, num_subsets = predictor.label_manager.num_segmentation_heads, len(stack.subsets)
     share = 1 / num_forwards(predictor, volume)
     counted = stack.register_forward_hook(lambda *_: on_patch(share))
     try:
-        predictor.network = stack
-        predictor.label_manager = SimpleNamespace(num_segmentation_heads=heads * num_subsets)
-        logits: Tensor = predictor.predict_logits_from_preprocessed_data(volume)
+        with predicting_with(predictor, stack, heads * num_subsets):
+            logits: Tensor = predictor.predict_logits_from_preprocessed_data(volume)
     finally:
-        predictor.network, predictor.label_manager = network, label_manager
         counted.remove()
     return logits.reshape(num_subsets, heads, *logits.shape[1:])
-
-
-def num_forwards(predictor: nnUNetPredictor, volume: Tensor) -> int:
-    """Count the calls of the network that nnU-Net makes for a volume (M, *shape)."""
-    patch = predictor.configuration_manager.patch_size
-    padded = [max(size, of_patch) for size, of_patch in zip(volume.shape[-len(patch) :], patch, strict=True)]
-    shape = (*volume.shape[1 : volume.ndim - len(patch)], *padded)
-    num_patches = len(predictor._internal_get_sliding_window_slicers(shape))
-    mirrored = 2 ** len(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else 1
-    return num_patches * mirrored * len(predictor.list_of_parameters)
 
 
 class SubsetStack(nn.Module):
@@ -197,23 +199,23 @@ class SubsetStack(nn.Module):
     def encoded_once(self, images: Tensor, subsets: Tensor) -> Tensor:
         """Give logits (S, 1, K, *patch), from what of each subset varies within the patch.
 
-        That is what the network itself takes for present when it is not told. Where nothing varies it takes every
+        That is what the network itself takes for present without a ``present``. Where nothing varies it takes every
         channel for present, so there it is left to do so.
         """
         seen = subsets & varying_channels(images)
-        some = seen.any(1)
-        parts = []
-        if some.any():
-            parts.append(once_each(seen[some], lambda distinct: self.network.forward_subsets(images, distinct)))
-        if not some.all():
-            parts.append(self.zero_filled(images, subsets[~some]))
-        if len(parts) == 1:
-            return parts[0]
-        order = torch.cat([some.nonzero(), (~some).nonzero()]).flatten()
-        return torch.cat(parts)[order.argsort()]
+        varies = seen.any(1)
+        if not varies.any():
+            return self.zero_filled(images, subsets)
+        found = once_each(seen[varies], lambda distinct: self.network.forward_subsets(images, distinct))
+        if varies.all():
+            return found
+        logits = found.new_empty(len(subsets), *found.shape[1:])
+        logits[varies] = found
+        logits[~varies] = self.zero_filled(images, subsets[~varies])
+        return logits
 
 
 def once_each(subsets: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
-    """Predict from subsets (S, M), equal ones once; the logits are large and are copied only where some are equal."""
+    """Predict logits (S, ...) from subsets (S, M), equal ones once; the large logits are copied only for those."""
     distinct, source = torch.unique(subsets, dim=0, return_inverse=True)
     return predict(subsets) if len(distinct) == len(subsets) else predict(distinct)[source]

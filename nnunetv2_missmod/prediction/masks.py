@@ -17,7 +17,7 @@ from nnunetv2_missmod.files.reading import RESAMPLED
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.modalities import subset_name
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
-from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, walk
+from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
 from nnunetv2_missmod.prediction.mask_table import (
     append_masks,
@@ -34,7 +34,7 @@ from nnunetv2_missmod.prediction.subsets import AVAILABLE, choose_subsets, disti
 
 
 @dataclass(frozen=True)
-class Asked:
+class MaskRequest:
     """The subsets that every case is segmented from.
 
     Attributes:
@@ -51,23 +51,23 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Writing:
+class MaskWriter:
     """What one mask needs to be exported and written, in whichever process."""
 
     export: Export
-    asked: Asked
+    request: MaskRequest
     out: Path
 
     def __call__(self, case: CaseFiles, segmented: Segmented) -> dict[str, str]:
         """Write a mask; give its row of the table."""
-        subset = self.asked.names[segmented.position]
+        subset = self.request.names[segmented.position]
         file = mask_file(case.name, subset, self.export.file_ending)
         self.export.write(self.export.mask_of(segmented), self.out / file, segmented.properties)
         return {
             "case": case.name,
             "subset": subset,
             "mask": file,
-            "channels": subset_name(torch.from_numpy(segmented.present), self.asked.modalities),
+            "channels": subset_name(torch.from_numpy(segmented.present), self.request.modalities),
             "resampled": self.resampled_of(segmented),
         }
 
@@ -75,9 +75,9 @@ class Writing:
         """Name the modalities of a mask whose images were brought onto another's grid."""
         if not (files := segmented.properties.get(RESAMPLED)):
             return ""
-        channels, _ = assign_channels(files, self.asked.modalities, self.export.file_ending)
+        channels, _ = assign_channels(files, self.request.modalities, self.export.file_ending)
         moved = np.isin(np.arange(len(segmented.present)), channels) & segmented.present
-        return subset_name(torch.from_numpy(moved), self.asked.modalities)
+        return subset_name(torch.from_numpy(moved), self.request.modalities)
 
 
 def predict_masks(
@@ -110,59 +110,59 @@ def predict_masks(
     """
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
-    asked = replace(asked_for(subsets, distinct_names(dataset_json)), resample=resample)
+    request = replace(read_request(subsets, distinct_names(dataset_json)), resample=resample)
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
     predictor = open_predictor(choice, prediction)
     run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample)
     # As nnU-Net does, for its post-processing and evaluation.
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
-    clear_unfinished(out, asked.names)
-    finished = finished_cases(out, asked.names, cases) if continued else set()
+    clear_unfinished(out, request.names)
+    finished = finished_cases(out, request.names, cases) if continued else set()
     left = [case for case in cases if case.name not in finished]
-    return write_cases(predictor, left, asked, min_voxels or {}, prediction.num_processes, out)
+    return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out)
 
 
 def write_cases(
     predictor: nnUNetPredictor,
     cases: Sequence[CaseFiles],
-    asked: Asked,
+    request: MaskRequest,
     min_voxels: Mapping[str, int],
     num_processes: int,
     out: Path,
 ) -> int:
     """Segment cases, each entered into the table when all of it is done; count those that failed."""
-    writing = Writing(export_of(predictor, min_voxels), asked, out)
-    segment = partial(segment_unlabelled, predictor, asked)
+    write_mask = MaskWriter(export_of(predictor, min_voxels), request, out)
+    segment = partial(segment_unlabelled, predictor, request)
     failed = 0
-    for done in walk("Predict", cases, segment, writing, len(asked.names), num_processes):
+    for done in predict_cohort("Predict", cases, segment, write_mask, len(request.names), num_processes):
         if done.error is None:
             inputs = inputs_of(done.case)
             lacking = {"case": done.case.name, "mask": "", "channels": ""}
-            rows = [done.of_subset.get(i, {**lacking, "subset": name}) for i, name in enumerate(asked.names)]
+            rows = [done.of_subset.get(i, {**lacking, "subset": name}) for i, name in enumerate(request.names)]
             append_masks(out, [{**row, "inputs": inputs} for row in rows])
         else:
             failed += 1
-            masks = [mask_file(done.case.name, name, writing.export.file_ending) for name in asked.names]
+            masks = [mask_file(done.case.name, name, write_mask.export.file_ending) for name in request.names]
             if not whats_wrong(done.case.name):  # otherwise it has no mask, and its name may lead elsewhere
                 forget_masks(out, done.case.name, masks)
     return failed
 
 
-def asked_for(subsets: str, modalities: Sequence[str]) -> Asked:
+def read_request(subsets: str, modalities: Sequence[str]) -> MaskRequest:
     """Read what ``--subsets`` asks for."""
     if subsets == AVAILABLE:
-        return Asked(list(modalities), [AVAILABLE], None)
+        return MaskRequest(list(modalities), [AVAILABLE], None)
     chosen = choose_subsets(subsets, modalities)
-    return Asked(chosen.modalities, chosen.names, chosen.present)
+    return MaskRequest(chosen.modalities, chosen.names, chosen.present)
 
 
 def segment_unlabelled(
-    predictor: nnUNetPredictor, asked: Asked, case: CaseFiles, on_patch: Callable[[float], None]
+    predictor: nnUNetPredictor, request: MaskRequest, case: CaseFiles, on_patch: Callable[[float], None]
 ) -> Iterator[Segmented]:
     """Segment a case from what it has, or from every subset asked for that it has."""
     reader = predictor.plans_manager.image_reader_writer_class()
-    images = Images(*read_case(case.images, reader, predictor.dataset_json, asked.resample))
-    subsets = images.available[None] if asked.present is None else asked.present
+    images = Images(*read_case(case.images, reader, predictor.dataset_json, request.resample))
+    subsets = images.available[None] if request.present is None else request.present
     yield from predict_subsets(predictor, images, subsets, on_patch)
 
 

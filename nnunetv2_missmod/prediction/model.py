@@ -14,14 +14,15 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import get_output_folder
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_missmod.files.dataset_json import read_dataset_json
+from nnunetv2_missmod.files.dataset_json import channel_names, read_dataset_json
 from nnunetv2_missmod.files.json_files import read_object
 from nnunetv2_missmod.host.checkpoint import check_alike, check_checkpoint, load_data
 from nnunetv2_missmod.host.plan_checks import open_plan, refused_as
-from nnunetv2_missmod.host.preprocessor import accept_missing_files, modality_names
+from nnunetv2_missmod.host.predictor import make_predictor
+from nnunetv2_missmod.host.preprocessor import accept_missing_files
+from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,13 @@ def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetP
     checkpoints = [read_checkpoint(file) for file in files]
     trainer, axes = checkpoints[0]["trainer_name"], checkpoints[0].get("inference_allowed_mirroring_axes")
     dataset_json = read_json(choice.folder / "dataset.json")
-    plans_manager, configuration_manager = read_plan(choice, len(modality_names(dataset_json)))
-    check_alike(files, checkpoints, len(configuration_manager.patch_size))
-    network = build_network(trainer, plans_manager, configuration_manager, dataset_json)
+    managers = read_plan(choice, len(channel_names(dataset_json)))
+    check_alike(files, checkpoints, len(managers[1].patch_size))
+    network = build_network(trainer, *managers, dataset_json)
     for file, checkpoint in zip(files, checkpoints, strict=True):
         load_weights(network, checkpoint["network_weights"], file)
-    device = torch.device(settings.device)
-    predictor = nnUNetPredictor(settings.step_size, True, settings.mirroring, True, device, allow_tqdm=False)
-    weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
-    predictor.manual_initialization(network, plans_manager, configuration_manager, weights, dataset_json, trainer, axes)
-    return predictor
+    model = [checkpoint["network_weights"] for checkpoint in checkpoints], managers, dataset_json, trainer, axes
+    return make_predictor(network, *model, settings.step_size, settings.mirroring, torch.device(settings.device))
 
 
 def read_plan(choice: ModelChoice, num_modalities: int) -> tuple[PlansManager, ConfigurationManager]:
@@ -175,7 +173,7 @@ def build_network(
     Raises:
         ValueError: the trainer is unknown, or the plan describes no network that can be built.
     """
-    channels = len(modality_names(dataset_json))
+    channels = len(channel_names(dataset_json))
     heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
     build = find_trainer(trainer).build_network_architecture
     with refused_as(f"a plan that the network of {trainer} can be built from"):
@@ -209,8 +207,8 @@ def find_trainer(name: str) -> Any:
         ValueError: nnU-Net does not find it, or it builds its network as nnU-Net did before 2.8.
     """
     try:
-        trainer = recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, TypeError, AssertionError) as error:  # the last two: it is no class, or no trainer's
+        trainer = find_trainer_class(name)
+    except LookupError as error:
         raise ValueError(
             f"Expected a trainer that nnU-Net finds, got {name}. If it is not of nnU-Net or this package, add its "
             f"folder to nnUNet_extTrainer."

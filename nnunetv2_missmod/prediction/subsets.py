@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nnunetv2_missmod.host.preprocessor import modality_names
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.modalities import MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
 
 JOIN = "+"
 AVAILABLE, ALL, SINGLES = "available", "all", "singles"
 
 
-class Subsets(NamedTuple):
+class ChosenSubsets(NamedTuple):
     """Subsets of a model's modalities."""
 
     modalities: list[str]
@@ -33,7 +33,7 @@ class Subsets(NamedTuple):
         return [name for name, is_present in zip(self.modalities, self.present[position], strict=True) if is_present]
 
 
-def choose_subsets(chosen: str, modalities: Sequence[str]) -> Subsets:
+def choose_subsets(chosen: str, modalities: Sequence[str]) -> ChosenSubsets:
     """Read what ``--subsets`` asks for.
 
     Args:
@@ -44,11 +44,11 @@ def choose_subsets(chosen: str, modalities: Sequence[str]) -> Subsets:
         ValueError: a name is no modality, or a subset is asked for twice.
     """
     if chosen == ALL:
-        return Subsets(
+        return ChosenSubsets(
             list(modalities), all_subsets(len(modalities)).numpy(), len(modalities) > MAX_ENUMERATED_MODALITIES
         )
     if chosen == SINGLES:
-        return Subsets(list(modalities), np.eye(len(modalities), dtype=bool), False)
+        return ChosenSubsets(list(modalities), np.eye(len(modalities), dtype=bool), False)
     asked = [[member.strip() for member in subset.split(JOIN)] for subset in chosen.split(",")]
     for member in (member for subset in asked for member in subset):
         if member not in modalities:
@@ -61,7 +61,7 @@ def choose_subsets(chosen: str, modalities: Sequence[str]) -> Subsets:
         raise ValueError(
             f"Expected every subset once, got {chosen!r}. Name each once; the order of modalities is free."
         )
-    return Subsets(list(modalities), present, False)
+    return ChosenSubsets(list(modalities), present, False)
 
 
 def distinct_names(dataset_json: dict[str, Any]) -> list[str]:
@@ -70,6 +70,6 @@ def distinct_names(dataset_json: dict[str, Any]) -> list[str]:
     nnU-Net takes a channel's name for its normalisation, so that several may be called "zscore": such names get their
     channel's number. ``+`` joins names and ``/`` and ``,`` part them, so they become ``-``.
     """
-    names = [name.translate(str.maketrans("+/\\,", "----")) for name in modality_names(dataset_json)]
+    names = [name.translate(str.maketrans("+/\\,", "----")) for name in channel_names(dataset_json)]
     count = Counter(names)
     return [name if count[name] == 1 else f"{name}_{channel:04d}" for channel, name in enumerate(names)]

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunetv2_missmod.evaluation.scores import PROVENANCE
+from nnunetv2_missmod.evaluation.provenance import PROVENANCE
 from nnunetv2_missmod.files.whole_files import check_whole
 from nnunetv2_missmod.report.inputs import Comparison, Model
 from nnunetv2_missmod.report.metric_names import METRICS
@@ -32,7 +32,7 @@ class Case:
     size: tuple[int, int, int]
 
 
-def shown_cases(comparison: Comparison) -> dict[str, str]:
+def cases_to_show(comparison: Comparison) -> dict[str, str]:
     """At most three cases and what they stand for: the one of median Dice first, then the worst and the best."""
     # A case's mean is over models, subsets and regions; the worst come first, those without any Dice last.
     means = comparison.scores.groupby("case")["dice"].mean().sort_values(kind="stable")
@@ -61,7 +61,7 @@ def with_predictions(comparison: Comparison) -> tuple[list[str], list[str]]:
     return found, notes
 
 
-def read_case(comparison: Comparison, name: str, description: str) -> Case | str:
+def read_cropped_case(comparison: Comparison, name: str, description: str) -> Case | str:
     """Read images and truth of a case; a note when there is no image or no truth."""
     provenance = comparison.first.provenance
     images, labels = (comparison.first.folder / place for place in (provenance.images, provenance.labels))
@@ -74,7 +74,7 @@ def read_case(comparison: Comparison, name: str, description: str) -> Case | str
             f"{name}: its {what} are not where {PROVENANCE} says, so it has no overlays and no viewer. Report on the "
             f"machine that holds the data, or write the data's place there."
         )
-    truth, volumes = read_volume(truth_file), {modality: read_volume(file) for modality, file in found.items()}
+    truth, volumes = read_in_lps(truth_file), {modality: read_in_lps(file) for modality, file in found.items()}
     for modality, volume in volumes.items():
         _check_size(volume, found[modality], truth, truth_file)
     box = foreground(volumes, truth)
@@ -94,7 +94,7 @@ def read_prediction(model: Model, subset: str, case: Case) -> sitk.Image | None:
     file = None if folder is None else folder / subset / f"{case.name}{model.provenance.file_ending}"
     if file is None or not file.is_file():
         return None
-    volume = read_volume(file)
+    volume = read_in_lps(file)
     if volume.GetSize() != case.size:
         raise ValueError(
             f"Expected {file} to have the truth's size {case.size}, got {volume.GetSize()}. Predict this case anew."
@@ -102,7 +102,7 @@ def read_prediction(model: Model, subset: str, case: Case) -> sitk.Image | None:
     return volume[case.box]
 
 
-def read_volume(file: Path) -> sitk.Image:
+def read_in_lps(file: Path) -> sitk.Image:
     """Read a volume in LPS orientation; a 2D image becomes a volume of one slice."""
     try:
         check_whole(file)

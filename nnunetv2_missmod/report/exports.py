@@ -1,4 +1,8 @@
-"""The report's tables to paste elsewhere: Markdown, LaTeX and CSV."""
+"""The report's tables to paste elsewhere: Markdown, LaTeX and CSV.
+
+Written here rather than by pandas: its LaTeX has no cell over several columns in a row of the body (the mean's) and
+leaves what names may hold (arrows, quotes, brackets after a row's end) as it is; its Markdown needs another package.
+"""
 
 from __future__ import annotations
 
@@ -176,8 +180,8 @@ def to_csv(tables: Sequence[Table]) -> str:
     for table in tables:
         for name, row, values in _csv_rows(table):
             present = [str(int(p)) for p in row.present] or [""] * len(modalities)
-            shown = ["" if value == UNDEFINED else value for value in values]
-            writer.writerow([table.metric.column, table.metric.unit, name, *present, *shown])
+            defined = ["" if value == UNDEFINED else value for value in values]
+            writer.writerow([table.metric.column, table.metric.unit, name, *present, *defined])
     return text.getvalue()
 
 

@@ -84,8 +84,8 @@ def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: 
         ax.grid(axis="y", color="#88888844")
         ax.set_title(_plain(region))
         _legend(ax, len(comparison.models), -0.22)
-        said = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curve[m].items()) for m in curve)
-        return _drawing(figure, f"{metric.heading} of {region} by number of modalities present. {said}.", region)
+        in_words = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curve[m].items()) for m in curve)
+        return _drawing(figure, f"{metric.heading} of {region} by number of modalities present. {in_words}.", region)
 
 
 def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawing:
@@ -131,8 +131,8 @@ def gain_bars(comparison: Comparison, metric: Metric, gains: pd.DataFrame, regio
         ax.set_axisbelow(True)
         ax.set_title(_plain(region))
         _legend(ax, count, -0.5 / height)
-        said = "; ".join(f"{m}: " + ", ".join(f"{k} {v:.1f}" for k, v in values[m].items()) for m in values)
-        return _drawing(figure, f"Mean gain in {metric.title} of {region} from adding a modality. {said}.", region)
+        in_words = "; ".join(f"{m}: " + ", ".join(f"{k} {v:.1f}" for k, v in values[m].items()) for m in values)
+        return _drawing(figure, f"Mean gain in {metric.title} of {region} from adding a modality. {in_words}.", region)
 
 
 @contextmanager

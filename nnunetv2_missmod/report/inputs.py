@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike
-from nnunetv2_missmod.evaluation.scores import PROVENANCE, SCORES_CSV, Provenance, read_scores
+from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
+from nnunetv2_missmod.evaluation.scores import SCORES_CSV, read_scores
 from nnunetv2_missmod.evaluation.summary import BETTER, checked
-from nnunetv2_missmod.report.trusted import check_entries, check_places
+from nnunetv2_missmod.report.trusted import check_places
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,6 @@ def load_comparison(folders: Sequence[Path]) -> Comparison:
 
 def load_model(folder: Path) -> Model:
     """Read one folder that `missmod evaluate` wrote; ValueError names the file that is missing, damaged or untrue."""
-    if (folder / PROVENANCE).is_file():
-        check_entries(folder)
     table, provenance = read_scores(folder)
     check_places(folder, provenance, table)
     try:

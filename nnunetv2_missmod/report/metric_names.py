@@ -37,13 +37,13 @@ class Metric(NamedTuple):
 
     def text(self, value: float) -> str:
         """Print a value of the long table; a dash where it is undefined."""
-        shown = f"{value * self.scale:.{self.decimals}f}"
-        negative_zero = shown.startswith("-") and not shown.strip("-0.")
-        return "–" if pd.isna(value) else shown.removeprefix("-") if negative_zero else shown
+        text = f"{value * self.scale:.{self.decimals}f}"
+        negative_zero = text.startswith("-") and not text.strip("-0.")
+        return "–" if pd.isna(value) else text.removeprefix("-") if negative_zero else text
 
-    def badness(self, shown: str) -> float:
+    def badness(self, text: str) -> float:
         """Order printed values: the smallest is the best."""
-        value = float(shown)
+        value = float(text)
         return {"higher": -value, "lower": value, "zero": abs(value)}[self.better]
 
 
@@ -57,6 +57,6 @@ METRICS = (
 )
 
 
-def measured(scores: pd.DataFrame) -> list[Metric]:
+def metrics_with_values(scores: pd.DataFrame) -> list[Metric]:
     """The metrics that have a value anywhere; Dice always, so that a report has a table."""
     return [m for m in METRICS if m.column == "dice" or scores[m.column].notna().any()]

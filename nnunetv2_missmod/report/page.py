@@ -12,11 +12,11 @@ from markupsafe import Markup
 
 from nnunetv2_missmod.evaluation.paired_tests import MIN_DIFFERING_PAIRS
 from nnunetv2_missmod.files.whole_files import write_whole
-from nnunetv2_missmod.report.case_volumes import Case, read_case, shown_cases, with_predictions
+from nnunetv2_missmod.report.case_volumes import Case, cases_to_show, read_cropped_case, with_predictions
 from nnunetv2_missmod.report.exports import comparison_csv, to_csv, to_latex, to_markdown
 from nnunetv2_missmod.report.figures import draw_all
 from nnunetv2_missmod.report.inputs import Comparison, Model, load_comparison
-from nnunetv2_missmod.report.metric_names import Metric, measured
+from nnunetv2_missmod.report.metric_names import Metric, metrics_with_values
 from nnunetv2_missmod.report.overlays import Overlay, draw_overlay, region_colours
 from nnunetv2_missmod.report.tables import TOO_FEW, Table, build_table, print_p
 from nnunetv2_missmod.report.viewer import Viewer, viewer_of
@@ -50,7 +50,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     comparison = load_comparison(folders)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
-    tables = [build_table(comparison, metric) for metric in measured(comparison.scores)]
+    tables = [build_table(comparison, metric) for metric in metrics_with_values(comparison.scores)]
     texts = {"index.html": _page(comparison, tables), "table.md": to_markdown(tables), "table.tex": to_latex(tables)}
     texts["table.csv"] = to_csv(tables)
     if len(comparison.models) > 1:
@@ -135,11 +135,11 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, list[str]]:
-    """Overlays of the shown cases and the first one's viewer, as far as the files are there, and notes on the rest."""
+    """Overlays of the chosen cases and the first one's viewer, as far as the files are there, and notes on the rest."""
     models, notes = with_predictions(comparison)
     if not models:
         return [], None, [*notes, "Without predictions this report has no overlays and no viewer."]
-    read = [read_case(comparison, name, description) for name, description in shown_cases(comparison).items()]
+    read = [read_cropped_case(comparison, name, description) for name, description in cases_to_show(comparison).items()]
     cases = [case for case in read if isinstance(case, Case)]
     notes += [note for note in read if isinstance(note, str)]
     overlays = [draw_overlay(comparison, case, models) for case in cases]

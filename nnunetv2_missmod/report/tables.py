@@ -16,7 +16,7 @@ from nnunetv2_missmod.evaluation.summary import (
     case_counts,
     contribution,
     mean_over_subsets,
-    modality_names,
+    modalities_in,
     robustness_area,
     subset_means,
 )
@@ -130,7 +130,7 @@ def _subset_rows(comparison: Comparison, metric: Metric) -> list[Row]:
 
 
 def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
-    steps = max(len(modality_names(comparison.subsets)) - 1, 1)
+    steps = max(len(modalities_in(comparison.subsets)) - 1, 1)
     summaries: dict[str, Summary] = {
         "mean": mean_over_subsets,
         "area": robustness_area,

@@ -1,57 +1,18 @@
-"""What a folder of scores may say: entries of the right type, and no path out of what the report was asked about."""
+"""What a folder of scores may name: no path out of the folders that the report is on."""
 
 from __future__ import annotations
 
-import json
-import types
-import typing
-from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.scores import PROVENANCE, SCORES_CSV, Provenance
+from nnunetv2_missmod.evaluation.provenance import MEND, PROVENANCE, Provenance
+from nnunetv2_missmod.evaluation.scores import SCORES_CSV
 from nnunetv2_missmod.files.dataset_json import FILE_ENDING
-from nnunetv2_missmod.files.entries import Kind, Place, is_finite
+from nnunetv2_missmod.files.entries import Kind, Place
 from nnunetv2_missmod.files.names import SEPARATORS
 
-MEND = "Run missmod evaluate again into an empty folder."
 LONGEST, LONGEST_PART = 200, 255  # characters of a name that more is added to, and of one that a file system takes
-
-
-def check_entries(folder: Path) -> None:
-    """Check that every entry of provenance.json is of its type; one that is missing is another's concern.
-
-    Raises:
-        ValueError: names the file and the entry.
-    """
-    file = folder / PROVENANCE
-    try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: expected a JSON object, but it cannot be read: {error}. {MEND}") from error
-    place = Place(str(file), mend=MEND)
-    place.check("the file", found, Kind(lambda value: isinstance(value, dict), "a JSON object"))
-    for name, hint in typing.get_type_hints(Provenance).items():
-        if name in found:
-            place.check(name, found[name], Kind(partial(fits, hint=hint), f"of type {_words(hint)}"))
-    check_members(found, place)
-
-
-def check_members(found: dict[str, Any], place: Place) -> None:
-    """Check that subsets are of the modalities, and that every region has its labels.
-
-    Raises:
-        ValueError: names the file and the entry.
-    """
-    known = set(found.get("modalities", ()))
-    for subset, members in found.get("subsets", {}).items():
-        if not members or not known.issuperset(members):
-            place.refuse(f"subsets.{subset}", "some of modalities", members)
-    for region in found.get("regions", ()):
-        if not found.get("region_labels", {}).get(region):
-            place.refuse(f"region_labels.{region}", "the region's labels", found.get("region_labels"))
 
 
 def check_places(folder: Path, provenance: Provenance, table: pd.DataFrame) -> None:
@@ -89,24 +50,6 @@ def is_part_of_a_path(name: str) -> bool:
         and name not in (".", "..")
         and not any(separator in name for separator in SEPARATORS)
     )
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value that was read from JSON is of a type such as ``dict[str, list[int]]``."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return any(fits(value, each) for each in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(fits(each, arguments[0]) for each in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(fits(each, arguments[1]) for each in value.values())
-    if hint in (int, float):
-        return is_finite(value) and (hint is float or isinstance(value, int))
-    return isinstance(value, hint)
-
-
-def _words(hint: Any) -> str:
-    return str(hint) if typing.get_origin(hint) else hint.__name__
 
 
 def _is_path(place: str) -> bool:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from nnunetv2.paths import nnUNet_raw
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunetv2_missmod.files.reading import read_images
 from nnunetv2_missmod.host.preprocessor import varying
+from nnunetv2_missmod.host.raw_dataset import training_files
 from nnunetv2_missmod.modalities import subset_name
 
 Available = Mapping[str, tuple[bool, ...]]  # of each case: which of its M modalities it has
@@ -64,7 +64,7 @@ def check_absent(available: Available, dataset_name: str, dataset_json: dict[str
     raw = Path(str(nnUNet_raw), dataset_name) if nnUNet_raw.is_set() else None
     if raw is None or not incomplete or not ("dataset" in dataset_json or (raw / "imagesTr").is_dir()):
         return
-    files_of = get_filenames_of_train_images_and_targets(str(raw), dict(dataset_json))
+    files_of = training_files(raw, dataset_json)
     for case in sorted(incomplete.keys() & files_of.keys()):
         files = files_of[case]["images"]
         if len(files) != len(incomplete[case]):

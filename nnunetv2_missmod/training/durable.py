@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
-from torch.amp import GradScaler
 
+from nnunetv2_missmod.host.logger import log_scores, moving_averages
+from nnunetv2_missmod.host.trainer import HostTrainer
 from nnunetv2_missmod.machine.forked_workers import workers_end_with_us
 from nnunetv2_missmod.machine.out_of_memory import training_levers
 from nnunetv2_missmod.training.before_training import require_cases, require_enough_to_split, require_schedule
@@ -25,26 +24,10 @@ from nnunetv2_missmod.training.ranks import first_rank_first, over_ranks, requir
 from nnunetv2_missmod.training.validation import best_epoch
 
 
-class DurableTrainer(nnUNetTrainer):
+class DurableTrainer(HostTrainer):
     """nnU-Net's trainer, which can be killed at any moment and may run on more than one machine."""
 
-    is_ddp: bool
-    network: nn.Module
-    grad_scaler: GradScaler | None
     memory_settings: tuple[str, ...] = ()  # settings by which a step of a method needs less memory
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008, nnU-Net's signature to the letter
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_ddp and (device.type != "cuda" or device.index is not None):
-            self.device = device  # nnU-Net's is the GPU of the rank's number, which may be on another machine
-            self.grad_scaler = self.grad_scaler if device.type == "cuda" else None
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -55,14 +38,9 @@ class DurableTrainer(nnUNetTrainer):
             ValueError: a checkpoint every 0 epochs, a validation of 0 steps, or more processes than samples.
         """
         require_schedule(self.save_every, self.num_val_iterations_per_epoch)
-        is_ddp, self.is_ddp = self.is_ddp, False  # nnU-Net takes the rank for the number of its GPU
-        super().initialize()
-        self.is_ddp = is_ddp
-        if is_ddp:
+        if self.is_ddp:
             require_sample_each(self.configuration_manager.batch_size)
-            self._set_batch_size_and_oversample()
-            self.network = over_ranks(self.network, self.device)
-            self.loss = self._build_loss()
+        self.initialize_on(over_ranks)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Load nnU-Net's datasets.
@@ -113,30 +91,22 @@ class DurableTrainer(nnUNetTrainer):
 
         nnU-Net writes checkpoint_latest before it looks whether the epoch was the best: a resumed run would not know.
         """
-        best = best_epoch(self.logger.get_value("ema_fg_dice", None)[: self.current_epoch])
-        self._best_ema = None if best is None else self.logger.get_value("ema_fg_dice", best)
+        averages = moving_averages(self.logger)[: self.current_epoch]
+        best = best_epoch(averages)
+        self.best_average = None if best is None else averages[best]
         if best is not None and best == self.current_epoch - 1:
             self.current_epoch -= 1  # as nnU-Net has it when an epoch ends
             self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_best.pth"))
             self.current_epoch += 1
 
-    def log_scores(self, scores: Any, mean: float, loss: float) -> None:
-        """Log an epoch's validation to nnU-Net's curves.
-
-        An epoch without a score, as when no patch met a small lesion, leaves the moving average as it was.
-        """
-        self.logger.log("mean_fg_dice", mean, self.current_epoch)
-        average = self.logger.get_value("ema_fg_dice", None)
-        if np.isnan(average[-1]):
-            former = average[-2] if len(average) > 1 else np.nan
-            average[-1] = mean if np.isnan(former) else former
-        self.logger.log("dice_per_class_or_region", list(scores), self.current_epoch)
-        self.logger.log("val_losses", loss, self.current_epoch)
+    def log_scores(self, scores: Iterable[float], mean: float, loss: float) -> None:
+        """Log an epoch's validation to nnU-Net's curves: scores of each class or region, their mean, and the loss."""
+        log_scores(self.logger, self.current_epoch, scores, mean, loss)
 
     def on_epoch_end(self) -> None:
         """End as nnU-Net does; a best score that is none gives way to any."""
-        if self._best_ema is not None and np.isnan(self._best_ema):
-            self._best_ema = None
+        if self.best_average is not None and math.isnan(self.best_average):
+            self.best_average = None
         super().on_epoch_end()
 
     # --- checkpoints --------------------------------------------------------------------------------------------------

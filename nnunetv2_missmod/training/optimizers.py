@@ -70,7 +70,7 @@ def require_learning_rate(overrides: Mapping[str, Any], own: str) -> None:
         )
 
 
-class PolyLR(PolyLRScheduler):  # type: ignore[misc]
+class PolyLR(PolyLRScheduler):
     """nnU-Net's schedule for optimizers whose groups differ in their rates; it would give all of them the same."""
 
     def __init__(self, optimizer: Optimizer, initial_lr: float, num_epochs: int):

@@ -13,10 +13,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.host.doors import door_names
+from nnunetv2_missmod.host.logger import log_elsewhere
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for, plan_block
 from nnunetv2_missmod.host.plan_checks import checked
-from nnunetv2_missmod.host.preprocessor import accept_missing_files, modality_names
+from nnunetv2_missmod.host.preprocessor import accept_missing_files
 from nnunetv2_missmod.modalities import drop_absent, sample_subset, subset_name
 from nnunetv2_missmod.training.availability import check_absent, describe_incomplete, find_available
 from nnunetv2_missmod.training.learning import LearningTrainer, Update
@@ -82,7 +84,7 @@ class MissingModalityTrainer(LearningTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name, value in declared_host_settings(type(self), MissingModalityTrainer).items():
             setattr(self, name, value)
-        self.modalities = modality_names(dataset_json)
+        self.modalities = channel_names(dataset_json)
         self.available_in_case: dict[str, tuple[bool, ...]] = {}
         self.case_number: dict[str, int] = {}
         self.subset_seed = torch.initial_seed() % 2**31
@@ -239,9 +241,8 @@ class MissingModalityTrainer(LearningTrainer):
         if self.local_rank != 0:
             return
         self.epoch_log.append(self.current_epoch, values)
-        for logger in self.logger.loggers:
-            for name, value in values.items():
-                logger.log(name, value, self.current_epoch)
+        for name, value in values.items():
+            log_elsewhere(self.logger, name, value, self.current_epoch)
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint must hold beyond nnU-Net's own; a method adds its optimizers and modules here."""

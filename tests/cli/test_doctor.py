@@ -19,7 +19,7 @@ from nnunetv2_missmod.cli.installation import (
 )
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
 
-LOOKUP = "nnunetv2.utilities.find_objects.recursive_find_trainer_class_by_name"
+LOOKUP = "nnunetv2_missmod.host.trainer_lookup.recursive_find_trainer_class_by_name"
 
 
 @pytest.fixture(autouse=True)

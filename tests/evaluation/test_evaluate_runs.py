@@ -9,13 +9,21 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 from pandas.testing import assert_frame_equal
-from small_models import folders_of, small_images, two_folds, write_case, write_cohort, write_image, write_label
+from small_models import (
+    folders_of,
+    no_room_for,
+    small_images,
+    two_folds,
+    write_case,
+    write_cohort,
+    write_image,
+    write_label,
+)
 
 from nnunetv2_missmod.evaluation import evaluate
 from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, conclude, evaluate_model
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.files.whole_files import LOCK
-from nnunetv2_missmod.prediction.cohort import Export
 from nnunetv2_missmod.prediction.model import PredictionSettings
 
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
@@ -219,16 +227,8 @@ def test_cases_that_fail_are_named_and_counted_and_the_others_scored(own_copy, t
     assert set(table_of(out)["case"]) == {"good", "no_label"}
 
 
-def test_a_case_of_which_one_mask_failed_has_no_rows_and_no_masks(choice, folders, at_once, tmp_path, monkeypatch):
-    write = Export.write
-
-    def full(export, mask, file, properties):
-        if file.match("mod0+mod1/b.nii.gz"):
-            raise OSError("no space left")
-        write(export, mask, file, properties)
-
-    with monkeypatch.context() as on_a_full_disk:
-        on_a_full_disk.setattr(Export, "write", full)
+def test_a_case_of_which_one_mask_failed_has_no_rows_and_no_masks(choice, folders, at_once, tmp_path):
+    with no_room_for("mod0+mod1/b.nii.gz"):
         assert evaluate_model(choice, QUICK, FULL, tmp_path, *folders) == 1
     assert list((tmp_path / "predictions").rglob("b.nii.gz")) == []
     assert len(list((tmp_path / "predictions").rglob("a.nii.gz"))) > 1

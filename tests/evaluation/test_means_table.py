@@ -22,7 +22,10 @@ def scores(of_case=DICE):
     rows = [
         case_table(
             case,
-            {s: [RegionScores(r, dice, *[nan] * 5, 1, 1, 9) for r, dice in of.items()] for s, of in of_subset.items()},
+            {
+                s: [RegionScores(r, dice, *[nan] * 5, 1, 1, 1, 9) for r, dice in of.items()]
+                for s, of in of_subset.items()
+            },
             SUBSETS,
         )
         for case, of_subset in of_case.items()

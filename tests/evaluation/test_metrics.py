@@ -56,6 +56,7 @@ def test_dice_and_counts_are_nnunets_to_the_last_digit(seed):
     ):
         assert found.dice == theirs["Dice"]
         assert (found.num_predicted, found.num_reference) == (theirs["n_pred"], theirs["n_ref"])
+        assert found.num_true_positive == theirs["TP"]
         assert found.num_voxels == theirs["TP"] + theirs["FP"] + theirs["FN"] + theirs["TN"]
         assert found.sensitivity == theirs["TP"] / theirs["n_ref"]
 
@@ -74,7 +75,7 @@ def test_ignored_voxels_take_no_part(seed):
     rules = ScoringRules()
     found = score(prediction, Truth(truth, MM, BRATS, ignore_label=4), rules)
     for ours, theirs in zip(found, nnunets(prediction, truth, BRATS, ignore_label=4), strict=True):
-        assert ours.dice == theirs["Dice"]
+        assert (ours.dice, ours.num_true_positive) == (theirs["Dice"], theirs["TP"])
         assert ours.num_voxels == theirs["TP"] + theirs["FP"] + theirs["FN"] + theirs["TN"] < truth.size
     elsewhere = np.where(truth == 4, 3 - prediction, prediction)
     assert score(elsewhere, Truth(truth, MM, BRATS, ignore_label=4), rules) == found

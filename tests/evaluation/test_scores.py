@@ -11,6 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from small_scores import provenance
 
+from nnunetv2_missmod.evaluation.provenance import write_provenance
 from nnunetv2_missmod.evaluation.scores import (
     DTYPES,
     RegionScores,
@@ -18,7 +19,6 @@ from nnunetv2_missmod.evaluation.scores import (
     case_table,
     open_scores,
     read_scores,
-    write_provenance,
     write_scores,
 )
 
@@ -26,7 +26,7 @@ SUBSETS, REGIONS = provenance().subsets, provenance().regions
 
 
 def region(name, dice=0.1 + 0.2, hd95=nan):
-    return RegionScores(name, dice, hd95, 1 / 3, nan, -1 / 7, 0.5, 30, 20, 1000)
+    return RegionScores(name, dice, hd95, 1 / 3, nan, -1 / 7, 0.5, 30, 20, 10, 1000)
 
 
 def rows(case, subsets=SUBSETS, dice=0.1 + 0.2):
@@ -47,7 +47,7 @@ def test_the_columns_are_those_of_the_contract_in_their_order():
     assert list(rows("a")) == [
         *("case", "subset", "num_present", "region"),
         *("dice", "hd95", "nsd", "sensitivity", "volume_error", "lesion_dice"),
-        *("num_reference", "num_predicted", "num_voxels"),
+        *("num_reference", "num_predicted", "num_true_positive", "num_voxels"),
     ]
 
 
@@ -260,7 +260,7 @@ def test_rows_that_are_there_twice_are_an_error(tmp_path):
         read_scores(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "7", "null", '{"model": "a"}'])
+@pytest.mark.parametrize("content", ["{", "[]", "7", "null", '{"model": "a"}', json.dumps(list(asdict(provenance())))])
 def test_a_provenance_that_is_none_is_named(tmp_path, content):
     folder_of_scores(tmp_path, "a")
     (tmp_path / "provenance.json").write_text(content)

@@ -1,12 +1,10 @@
 import math
-import warnings
-from collections import defaultdict
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from looped_scores import looped_curve, looped_means, mean, undefined_somewhere
 from small_scores import MODALITIES, REGIONS, constant_table, long_table, subset_names
 
 from nnunetv2_missmod.evaluation.summary import (
@@ -15,50 +13,17 @@ from nnunetv2_missmod.evaluation.summary import (
     case_counts,
     contribution,
     mean_over_subsets,
-    modality_names,
+    modalities_in,
     modality_pairs,
     robustness_area,
     robustness_curve,
     subset_means,
 )
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 METRICS = [*BETTER, "num_predicted"]
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def mean(values):
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
-
-
-def looped_means(table, metric):
-    """Mean over cases by (subset, region), in plain Python."""
-    scores = defaultdict(list)
-    for row in table.to_dict("records"):
-        scores[row["subset"], row["region"]].append(row[metric])
-    return {key: mean(values) for key, values in scores.items()}
-
-
-def looped_curve(table, metric):
-    """D_k by (k, region)."""
-    by_size = defaultdict(list)
-    for (subset, region), value in looped_means(table, metric).items():
-        by_size[len(subset.split("+")), region].append(value)
-    return {key: mean(values) for key, values in by_size.items()}
-
-
-def undefined_somewhere(**kwargs):
-    """A table with 30 % of the scores undefined, and one subset undefined in every case."""
-    table = long_table(undefined=0.3, **kwargs)
-    table.loc[(table["subset"] == "FLAIR+T2") & (table["region"] == "core"), list(BETTER)] = np.nan
-    return table
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 # --- means ------------------------------------------------------------------------------------------------------------
@@ -215,188 +180,8 @@ def test_a_modality_without_a_pair_has_no_contribution():
 
 
 def test_modalities_are_in_the_order_of_the_full_set():
-    assert modality_names(["FLAIR", "T2", "FLAIR+T1c", "T2+FLAIR+T1c"]) == ["T2", "FLAIR", "T1c"]
-    assert modality_names(["T2", "FLAIR"]) == modality_names(["FLAIR", "T2"])
-
-
-# --- published numbers ------------------------------------------------------------------------------------------------
-
-
-def published(name):
-    """A published table as the long table of one case, by method; values by (method, region)."""
-    file = SHARED / "tables" / f"{name}.csv"
-    if not file.exists():
-        pytest.skip(f"{file} is not there")
-    rows = pd.read_csv(file).assign(case="mean")
-    rows["num_present"] = rows["subset"].str.count(r"\+") + 1
-    return {str(method): table for method, table in rows.groupby("method")}
-
-
-def test_the_areas_and_means_of_ccsd_are_reproduced():
-    tables = published("ccsd_table1")
-    rows = pd.read_csv(SHARED / "tables" / "ccsd_aurc.csv").to_dict("records")
-    assert len(rows) == 15
-    for row in rows:
-        means = subset_means(tables[row["method"]], "dice")[[row["region"]]]
-        assert len(means) == 15
-        assert robustness_area(means).item() == pytest.approx(row["aurc"], abs=1e-6)
-        assert robustness_area(means, normalised=True).item() == pytest.approx(row["aurc_over_3"], abs=1e-6)
-        assert robustness_curve(means)[row["region"]].to_list() == pytest.approx(
-            [row[f"D{k}"] for k in (1, 2, 3, 4)], abs=1e-6
-        )
-        assert mean_over_subsets(means).item() == pytest.approx(row["mean15"], abs=1e-6)
-        if (row["method"], row["region"]) != ("MIFPN", "TC"):  # does not recompute in print either
-            assert mean_over_subsets(means).item() == pytest.approx(row["reported_avg"], abs=0.0051)
-
-
-def test_the_areas_in_the_readme_of_the_tables_are_reproduced():
-    tables = published("ccsd_table1")
-    ccsd, mmformer = (robustness_area(subset_means(tables[name], "dice")).round(3) for name in ("CCSD", "mmFormer"))
-    assert ccsd.to_dict() == {"ET": 197.920, "TC": 240.020, "WT": 262.998}
-    assert mmformer["ET"] == 190.490
-
-
-def test_the_recomputed_averages_of_mstkdnet_are_reproduced():
-    average = mean_over_subsets(subset_means(published("mstkdnet_table1_dice")["MST-KDNet"], "dice")).round(2)
-    assert (average["TC"], average["ET"]) == (59.69, 60.07)
-
-
-@pytest.mark.parametrize(("one", "other"), [("m3ae_table1", "ccsd_table1"), ("m3ae_tableS3_brats2020", "dcseg_table1")])
-def test_two_papers_agree_on_the_averages_of_m3ae(one, other):
-    averages = [mean_over_subsets(subset_means(published(name)["M3AE"], "dice")) for name in (one, other)]
-    assert averages[0].to_dict() == pytest.approx(averages[1].to_dict(), abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("name", "metric"),
-    [
-        ("dcseg_table1", "dice"),
-        ("m3ae_table1", "dice"),
-        ("m3ae_tableS3_brats2020", "dice"),
-        ("mstkdnet_table1_dice", "dice"),
-        ("mstkdnet_table2_hd95", "hd95"),
-    ],
-)
-def test_published_tables_have_15_subsets_and_average_as_plain_means(name, metric):
-    for table in published(name).values():
-        means = subset_means(table, metric)
-        assert means.shape == (15, 3)
-        for region, rows in table.groupby("region"):
-            assert mean_over_subsets(means)[region] == pytest.approx(sum(rows[metric]) / 15)
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_curve_and_area_are_the_parity_values_of_ccsd(number):
-    file = SHARED / "parity" / f"ccsd_aurc_{number}.npz"
-    if not file.exists():
-        pytest.skip(f"{file} is not there")
-    reference = np.load(file)
-    names = ["+".join(np.array(list("abcd"[: len(row)]))[row]) for row in reference["subset_masks"]]
-    means = pd.DataFrame(reference["dice"], index=names)
-    np.testing.assert_allclose(robustness_curve(means), reference["D"], rtol=1e-12)
-    np.testing.assert_allclose(robustness_area(means), reference["aurc"], rtol=1e-12)
-    np.testing.assert_allclose(robustness_area(means, normalised=True), reference["aurc_normalised"], rtol=1e-12)
-    np.testing.assert_allclose(mean_over_subsets(means), reference["mean_over_subsets"], rtol=1e-12)
-
-
-# --- intervals --------------------------------------------------------------------------------------------------------
-
-
-def looped_bootstrap(table, metric, summary, resamples, confidence, seed):
-    """Build every resample as a long table, a case drawn twice standing there under two names."""
-    cases = sorted(set(table["case"]))
-    times_drawn = np.random.default_rng(seed).multinomial(len(cases), [1 / len(cases)] * len(cases), size=resamples)
-    results = []
-    for times in times_drawn:
-        drawn = [
-            table[table["case"] == case].assign(case=f"{case} #{n}")
-            for case, count in zip(cases, times, strict=True)
-            for n in range(count)
-        ]
-        results.append(summary(subset_means(pd.concat(drawn), metric)))
-    tail = (1 - confidence) / 2
-    return np.nanquantile(results, [tail, 1 - tail], axis=0)
-
-
-@pytest.mark.parametrize("metric", ["dice", "hd95"])
-@pytest.mark.parametrize("summary", [mean_over_subsets, robustness_area, robustness_curve])
-def test_intervals_are_the_percentiles_over_resampled_cases(metric, summary):
-    table = long_table(cases=6, undefined=0.1, seed=3)
-    intervals = bootstrap_intervals(table, metric, summary, resamples=20, confidence=0.8, seed=5)
-    low, high = looped_bootstrap(table, metric, summary, 20, 0.8, seed=5)
-    np.testing.assert_allclose(intervals["low"], low.T.ravel())
-    np.testing.assert_allclose(intervals["high"], high.T.ravel())
-    np.testing.assert_allclose(intervals["estimate"], summary(subset_means(table, metric)).to_numpy().T.ravel())
-
-
-def test_intervals_of_the_subset_means_are_indexed_by_region_and_subset():
-    table = long_table(cases=8)
-    intervals = bootstrap_intervals(table, "dice", resamples=100)
-    assert intervals.index.names == ["region", "subset"]
-    assert len(intervals) == 45
-    means = subset_means(table, "dice")
-    for (region, subset), row in intervals.iterrows():
-        assert row["low"] < row["estimate"] < row["high"]
-        assert row["estimate"] == means.loc[subset, region]
-    assert list(bootstrap_intervals(table, "dice", mean_over_subsets, resamples=5).index) == list(REGIONS)
-
-
-def test_a_large_cohort_has_the_interval_of_the_normal_distribution():
-    rng = np.random.default_rng(0)
-    table = long_table(cases=400, modalities=("T1",), regions=("lesion",)).assign(dice=rng.normal(0.5, 0.1, 400))
-    interval = bootstrap_intervals(table, "dice", resamples=4000).iloc[0]
-    half = 1.96 * table["dice"].std(ddof=0) / 20
-    assert interval["low"] == pytest.approx(table["dice"].mean() - half, abs=0.05 * half)
-    assert interval["high"] == pytest.approx(table["dice"].mean() + half, abs=0.05 * half)
-
-
-def test_cases_are_resampled_and_not_rows():
-    table = constant_table(lambda case, *_: float(case == "case_000"), cases=2)
-    intervals = bootstrap_intervals(table, "dice", mean_over_subsets, resamples=200)
-    assert intervals[["low", "high"]].to_numpy().tolist() == [[0, 1]] * 3
-
-
-def test_a_seed_gives_the_same_bounds_whatever_the_order_of_the_rows():
-    table = long_table(cases=6, undefined=0.2)
-    one = bootstrap_intervals(table, "dice", resamples=50, seed=1)
-    same = bootstrap_intervals(table.sample(frac=1, random_state=0), "dice", resamples=50, seed=1)
-    other = bootstrap_intervals(table, "dice", resamples=50, seed=2)
-    pd.testing.assert_frame_equal(one, same.reindex(one.index), check_exact=True)
-    assert not one["low"].equals(other["low"])
-
-
-def test_bounds_contain_each_other_as_the_confidence_grows():
-    table = long_table(cases=9)
-    narrow, wide = (bootstrap_intervals(table, "dice", resamples=200, confidence=c) for c in (0.5, 0.99))
-    assert (wide["low"] < narrow["low"]).all()
-    assert (wide["high"] > narrow["high"]).all()
-
-
-def test_one_case_has_no_bounds():
-    for summary in (pd.DataFrame.copy, mean_over_subsets, robustness_area):
-        intervals = bootstrap_intervals(long_table(cases=1), "dice", summary, resamples=10)
-        assert intervals["estimate"].notna().all()
-        assert intervals[["low", "high"]].isna().all(axis=None)
-
-
-@pytest.mark.parametrize("cases", [2, 3, 50])
-def test_a_score_defined_in_one_case_alone_has_no_bounds(cases):
-    table = long_table(cases=cases)
-    table.loc[(table["case"] != "case_001") & (table["region"] == "core"), "dice"] = np.nan
-    intervals = bootstrap_intervals(table, "dice", mean_over_subsets, resamples=1000)
-    assert intervals["estimate"].notna().all()
-    assert intervals["low"].isna().to_dict() == {"whole": False, "core": True, "enhancing": False}
-
-
-def test_a_score_defined_nowhere_has_no_bounds():
-    intervals = bootstrap_intervals(long_table().assign(dice=np.nan), "dice", resamples=10)
-    assert intervals.isna().all(axis=None)
-
-
-@pytest.mark.parametrize("wrong", [{"resamples": 0}, {"confidence": 0.0}, {"confidence": 95}])
-def test_intervals_need_resamples_and_a_confidence(wrong):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        bootstrap_intervals(long_table(), "dice", **wrong)
+    assert modalities_in(["FLAIR", "T2", "FLAIR+T1c", "T2+FLAIR+T1c"]) == ["T2", "FLAIR", "T1c"]
+    assert modalities_in(["T2", "FLAIR"]) == modalities_in(["FLAIR", "T2"])
 
 
 # --- invariances ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import pytest
 from small_plans import small_dataset_json
 
 from nnunetv2_missmod.files.dataset_json import channel_names, read_dataset_json
-from nnunetv2_missmod.host.preprocessor import modality_names
 
 REMOVED = Ellipsis  # in place of a value: the entry is taken out
 
@@ -48,7 +47,7 @@ RIGHT = [
 @pytest.mark.parametrize("content", RIGHT, ids=range(len(RIGHT)))
 def test_what_nnunet_takes_is_taken(tmp_path, content):
     assert read(tmp_path, content) == content
-    assert len(modality_names(content)) == len(content.get("channel_names", content.get("modality")))
+    assert len(channel_names(content)) == len(content.get("channel_names", content.get("modality")))
 
 
 def test_the_channels_are_in_order_of_their_numbers():
@@ -123,4 +122,4 @@ def test_what_is_no_object_is_named(tmp_path, content):
 def test_modality_names_checks_as_well():
     for content in ({}, {"channel_names": []}, {"channel_names": {"a": "b"}}, {"channel_names": {"0": ".."}}):
         with pytest.raises(ValueError, match=r"^dataset\.json: expected channel_names"):
-            modality_names(content)
+            channel_names(content)

@@ -19,9 +19,9 @@ from nnunetv2_missmod.datasets.conversion.checks import check_case
 from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
 from nnunetv2_missmod.datasets.conversion.splits import read_splits
 from nnunetv2_missmod.datasets.layouts.described import check_nnunet, read_description
-from nnunetv2_missmod.datasets.layouts.known import LAYOUTS, read_source
 from nnunetv2_missmod.datasets.layouts.label_names import parse_labels, scheme_of
 from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout, parse_modalities
+from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS, read_source
 from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
 from nnunetv2_missmod.files.names import whats_wrong
 

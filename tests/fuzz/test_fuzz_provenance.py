@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scores import long_table, provenance
 
-from nnunetv2_missmod.evaluation.scores import Provenance, write_provenance, write_scores
+from nnunetv2_missmod.evaluation.provenance import Provenance, write_provenance
+from nnunetv2_missmod.evaluation.scores import write_scores
 from nnunetv2_missmod.report.case_volumes import predictions_of
 from nnunetv2_missmod.report.inputs import load_comparison
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_missmod.cli.main import build_parser, min_voxels_of
+from nnunetv2_missmod.cli.main import build_parser
+from nnunetv2_missmod.cli.model_flags import min_voxels_of
 from nnunetv2_missmod.files.channels import IMAGES, assign_channels, list_cases
 from nnunetv2_missmod.files.names import whats_wrong
 from nnunetv2_missmod.host.preprocessor import read_case

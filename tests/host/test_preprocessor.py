@@ -17,7 +17,8 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_dataset_json, small_plans
 
-from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, accept_missing_files, modality_names
+from nnunetv2_missmod.files.dataset_json import channel_names
+from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, accept_missing_files
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 
 SHAPE = (24, 26, 22)
@@ -220,8 +221,8 @@ def test_any_number_of_modalities(tmp_path, images):
 
 def test_modality_names_are_in_channel_order():
     names = {str(m): f"mod{m}" for m in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
-    assert modality_names({"channel_names": names}) == [f"mod{m}" for m in range(11)]
-    assert modality_names({"modality": {"1": "T2", "0": "T1"}}) == ["T1", "T2"]
+    assert channel_names({"channel_names": names}) == [f"mod{m}" for m in range(11)]
+    assert channel_names({"modality": {"1": "T2", "0": "T1"}}) == ["T1", "T2"]
 
 
 # --- colour images: all channels in one file --------------------------------------------------------------------------

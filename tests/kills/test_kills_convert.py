@@ -1,7 +1,7 @@
 """`missmod convert` killed at random moments, then run again: the end is that of a run that nothing interrupted.
 
-MISSMOD_KILLS says how many kills each job gets. Most are of forked processes, which need not load anything, so that
-their moments lie close together. Those with ``-np 2`` show that no process of a pool is left.
+MISSMOD_KILLS says how many kills each conversion gets. Most are of forked processes, which need not load anything, so
+that their moments lie close together. Those with ``-np 2`` show that no process of a pool is left.
 """
 
 import os
@@ -21,7 +21,7 @@ from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets import fingerprint
 from nnunetv2_missmod.datasets.conversion import convert_folder  # loaded before a process is forked
 
-MARK = "MISSMOD_KILLED_JOB"  # in the environment of a job and of all processes that it starts
+MARK = "MISSMOD_KILLED_JOB"  # in the environment of a conversion and of all processes that it starts
 PATIENCE = 600  # seconds
 LOADED = convert_folder
 FEW = (8, (), 500)  # defaults of ``cohort_fingerprint``: nnU-Net's number of voxels takes seconds to draw
@@ -40,7 +40,7 @@ PATTERN = [
 ]
 
 
-class Job:
+class Conversion:
     """A conversion in folders of its own, the same in every copy of them."""
 
     def __init__(self, folder, kind):
@@ -62,12 +62,12 @@ class Job:
         return [str(part) for part in ("convert", *(new if self.kind == "new" else old), "-np", processes)]
 
     def environment(self):
-        """nnU-Net's folders, and the job's mark."""
+        """nnU-Net's folders, and the conversion's mark."""
         folders = {f"nnUNet_{name}": str(self.folder / "at" / name) for name in ("raw", "preprocessed", "results")}
         return {**folders, MARK: self.mark}
 
     def fork(self):
-        """Begin the job in a copy of this process."""
+        """Begin the conversion in a copy of this process."""
         if child := os.fork():
             return child
         try:
@@ -80,7 +80,7 @@ class Job:
             os._exit(99)
 
     def start(self):
-        """Begin the job with processes of its own."""
+        """Begin the conversion with processes of its own."""
         (self.folder / "run.py").write_text(RUN)
         return subprocess.Popen(
             [sys.executable, str(self.folder / "run.py"), *self.arguments(2)],
@@ -107,7 +107,7 @@ class Job:
 
 
 def running(mark):
-    """The processes of a job, whoever is their parent now."""
+    """The processes of a conversion, whoever is their parent now."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -129,19 +129,19 @@ def until(condition):
 
 
 @pytest.fixture(params=["new", "in place"])
-def job(request, tmp_path, monkeypatch):
+def conversion(request, tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprint.cohort_fingerprint, "__defaults__", FEW)
-    return Job(tmp_path, request.param)
+    return Conversion(tmp_path, request.param)
 
 
-def uninterrupted(job):
+def uninterrupted(conversion):
     """The state at the end, and for how many seconds the working folder was there."""
-    job.begin_anew()
-    process = job.start()
-    assert until(job.hidden)
+    conversion.begin_anew()
+    process = conversion.start()
+    assert until(conversion.hidden)
     begun = time.monotonic()
     assert process.wait(PATIENCE) == 0, process.stderr.read()
-    return job.state(), time.monotonic() - begun
+    return conversion.state(), time.monotonic() - begun
 
 
 def exit_code(child):
@@ -149,59 +149,62 @@ def exit_code(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_run_after_a_kill_ends_as_if_nothing_had_happened(job):
+def test_a_run_after_a_kill_ends_as_if_nothing_had_happened(conversion):
     seconds = []
     for _ in range(2):  # the first may have to load something
-        job.begin_anew()
+        conversion.begin_anew()
         begun = time.monotonic()
-        assert exit_code(job.fork()) == 0
-        expected = job.state()
+        assert exit_code(conversion.fork()) == 0
+        expected = conversion.state()
         seconds.append(time.monotonic() - begun)
     rng, ended = random.Random(0), 0
     for _ in range(KILLS):
-        job.begin_anew()
-        child = job.fork()
+        conversion.begin_anew()
+        child = conversion.fork()
         time.sleep(rng.uniform(0, min(seconds)))
         os.kill(child, signal.SIGKILL)
         ended += exit_code(child) == -signal.SIGKILL
-        was_done = job.kind == "new" and any(job.folder.glob("at/raw/Dataset*"))
-        assert exit_code(job.fork()) == (2 if was_done else 0)  # a dataset that has its name is not converted again
-        assert job.state() == expected
-        assert job.hidden() == []
-    print(f"{job.kind}: {ended} of {KILLS} were ended before they were done")
+        was_done = conversion.kind == "new" and any(conversion.folder.glob("at/raw/Dataset*"))
+        again = exit_code(conversion.fork())
+        assert again == (2 if was_done else 0)  # a dataset that has its name is not converted again
+        assert conversion.state() == expected
+        assert conversion.hidden() == []
+    print(f"{conversion.kind}: {ended} of {KILLS} were ended before they were done")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(KILLS <= IN_CI, reason="a minute each; MISSMOD_KILLS of more than 2 asks for it")
-def test_a_run_after_a_kill_of_several_processes_ends_so_too(job):
-    expected, seconds = uninterrupted(job)
+def test_a_run_after_a_kill_of_several_processes_ends_so_too(conversion):
+    expected, seconds = uninterrupted(conversion)
     rng, outcomes, kills = random.Random(0), [], max(1, KILLS // 4)  # each loads much in three processes, twice
     for _ in range(kills):
-        job.begin_anew()
-        process = job.start()
-        assert until(lambda: job.hidden() or process.poll() is not None)  # noqa: B023
+        conversion.begin_anew()
+        process = conversion.start()
+        assert until(lambda: conversion.hidden() or process.poll() is not None)  # noqa: B023
         time.sleep(rng.uniform(0, seconds))
         process.send_signal(signal.SIGKILL)
         process.wait(PATIENCE)
-        assert until(lambda: not running(job.mark)), running(job.mark)
-        was_done = job.kind == "new" and any(job.folder.glob("at/raw/Dataset*"))
+        assert until(lambda: not running(conversion.mark)), running(conversion.mark)
+        was_done = conversion.kind == "new" and any(conversion.folder.glob("at/raw/Dataset*"))
         outcomes.append("done" if process.returncode == 0 or was_done else "ended")
-        again = job.start()
+        again = conversion.start()
         _, said = again.communicate(timeout=PATIENCE)
         assert again.returncode == (2 if was_done else 0), said
-        assert job.state() == expected
-        assert job.hidden() == []
-    print(f"{job.kind}: {outcomes.count('ended')} of {kills} were ended before they were done")
+        assert conversion.state() == expected
+        assert conversion.hidden() == []
+    print(f"{conversion.kind}: {outcomes.count('ended')} of {kills} were ended before they were done")
 
 
 @pytest.mark.slow
-def test_a_run_that_is_terminated_leaves_nothing(job):
-    job.begin_anew()
-    before = job.state()
-    process = job.start()
-    assert until(job.hidden)
+def test_a_run_that_is_terminated_leaves_nothing(conversion):
+    if conversion.kind == "in place" and KILLS <= IN_CI:
+        pytest.skip("loads as much as the other again; MISSMOD_KILLS of more than 2 asks for it")
+    conversion.begin_anew()
+    before = conversion.state()
+    process = conversion.start()
+    assert until(conversion.hidden)
     process.terminate()
     process.wait(PATIENCE)
-    assert until(lambda: not running(job.mark)), running(job.mark)
-    assert job.hidden() == []
-    assert job.state() == before
+    assert until(lambda: not running(conversion.mark)), running(conversion.mark)
+    assert conversion.hidden() == []
+    assert conversion.state() == before

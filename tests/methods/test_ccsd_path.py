@@ -86,10 +86,10 @@ def test_the_gradient_of_the_path_leaves_the_steps_own_gradients_alone(make):
 
 
 def test_a_network_whose_gradient_is_asked_for_twice_is_not_compiled(monkeypatch):
-    monkeypatch.setattr(trainer_module.MissingModalityTrainer, "_do_i_compile", lambda _: True)
+    monkeypatch.setattr(trainer_module.MissingModalityTrainer, "compiles", lambda _: True)
     plain = CCSDTrainer.__new__(CCSDTrainer)
-    assert plain._do_i_compile()
+    assert plain.compiles()
     plain.criticality = "gradient"
-    assert not plain._do_i_compile()
+    assert not plain.compiles()
     plain.path_order = "random"
-    assert plain._do_i_compile()
+    assert plain.compiles()

@@ -237,11 +237,11 @@ def test_every_level_above_the_deepest_is_supervised(patch, features, strides, t
     batch, levels = random_batch(trainer), min(3, len(features) - 1)
     trainer.network.train()
     logits = trainer.network(batch["data"]).logits
-    assert len(logits) == len(trainer._get_deep_supervision_scales()) == levels
+    assert len(logits) == len(trainer.deep_supervision_scales()) == levels
     assert [spatial(level) for level in logits] == [spatial(target) for target in batch["target"]]
     assert all(torch.isfinite(term) for term in trainer.train_step(batch).values())
     trainer.enable_deep_supervision = False
-    assert trainer._get_deep_supervision_scales() is None
+    assert trainer.deep_supervision_scales() is None
 
 
 @pytest.mark.parametrize("present", [None, [True, False], [False, True], [True, True]])

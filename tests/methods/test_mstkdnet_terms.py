@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.datasets.phantom.cohort import modality_names, phantom_case
+from nnunetv2_missmod.datasets.phantom.cohort import phantom_case, phantom_modalities
 from nnunetv2_missmod.methods.mstkdnet.losses import adversarial_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 
@@ -24,7 +24,7 @@ def phantom_cases():
     rng = np.random.default_rng(0)
     images, targets = [], []
     for _ in range(2):
-        channels, labels = phantom_case(rng, modality_names(4), (SIZE,) * 3)
+        channels, labels = phantom_case(rng, phantom_modalities(4), (SIZE,) * 3)
         brain = channels[0] > 0
         images.append([np.where(brain, (c - c[brain].mean()) / c[brain].std(), 0) for c in channels])
         targets.append([np.isin(labels, region) for region in REGIONS])
@@ -34,7 +34,7 @@ def phantom_cases():
 def phantom_batch(trainer):
     """The cases with a target for every level."""
     images, whole = phantom_cases()
-    steps = [round(1 / scale[0]) for scale in trainer._get_deep_supervision_scales()]
+    steps = [round(1 / scale[0]) for scale in trainer.deep_supervision_scales()]
     levels = [whole[..., ::step, ::step, ::step] for step in steps]
     return {"data": images.clone(), "target": levels, "keys": ["a", "b"]}
 

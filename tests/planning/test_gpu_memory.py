@@ -8,7 +8,14 @@ from small_plans import CONFIGURATION, small_dataset_json, small_plans
 
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.planning import gpu_memory
-from nnunetv2_missmod.planning.gpu_memory import CUDA_CONTEXT, GB, estimated, measured, on_gpu, step_memory_on
+from nnunetv2_missmod.planning.gpu_memory import (
+    CUDA_CONTEXT,
+    GB,
+    estimate_step_memory,
+    measure_step_memory,
+    on_gpu,
+    step_memory_on,
+)
 from nnunetv2_missmod.planning.rehearsal import rehearse
 from nnunetv2_missmod.planning.stand_in import build_trainer
 
@@ -36,11 +43,11 @@ def fake_gpu(monkeypatch):
 
 def test_an_estimate_adds_the_context_and_a_share_to_the_live_bytes():
     live = rehearse(*ARGUMENTS).memory
-    assert estimated(*ARGUMENTS) == on_gpu(live) > CUDA_CONTEXT + live
+    assert estimate_step_memory(*ARGUMENTS) == on_gpu(live) > CUDA_CONTEXT + live
 
 
 def test_a_measurement_takes_two_real_steps(fake_gpu):
-    assert measured(*ARGUMENTS) == 3 * GB + CUDA_CONTEXT
+    assert measure_step_memory(*ARGUMENTS) == 3 * GB + CUDA_CONTEXT
     assert len(fake_gpu) == 2
     assert all(torch.isfinite(term) for step in fake_gpu for term in step.values())
 
@@ -50,17 +57,17 @@ def test_what_the_gpu_has_no_memory_for_does_not_fit(fake_gpu, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(gpu_memory, "random_batch", lambda *arguments: out_of_memory())
-    assert measured(*ARGUMENTS) == math.inf
+    assert measure_step_memory(*ARGUMENTS) == math.inf
 
 
 def test_where_there_is_a_gpu_it_is_used(fake_gpu):
-    assert step_memory_on("auto") is step_memory_on("cuda") is measured
-    assert step_memory_on("cpu") is estimated
+    assert step_memory_on("auto") is step_memory_on("cuda") is measure_step_memory
+    assert step_memory_on("cpu") is estimate_step_memory
 
 
 def test_where_there_is_none_memory_is_estimated(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert step_memory_on("auto") is step_memory_on("cpu") is estimated
+    assert step_memory_on("auto") is step_memory_on("cpu") is estimate_step_memory
     with pytest.raises(
         ValueError, match=r"Expected a CUDA device to measure on, found none\. Estimate with -device cpu"
     ):

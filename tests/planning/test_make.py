@@ -15,20 +15,20 @@ from nnunetv2_missmod.planning import dataset as planned_dataset
 from nnunetv2_missmod.planning import make, show
 from nnunetv2_missmod.planning.fitting import configuration_of
 from nnunetv2_missmod.planning.gpu_memory import GB
-from nnunetv2_missmod.planning.show import Showing
+from nnunetv2_missmod.planning.show import PlanDescription
 
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
 BASELINE = "ModalityDropoutTrainer"
 
 
 # nnU-Net's search imports every trainer there is, each time anew.
-find_once = cache(planned_dataset.recursive_find_trainer_class_by_name)
+find_once = cache(planned_dataset.find_trainer_class)
 
 
 @pytest.fixture
 def make_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    monkeypatch.setattr(planned_dataset, "recursive_find_trainer_class_by_name", find_once)
+    monkeypatch.setattr(planned_dataset, "find_trainer_class", find_once)
     return lambda **options: small_dataset(tmp_path, **options)
 
 
@@ -43,11 +43,11 @@ def by_formula(monkeypatch):
         asked.append((stage.__name__, configuration))
         return 20_000 * factor * math.prod(configuration["patch_size"]) * configuration["batch_size"]
 
-    def look_at(stage, dataset, name, step_memory):
-        return Showing(stage.__name__, name, {}, {}, [], step_memory(stage, dataset.plans, name, dataset.json))
+    def describe(stage, dataset, name, step_memory):
+        return PlanDescription(stage.__name__, name, {}, {}, [], step_memory(stage, dataset.plans, name, dataset.json))
 
     monkeypatch.setattr(make, "step_memory_on", lambda device: memory)
-    monkeypatch.setattr(make, "look_at", look_at)
+    monkeypatch.setattr(make, "describe", describe)
     return asked
 
 
@@ -143,14 +143,14 @@ def test_a_fragment_of_one_s_own_is_merged_last(make_dataset, by_formula, tmp_pa
 
 
 def test_a_configuration_that_a_trainer_cannot_take_is_left_out_and_said(make_dataset, by_formula, capsys, monkeypatch):
-    dataset, look_at = with_cascade(make_dataset()), make.look_at
+    dataset, describe = with_cascade(make_dataset()), make.describe
 
     def no_cascade(stage, dataset, name, step_memory):
         if name == "3d_cascade_fullres":
             raise NotImplementedError("no cascade")
-        return look_at(stage, dataset, name, step_memory)
+        return describe(stage, dataset, name, step_memory)
 
-    monkeypatch.setattr(make, "look_at", no_cascade)
+    monkeypatch.setattr(make, "describe", no_cascade)
     assert plan("DCSegTrainer", "-gpu_memory_target", 1) == 0
     assert "Left out 3d_cascade_fullres: no cascade" in capsys.readouterr().out
     plans = written(dataset, "nnUNetPlans_DCSegTrainer")["configurations"]
@@ -180,7 +180,7 @@ def test_the_estimate_of_the_trainer_itself_is_within_the_target(make_dataset, n
 
 
 @pytest.mark.parametrize("trainer", [name for name in SEGMENTING if (plans_folder() / f"{name}.json").is_file()])
-def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset, no_counting, capsys):
+def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset, by_formula, capsys):
     dataset = make_dataset(features=(8, 8, 16))
     assert plan(trainer, "--setting", "paper") == 0
     configuration = written(dataset, f"nnUNetPlans_{trainer}_paper")["configurations"][CONFIGURATION]

@@ -1,4 +1,4 @@
-"""The walk through the cases: in their order, whatever fails, in however many processes."""
+"""The cases of a cohort: in their order, whatever fails, in however many processes."""
 
 import os
 import threading
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from small_finishing import die, name_and_value, segmented, value_and_process
 from small_models import SPACING, small_images, write_case, write_model
-from small_walk import die, name_and_value, segmented, value_and_process
 
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction import cohort
 from nnunetv2_missmod.prediction.cases import CaseFiles
-from nnunetv2_missmod.prediction.cohort import WAITING, export_of, walk
+from nnunetv2_missmod.prediction.cohort import WAITING, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, predict_subsets
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
@@ -29,8 +29,8 @@ def two_subsets(case, on_patch):
         on_patch(1.0)
 
 
-def walked(segment=two_subsets, finish=name_and_value, cases=CASES, num_processes=0):
-    return list(walk("Test", cases, segment, finish, 2, num_processes))
+def predicted(segment=two_subsets, finish=name_and_value, cases=CASES, num_processes=0):
+    return list(predict_cohort("Test", cases, segment, finish, 2, num_processes))
 
 
 @pytest.fixture
@@ -43,19 +43,19 @@ def threads(monkeypatch):
 
 
 def test_every_case_comes_out_in_order_with_its_subsets():
-    done = walked(cases=[CASES[0], CASES[1]])
+    done = predicted(cases=[CASES[0], CASES[1]])
     assert [finished.case for finished in done] == [CASES[0], CASES[1]]
     assert [finished.of_subset for finished in done] == [{1: "c 1 8", 0: "c 0 8"}, {1: "a 1 8", 0: "a 0 8"}]
     assert [finished.error for finished in done] == [None, None]
 
 
 def test_no_case_is_no_error():
-    assert walked(cases=[]) == []
+    assert predicted(cases=[]) == []
 
 
 def test_two_processes_give_the_same_in_the_same_order(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    here, there = walked(finish=value_and_process), walked(finish=value_and_process, num_processes=2)
+    here, there = predicted(finish=value_and_process), predicted(finish=value_and_process, num_processes=2)
     assert [finished.error is None for finished in there] == [True, True, False, True]
     for one, other in zip(here, there, strict=True):
         assert (one.case, str(one.error)) == (other.case, str(other.error))
@@ -72,9 +72,9 @@ def test_the_first_case_comes_out_before_the_second_is_segmented():
         begun.append(case.name)
         yield from two_subsets(case, on_patch)
 
-    walk_through = walk("Test", CASES, segment, name_and_value, 2, 0)
+    finished = predict_cohort("Test", CASES, segment, name_and_value, 2, 0)
     assert begun == []
-    next(walk_through)
+    next(finished)
     assert begun == ["c"]
 
 
@@ -83,7 +83,7 @@ def test_a_case_that_takes_long_lets_none_overtake_it(threads):
         time.sleep(0.2 if case.name == "c" else 0)
         return case.name
 
-    done = walked(finish=slow_first, num_processes=3)
+    done = predicted(finish=slow_first, num_processes=3)
     assert [set(finished.of_subset.values()) for finished in done] == [{"c"}, {"a"}, {"bad"}, {"b"}]
 
 
@@ -101,7 +101,7 @@ def test_a_case_that_cannot_be_segmented_keeps_the_others_going(error, capsys):
     def finish(case, found):
         return case.name
 
-    done = walked(segment, finish)
+    done = predicted(segment, finish)
     assert [finished.error for finished in done] == [None, None, error, None]
     assert [sorted(finished.of_subset) for finished in done] == [[0, 1], [0, 1], [0], [0, 1]]
     said = capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_memory_that_ends_is_told_with_what_needs_less(error, where, capsys):
             raise error
         return case.name
 
-    done = walked(segment, finish)
+    done = predicted(segment, finish)
     assert [finished.error is None for finished in done] == [True, True, False, True]
     said = capsys.readouterr().out
     assert "bad: failed. memory ended (" in said
@@ -138,14 +138,14 @@ def test_memory_that_ends_is_told_with_what_needs_less(error, where, capsys):
 
 
 def test_a_mask_that_cannot_be_finished_keeps_the_others_going(capsys):
-    done = walked()
+    done = predicted()
     assert [str(finished.error) for finished in done] == ["None", "None", "bad cannot be finished", "None"]
     assert done[2].of_subset == {}
     assert "bad: failed. bad cannot be finished" in capsys.readouterr().out
 
 
 def test_a_case_that_lacks_subsets_is_said_to(capsys):
-    done = walked(lambda case, on_patch: [segmented(1)], cases=[CASES[0]])
+    done = predicted(lambda case, on_patch: [segmented(1)], cases=[CASES[0]])
     assert list(done[0].of_subset) == [1]
     assert "c: done, for the 1 of 2 subsets whose modalities it has" in capsys.readouterr().out
 
@@ -154,7 +154,7 @@ def test_names_and_errors_are_printed_as_they_are(capsys):
     def segment(case, on_patch):
         raise ValueError("[red]got[/red] [/]")
 
-    walked(segment, cases=[CaseFiles("[bold]x", [])])
+    predicted(segment, cases=[CaseFiles("[bold]x", [])])
     assert "[bold]x: failed. [red]got[/red] [/]" in capsys.readouterr().out
 
 
@@ -164,7 +164,7 @@ def test_what_is_said_of_a_case_is_one_line_so_that_paths_stay_whole(capsys):
     def segment(case, on_patch):
         raise ValueError(f"expected its label at {long}, found none")
 
-    walked(segment, cases=CASES[:1])
+    predicted(segment, cases=CASES[:1])
     assert f"c: failed. expected its label at {long}, found none\n" in capsys.readouterr().out
 
 
@@ -177,13 +177,13 @@ def test_a_mistake_of_ours_ends_the_run(in_threads, request):
         raise TypeError("a mistake")
 
     with pytest.raises(TypeError, match="a mistake"):
-        walked(finish=wrong, num_processes=int(in_threads))
+        predicted(finish=wrong, num_processes=int(in_threads))
 
     def segment_wrong(case, on_patch):
         raise TypeError("another")
 
     with pytest.raises(TypeError, match="another"):
-        walked(segment_wrong, num_processes=int(in_threads))
+        predicted(segment_wrong, num_processes=int(in_threads))
 
 
 DIED = r"died, .* memory\. .*fewer processes \(-nps\)"
@@ -191,7 +191,7 @@ DIED = r"died, .* memory\. .*fewer processes \(-nps\)"
 
 def test_a_process_that_dies_says_how_to_go_on():
     with pytest.raises(RuntimeError, match=DIED):
-        walked(finish=die, num_processes=1)
+        predicted(finish=die, num_processes=1)
 
 
 def test_a_process_that_dies_after_the_last_mask_was_sent_says_so_too(threads):
@@ -199,7 +199,7 @@ def test_a_process_that_dies_after_the_last_mask_was_sent_says_so_too(threads):
         raise BrokenExecutor
 
     with pytest.raises(RuntimeError, match=DIED):
-        walked(finish=finish, cases=CASES[:1], num_processes=1)
+        predicted(finish=finish, cases=CASES[:1], num_processes=1)
 
 
 def test_a_process_that_died_before_a_mask_is_sent_says_so_too(monkeypatch):
@@ -209,7 +209,7 @@ def test_a_process_that_died_before_a_mask_is_sent_says_so_too(monkeypatch):
 
     monkeypatch.setattr(cohort, "_pool", Broken)
     with pytest.raises(RuntimeError, match=DIED):
-        walked(num_processes=1)
+        predicted(num_processes=1)
 
 
 # --- how many wait ----------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_so_many_masks_wait_and_no_more(threads, num_processes):
         count(-1)
 
     threading.Timer(0.3, may_finish.set).start()
-    assert len(walked(segment, finish, num_processes=num_processes)) == len(CASES)
+    assert len(predicted(segment, finish, num_processes=num_processes)) == len(CASES)
     assert num_processes + WAITING <= most <= num_processes + WAITING + 1
     assert unfinished == 0
 

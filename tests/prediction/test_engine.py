@@ -1,5 +1,7 @@
 """One case, every subset: equal to nnU-Net's own prediction from files of which the others are really missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -16,9 +18,10 @@ from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, SubsetStack, groups_by_mask, predict_subsets, preprocess
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
-STOCK = "nnUNetTrainer"
+NNUNET_TRAINER = "nnUNetTrainer"
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
-QUICK = PredictionSettings(device="cpu", mirroring=False, num_processes=0)
+QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
+SHAPE = (16, 18, 16)  # a few patches
 ROUNDING_TIES = 1e-5  # of the voxels
 
 
@@ -67,7 +70,7 @@ def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
     name, num_modalities, dims, opened, tmp_path
 ):
     predictor = opened(name, num_modalities=num_modalities, dims=dims)
-    files = write_case(tmp_path / "case", "case", small_images(num_modalities))
+    files = write_case(tmp_path / "case", "case", small_images(num_modalities, SHAPE))
     subsets = all_subsets(num_modalities).numpy()
     masks = masks_of(predictor, read(predictor, files), subsets)
     assert sorted(masks) == list(range(len(subsets)))
@@ -79,8 +82,8 @@ def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_stock_network_gets_zeros_for_what_is_absent(dims, opened, tmp_path):
-    predictor = opened(STOCK, dims=dims)
-    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    predictor = opened(NNUNET_TRAINER, dims=dims)
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
     subsets = all_subsets(3).numpy()
     masks = masks_of(predictor, images, subsets)
     for position, subset in enumerate(subsets):
@@ -89,26 +92,26 @@ def test_a_stock_network_gets_zeros_for_what_is_absent(dims, opened, tmp_path):
 
 @pytest.mark.parametrize("name", ["DCSegTrainer", "ModalityDropoutTrainer"])
 def test_folds_mirroring_regions_and_step_size_are_nnunets(name, opened, tmp_path):
-    settings = PredictionSettings(device="cpu", mirroring=True, step_size=1.0, num_processes=0)
-    predictor = opened(name, settings, num_modalities=2, folds=(0, 1), regions=True)
+    settings = PredictionSettings(device="cpu", mirroring=True, step_size=0.5, num_processes=0)
+    predictor = opened(name, settings, num_modalities=2, dims=2, folds=(0, 1), regions=True)
     assert len(predictor.list_of_parameters) == 2
-    files = write_case(tmp_path / "case", "case", small_images(2))
+    files = write_case(tmp_path / "case", "case", small_images(2, (3, 26, 22)))
     masks = masks_of(predictor, read(predictor, files), all_subsets(2).numpy())
     for position, there in enumerate(([files[0]], [files[1]], files)):
         assert_same(masks[position], nnunets_mask(predictor, there, tmp_path / "nnunet"))
 
 
-@pytest.mark.parametrize("name", [*SEGMENTING, STOCK])
+@pytest.mark.parametrize("name", [*SEGMENTING, NNUNET_TRAINER])
 def test_absent_means_absent(name, opened, tmp_path):
     predictor = opened(name, num_modalities=3)
-    images = small_images()
-    subsets = all_subsets(3).numpy()
+    images = small_images(3, SHAPE)
+    subsets = np.array([[True, False, False], [False, True, True]])  # each channel is absent from one
     before = {}
     for found in predict_subsets(predictor, read(predictor, write_case(tmp_path / "a", "case", images)), subsets):
         before[found.position] = found
     for channel in range(3):
         changed = images.copy()
-        changed[channel] = small_images(seed=99)[channel] * 7 + 1  # nowhere zero: mask and crop are others, too
+        changed[channel] = small_images(3, SHAPE, seed=99)[channel] * 7 + 1  # nowhere zero: another mask
         absent = subsets[~subsets[:, channel]]
         of_absent = np.flatnonzero(~subsets[:, channel])
         there = read(predictor, write_case(tmp_path / f"b{channel}", "case", changed))
@@ -176,16 +179,16 @@ def test_channels_outside_the_subsets_take_no_part_in_the_groups():
 
 
 class Counting(nn.Module):
-    """A network that writes down the subsets that it is asked for."""
+    """A network that writes down the subsets that it is called with."""
 
     def __init__(self, encodes_once=True):
         super().__init__()
-        self.told, self.left_to_itself = [], []
+        self.presents, self.left_to_itself = [], []
         if encodes_once:
             self.forward_subsets = self.of_subsets
 
     def of_subsets(self, images, presents):
-        self.told += presents.int().tolist()
+        self.presents += presents.int().tolist()
         weights = torch.arange(1.0, images.shape[1] + 1)
         summed = [(drop_absent(images, p[None]) * weights[:, None, None, None]).sum(1, keepdim=True) for p in presents]
         return torch.stack(summed)
@@ -202,7 +205,7 @@ def test_subsets_that_see_the_same_in_a_patch_are_computed_once():
     network = Counting()
     logits = SubsetStack(network, all_subsets(3))(images)
     assert logits.shape == (1, 7, 2, 2, 2)
-    assert network.told == [[1, 0, 0]]
+    assert network.presents == [[1, 0, 0]]
     assert sorted(network.left_to_itself) == [[0.0, 0.0, 0.0], [0.0, 0.0, 5.0]]
     for position, subset in enumerate(all_subsets(3)):
         seen = images[0, 0] if subset[0] else 5.0 * subset[2] * torch.ones(2, 2, 2)
@@ -213,7 +216,7 @@ def test_a_background_patch_is_computed_once():
     for network in (Counting(), Counting(encodes_once=False)):
         logits = SubsetStack(network, all_subsets(4))(torch.zeros(1, 4, 2, 2, 2))
         assert logits.shape == (1, 15, 2, 2, 2)
-        assert network.told == []
+        assert network.presents == []
         assert len(network.left_to_itself) == 1
 
 
@@ -237,7 +240,7 @@ def test_subsets_with_a_channel_that_the_case_lacks_are_left_out(opened, tmp_pat
 
 def test_few_subsets_at_a_time_give_the_same(opened, tmp_path, monkeypatch):
     predictor = opened("DCSegTrainer")
-    images = read(predictor, write_case(tmp_path / "case", "case", small_images()))
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
     subsets = all_subsets(3).numpy()
     together = masks_of(predictor, images, subsets)
     monkeypatch.setattr(predict, "MAX_LOGIT_BYTES", 1)
@@ -248,9 +251,9 @@ def test_few_subsets_at_a_time_give_the_same(opened, tmp_path, monkeypatch):
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("mirroring", [False, True])
 def test_the_progress_adds_up_to_all_subsets(dims, mirroring, opened, tmp_path):
-    settings = PredictionSettings(device="cpu", mirroring=mirroring, num_processes=0)
+    settings = replace(QUICK, mirroring=mirroring)
     predictor = opened("ModalityDropoutTrainer", settings, dims=dims, folds=(0, 1))
-    images = read(predictor, write_case(tmp_path / "case", "case", small_images(), channels=[0, 2]))
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE), channels=[0, 2]))
     shares = []
     list(predict_subsets(predictor, images, all_subsets(3).numpy(), shares.append))
     assert sum(shares) == pytest.approx(7)

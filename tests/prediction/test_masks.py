@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from small_models import folders_of, small_images, two_folds, write_case, write_image
+from small_models import folders_of, no_room_for, small_images, two_folds, write_case, write_image
 
 from nnunetv2_missmod.prediction import masks
-from nnunetv2_missmod.prediction.cohort import Export
 from nnunetv2_missmod.prediction.mask_table import read_masks
 from nnunetv2_missmod.prediction.masks import predict_masks
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
@@ -304,16 +303,8 @@ def test_cases_that_fail_are_named_and_counted_and_the_others_segmented(choice, 
     assert {name for name in files_in(out) if name.endswith(".nii.gz")} == {"good.nii.gz"}
 
 
-def test_a_case_of_which_one_mask_failed_is_no_finished_one(predicted, choice, images, tmp_path, monkeypatch, read):
-    write = Export.write
-
-    def full(export, mask, file, properties):
-        if file.match("mod0+mod1/b.nii.gz"):
-            raise OSError("no space left")
-        write(export, mask, file, properties)
-
-    with monkeypatch.context() as on_a_full_disk:
-        on_a_full_disk.setattr(Export, "write", full)
+def test_a_case_of_which_one_mask_failed_is_no_finished_one(predicted, choice, images, tmp_path, read):
+    with no_room_for("mod0+mod1/b.nii.gz"):
         assert predict_masks(choice, QUICK, images, tmp_path, "all") == 1
     assert {row[0] for row in rows(tmp_path)} == {"a", "c"}
     read.clear()

@@ -175,9 +175,7 @@ def test_a_trainer_with_the_signature_before_is_named(monkeypatch):
         def build_network_architecture(architecture_class_name, arch_init_kwargs):
             raise AssertionError
 
-    monkeypatch.setattr(
-        "nnunetv2_missmod.prediction.model.recursive_find_trainer_class_by_name", lambda name: OldTrainer
-    )
+    monkeypatch.setattr("nnunetv2_missmod.prediction.model.find_trainer_class", lambda name: OldTrainer)
     with pytest.raises(ValueError, match=r"takes plans_manager, .* got OldTrainer with the signature before"):
         find_trainer("OldTrainer")
 

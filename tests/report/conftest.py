@@ -1,16 +1,22 @@
 """Reports that several files of tests read."""
 
 import math
+import re
 
 import pytest
 from report_page import read_page
 from small_folders import phantom_provenance, write_data, write_model
 from small_scores import MODALITIES, NASTY, REGIONS, long_table, provenance
 
-from nnunetv2_missmod.evaluation.scores import write_provenance, write_scores
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import write_scores
+from nnunetv2_missmod.report.figures import Drawing, draw_all
+from nnunetv2_missmod.report.metric_names import METRICS
 from nnunetv2_missmod.report.page import write_report
 
 DRAW = "nnunetv2_missmod.report.page.draw_all"
+LABEL = re.compile('aria-label="[^"]+"')
+NOTHING = '<svg role="img" {} width="200" height="100"></svg>'
 NO_FIGURES = {kind: [] for kind in ("heat", "curves", "dots", "gains")}
 
 
@@ -26,8 +32,25 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def report(cohort):
+    """With the figures of Dice alone, which are slow to draw."""
     root, _ = cohort
-    return write_report([root / "dcseg", root / "m3ae"], root / "report")
+    drawn = []
+
+    def draw(comparison, metric):
+        drawn.append(draw_all(comparison, metric) if metric is METRICS[0] else empty(drawn[0]))
+        return drawn[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DRAW, draw)
+        return write_report([root / "dcseg", root / "m3ae"], root / "report")
+
+
+def empty(figures):
+    """As many drawings of each kind, with their texts and nothing else."""
+    return {
+        kind: [Drawing(NOTHING.format(*LABEL.findall(d.svg)), d.title) for d in of_kind]
+        for kind, of_kind in figures.items()
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import itertools
+import math
 import re
 import warnings
 from xml.etree import ElementTree
@@ -7,48 +8,56 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_missmod.report.figures import MOST_VECTORS, draw_all
+from nnunetv2_missmod.report.figures import MOST_VECTORS, dots_per_case, draw_all
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import METRICS
 
 SUBSETS = {"A": ["A"], "B": ["B"], "A+B": ["A", "B"]}
 
 
-def comparison(*, models=("One", "Two"), cases=4, value=None, modalities=("A", "B"), subsets=None):
+def comparison(
+    *, models=("One", "Two"), regions=("whole", "core"), cases=4, value=None, modalities=("A", "B"), subsets=None
+):
     rng = np.random.default_rng(0)
     subsets = subsets or SUBSETS
-    keys = itertools.product([f"case{i}" for i in range(cases)], subsets, ["whole", "core"], models)
+    keys = itertools.product([f"case{i}" for i in range(cases)], subsets, regions, models)
     scores = pd.DataFrame(keys, columns=["case", "subset", "region", "model"])
     scores["num_present"] = scores["subset"].map(lambda subset: len(subsets[subset]))
     for metric in METRICS:
         scores[metric.column] = rng.uniform(size=len(scores)) if value is None else value
-    return Comparison(dict.fromkeys(models), list(modalities), ["whole", "core"], subsets, scores, [])
+    return Comparison(dict.fromkeys(models), list(modalities), list(regions), subsets, scores, [])
+
+
+@pytest.fixture(scope="module")
+def dice():
+    """The figures of Dice, drawn once, and what they are of."""
+    made = comparison()
+    return made, draw_all(made, METRICS[0])
 
 
 def svgs(drawings):
     return [drawing.svg for kind in drawings.values() for drawing in kind]
 
 
-def test_every_figure_is_well_formed_and_in_the_ink_of_the_page():
-    for svg in svgs(draw_all(comparison(), METRICS[0])):
+def test_every_figure_is_well_formed_and_in_the_ink_of_the_page(dice):
+    for svg in svgs(dice[1]):
         ElementTree.fromstring(svg)
         assert "currentColor" in svg
         assert "#010203" not in svg
         assert "aria-label=" in svg
 
 
-def test_the_curves_text_says_the_means_by_number_of_modalities():
-    made = comparison()
-    (curve, _) = draw_all(made, METRICS[0])["curves"]
+def test_the_curves_text_says_the_means_by_number_of_modalities(dice):
+    made, drawn = dice
+    (curve, _) = drawn["curves"]
     scores = made.scores[(made.scores["region"] == "whole") & (made.scores["model"] == "One")]
     single, both = (scores[scores["subset"].isin(names)]["dice"].mean() * 100 for names in (["A", "B"], ["A+B"]))
     assert f"One: {single:.1f} with 1, {both:.1f} with 2" in curve.svg
 
 
-def test_the_heat_map_shows_every_mean():
-    made = comparison()
-    maps = draw_all(made, METRICS[0])["heat"]
-    for model, drawing in zip(made.models, maps, strict=True):
+def test_the_heat_map_shows_every_mean(dice):
+    made, drawn = dice
+    for model, drawing in zip(made.models, drawn["heat"], strict=True):
         for (_, _, name), mean in made.scores.groupby(["subset", "region", "model"])["dice"].mean().items():
             assert (f">{mean * 100:.2f}<" in drawing.svg) or name != model
 
@@ -70,35 +79,38 @@ def bar_widths(svg):
         yield max(x) - min(x)
 
 
-@pytest.mark.parametrize("value", [float("nan"), 0.0, 1.0])
-def test_scores_all_alike_or_all_undefined_are_drawn_without_a_warning(value):
+@pytest.mark.parametrize(
+    ("metric", "value"), [(METRICS[0], 1.0), (METRICS[1], math.nan), (METRICS[4], math.nan), (METRICS[4], 0.0)]
+)
+def test_scores_all_alike_or_all_undefined_are_drawn_without_a_warning(metric, value):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for metric in (METRICS[0], METRICS[1], METRICS[4]):
-            assert len(svgs(draw_all(comparison(value=value), metric))) == 8
+        assert len(svgs(draw_all(comparison(models=["One"], regions=["whole"], value=value), metric))) == 4
 
 
 def test_names_that_mean_something_to_matplotlib_or_html_are_shown_as_they_are():
     names = ["_hidden", "<b>&$x$"]
     subsets = {names[0]: [names[0]], names[1]: [names[1]], "+".join(names): names}
-    for svg in svgs(draw_all(comparison(models=names, modalities=names, subsets=subsets), METRICS[0])):
+    for svg in svgs(
+        draw_all(comparison(models=names, regions=["whole"], modalities=names, subsets=subsets), METRICS[0])
+    ):
         texts = "".join(ElementTree.fromstring(svg).itertext())
         assert "<b>&$x$" in texts
         assert "_hidden" in texts
 
 
 def test_very_many_dots_are_drawn_as_pixels():
-    few, many = (draw_all(comparison(models=["One"], cases=n), METRICS[0])["dots"][0].svg for n in (4, MOST_VECTORS))
+    few, many = (dots_per_case(comparison(models=["One"], cases=n), METRICS[0], "whole").svg for n in (4, MOST_VECTORS))
     assert "data:image/png" in many
     assert "data:image/png" not in few
     assert len(many) < 300_000
 
 
-def test_the_same_scores_give_the_same_figures():
-    assert svgs(draw_all(comparison(), METRICS[0])) == svgs(draw_all(comparison(), METRICS[0]))
+def test_the_same_scores_give_the_same_figures(dice):
+    assert svgs(dice[1]) == svgs(draw_all(comparison(), METRICS[0]))
 
 
-def test_references_of_two_figures_do_not_meet():
-    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in svgs(draw_all(comparison(), METRICS[0]))]
+def test_references_of_two_figures_do_not_meet(dice):
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in svgs(dice[1])]
     for one, other in itertools.combinations(ids, 2):
         assert not one & other

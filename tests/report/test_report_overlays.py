@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from PIL import Image
 from small_folders import REGIONS, write_data, write_model
 
-from nnunetv2_missmod.report.case_volumes import Case, read_case
+from nnunetv2_missmod.report.case_volumes import Case, read_cropped_case
 from nnunetv2_missmod.report.inputs import load_comparison
 from nnunetv2_missmod.report.overlays import contours, cut, draw_overlay, region_colours, widest_slices
 from nnunetv2_missmod.report.viewer import Viewer, label_colours, viewer_of
@@ -21,7 +21,7 @@ def cohort(tmp_path_factory):
     truths = write_data(root, num_modalities=2, cases=("case",))
     write_model(root / "model", root, truths, modalities=("FLAIR", "T1c"))
     comparison = load_comparison([root / "model"])
-    case = read_case(comparison, "case", "the only one")
+    case = read_cropped_case(comparison, "case", "the only one")
     assert isinstance(case, Case)
     return comparison, case
 

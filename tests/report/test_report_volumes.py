@@ -5,12 +5,12 @@ from small_folders import SHAPE, change_provenance, write_data, write_model, wri
 
 from nnunetv2_missmod.report.case_volumes import (
     Case,
+    cases_to_show,
     foreground,
     grey,
-    read_case,
+    read_cropped_case,
+    read_in_lps,
     read_prediction,
-    read_volume,
-    shown_cases,
 )
 from nnunetv2_missmod.report.inputs import load_comparison
 
@@ -33,7 +33,7 @@ def comparison(cohort):
 
 
 def test_the_median_case_comes_first_then_the_worst_and_the_best(comparison):
-    cases = shown_cases(comparison)
+    cases = cases_to_show(comparison)
     assert list(cases) == ["middling", "poor", "good"]
     assert cases["middling"] == "median case, mean Dice 50.00 %"
 
@@ -42,19 +42,19 @@ def test_the_median_case_comes_first_then_the_worst_and_the_best(comparison):
 def test_fewer_than_three_cases_are_each_shown_once(comparison, names, shown):
     kept = comparison.scores[comparison.scores["case"].isin(names)]
     comparison.scores.drop(comparison.scores.index.difference(kept.index), inplace=True)
-    assert list(shown_cases(comparison)) == shown
+    assert list(cases_to_show(comparison)) == shown
 
 
 def test_cases_without_any_dice_come_last(comparison):
     comparison.scores.loc[comparison.scores["case"] == "good", "dice"] = np.nan
-    assert list(shown_cases(comparison)) == ["poor", "middling"]
+    assert list(cases_to_show(comparison)) == ["poor", "middling"]
     comparison.scores["dice"] = np.nan
-    assert len(shown_cases(comparison)) == 1
+    assert len(cases_to_show(comparison)) == 1
 
 
 def test_a_case_is_cropped_alike_in_images_truth_and_prediction(cohort, comparison):
     _, truths = cohort
-    case = read_case(comparison, "good", "")
+    case = read_cropped_case(comparison, "good", "")
     assert isinstance(case, Case)
     assert list(case.images) == ["FLAIR", "T1c"]
     prediction = read_prediction(comparison.first, "FLAIR", case)
@@ -71,7 +71,7 @@ def test_a_case_that_lacks_a_channel_has_the_other_images(cohort, comparison):
     content = file.read_bytes()
     file.unlink()
     try:
-        case = read_case(comparison, "poor", "")
+        case = read_cropped_case(comparison, "poor", "")
     finally:
         file.write_bytes(content)
     assert isinstance(case, Case)
@@ -82,7 +82,7 @@ def test_data_elsewhere_are_a_note(cohort):
     root, _ = cohort
     change_provenance(root / "model", images="/elsewhere/imagesTs")
     try:
-        note = read_case(load_comparison([root / "model"]), "good", "")
+        note = read_cropped_case(load_comparison([root / "model"]), "good", "")
     finally:
         change_provenance(root / "model", images=str(root / "imagesTs"))
     assert isinstance(note, str)
@@ -92,7 +92,7 @@ def test_data_elsewhere_are_a_note(cohort):
 def test_an_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
     (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.nii\.gz"):
-        read_volume(tmp_path / "broken.nii.gz")
+        read_in_lps(tmp_path / "broken.nii.gz")
 
 
 def test_an_image_that_is_cut_short_is_no_picture_of_zeros(tmp_path):
@@ -100,7 +100,7 @@ def test_an_image_that_is_cut_short_is_no_picture_of_zeros(tmp_path):
     whole = (tmp_path / "a.nii.gz").read_bytes()
     (tmp_path / "a.nii.gz").write_bytes(whole[:-12])
     with pytest.raises(ValueError, match=r"readable image in .*a\.nii\.gz, but .*damaged"):
-        read_volume(tmp_path / "a.nii.gz")
+        read_in_lps(tmp_path / "a.nii.gz")
 
 
 def test_a_prediction_of_another_size_is_an_error_that_names_it(tmp_path):
@@ -109,26 +109,26 @@ def test_a_prediction_of_another_size_is_an_error_that_names_it(tmp_path):
     file = tmp_path / "model" / "predictions" / "T1c" / "case.nii.gz"
     write_volume(file, np.zeros((32, 32, 32), np.uint8))
     comparison = load_comparison([tmp_path / "model"])
-    case = read_case(comparison, "case", "")
+    case = read_cropped_case(comparison, "case", "")
     assert isinstance(case, Case)
     with pytest.raises(ValueError, match=r"predictions/T1c/case\.nii\.gz.*\(32, 32, 32\)"):
         read_prediction(comparison.first, "T1c", case)
     write_volume(tmp_path / "imagesTs" / "case_0001.nii.gz", np.ones((32, 32, 32), np.float32))
     with pytest.raises(ValueError, match=r"case_0001\.nii\.gz"):
-        read_case(comparison, "case", "")
+        read_cropped_case(comparison, "case", "")
 
 
 def test_a_volume_is_turned_so_that_x_goes_left_and_y_back(tmp_path):
     image = sitk.GetImageFromArray(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))  # RAS, as most NIfTI files
     sitk.WriteImage(image, str(tmp_path / "volume.nii.gz"))
-    array = sitk.GetArrayFromImage(read_volume(tmp_path / "volume.nii.gz"))
+    array = sitk.GetArrayFromImage(read_in_lps(tmp_path / "volume.nii.gz"))
     np.testing.assert_array_equal(array, np.arange(24).reshape(2, 3, 4)[:, ::-1, ::-1])
 
 
 def test_a_two_dimensional_image_is_a_volume_of_one_slice(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 6), np.uint8)), str(tmp_path / "image.png"))
-    assert read_volume(tmp_path / "image.png").GetSize() == (6, 5, 1)
+    assert read_in_lps(tmp_path / "image.png").GetSize() == (6, 5, 1)
 
 
 def test_the_foreground_is_all_that_any_image_or_the_truth_shows():
@@ -162,6 +162,6 @@ def test_the_folder_of_predictions_is_read_from_provenance(cohort, comparison):
         moved = load_comparison([root / "model"])
     finally:
         change_provenance(root / "model", predictions="predictions")
-    case = read_case(comparison, "good", "")
+    case = read_cropped_case(comparison, "good", "")
     assert isinstance(case, Case)
     assert read_prediction(moved.first, "FLAIR", case) is None

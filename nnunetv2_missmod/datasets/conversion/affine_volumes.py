@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 
-from nnunetv2_missmod.datasets.conversion.volumes import (
-    GEOMETRY_TOLERANCE,
+from nnunetv2_missmod.datasets.volumes import (
     READ_ERRORS,
     Array,
     Geometry,
+    in_words,
     mapped_values,
     read_geometry,
     read_voxels,
 )
+from nnunetv2_missmod.files.geometry import first_difference
 from nnunetv2_missmod.files.whole_files import check_whole, write_whole
 
 REORIENTS = {"NibabelIO": False, "NibabelIOWithReorient": True}  # nnU-Net's readers that go by the affine
@@ -38,11 +39,7 @@ class AffineGeometry(NamedTuple):
         """Say in what two geometries differ beyond the tolerance; empty if in nothing."""
         assert isinstance(other, AffineGeometry)
         here, there = (place._canonical() if self.reorients else place for place in (self, other))
-        if here.shape != there.shape:
-            return f"shape {list(here.shape)} against {list(there.shape)}"
-        if not np.allclose(here.affine, there.affine, rtol=0, atol=GEOMETRY_TOLERANCE):
-            return f"affine {here.affine[:3].round(4).tolist()} against {there.affine[:3].round(4).tolist()}"
-        return ""
+        return in_words(first_difference(here._grid(), there._grid()))
 
     def write_empty(self, file: Path, _: str) -> None:
         """Write a volume of zeros that lies here, one byte a voxel.
@@ -52,15 +49,18 @@ class AffineGeometry(NamedTuple):
         """
         write_array(np.zeros(self.shape, np.uint8), self.affine, file)
 
+    def _grid(self) -> dict[str, Any]:
+        return {"shape": self.shape, "affine": self.affine[:3].ravel()}
+
     def _canonical(self) -> AffineGeometry:
         turned = nib.as_closest_canonical(nib.Nifti1Image(np.empty(self.shape, np.uint8), self.affine))  # type: ignore
         return AffineGeometry(turned.shape, turned.affine, self.reorients)
 
 
-Place = Geometry | AffineGeometry
+AnyGeometry = Geometry | AffineGeometry
 
 
-def read_place(file: Path, reader: str) -> tuple[Place, int | None]:
+def read_any_geometry(file: Path, reader: str) -> tuple[AnyGeometry, int | None]:
     """Read a header as ``read_geometry`` does, by the affine where nnU-Net's reader goes by it.
 
     Raises:
@@ -94,7 +94,7 @@ def rewrite(source: Path, volume: int | None, new_label: dict[int, int] | None, 
 
 
 def write_array(voxels: Array, affine: Array, file: Path) -> None:
-    """Write a volume; it gets its name when it was read back.
+    """Write a volume (x, y, z) with its affine (4, 4); it gets its name when it was read back.
 
     Raises:
         OSError: it could not be written, as when the disk is full.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_missmod.datasets.conversion.affine_volumes import Place, read_place
-from nnunetv2_missmod.datasets.conversion.volumes import (
+from nnunetv2_missmod.datasets.conversion.affine_volumes import AnyGeometry, read_any_geometry
+from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
+from nnunetv2_missmod.datasets.volumes import (
     is_constant,
     is_rounded,
     read_voxels,
@@ -17,7 +18,6 @@ from nnunetv2_missmod.datasets.conversion.volumes import (
     volume_number,
     whole_values,
 )
-from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
 
 
 class OtherReleaseError(ValueError):
@@ -40,7 +40,7 @@ class CheckedCase:
     """
 
     case: SourceCase
-    geometry: Place | None = None
+    geometry: AnyGeometry | None = None
     constant: Mapping[str, Path] | None = None
     new_label: Mapping[int, int] | None = None
     label_is_float: bool = False
@@ -61,8 +61,8 @@ def check_case(case: SourceCase, scheme: LabelScheme, reader: str = "") -> Check
         OtherReleaseError: the label file has a value of another release's scheme.
     """
     try:
-        checked, places = _with_present_images(case, reader)
-        return _with_label(checked, places, scheme, reader) if case.label else _with_geometry(checked, places)
+        checked, geometries = _with_present_images(case, reader)
+        return _with_label(checked, geometries, scheme, reader) if case.label else _with_geometry(checked, geometries)
     except OtherReleaseError:
         raise
     except ValueError as error:
@@ -75,53 +75,58 @@ def orientation_of(case: SourceCase, reader: str) -> str | None:
     """Read the orientation of a case from the header of its first readable image; None if none is."""
     for image in case.images.values():
         try:
-            return read_place(image.file, reader)[0].orientation
+            return read_any_geometry(image.file, reader)[0].orientation
         except ValueError:
             continue  # check_case says why
     return None
 
 
-def _with_present_images(case: SourceCase, reader: str) -> tuple[CheckedCase, dict[Path, Place]]:
+def _with_present_images(case: SourceCase, reader: str) -> tuple[CheckedCase, dict[Path, AnyGeometry]]:
     """Find the images that are not constant; they come with where their files lie."""
     present: dict[str, ImageFile] = {}
     constant: dict[str, Path] = {}
-    places: dict[Path, Place] = {}
+    geometries: dict[Path, AnyGeometry] = {}
     several: tuple[Path, np.ndarray] | None = None  # a 4D file is decompressed once for its volumes
     for modality, image in case.images.items():
         voxels = several[1] if several and several[0] == image.file else read_voxels(image.file)
-        place, volumes = read_place(image.file, reader)
+        geometry, volumes = read_any_geometry(image.file, reader)
         number = volume_number(image.volume, volumes, image.file)
         several = (image.file, voxels) if number is not None else None
         if is_constant(voxels if number is None else voxels[..., number]):
             constant[modality] = image.file
         else:
-            present[modality], places[image.file] = image, place
+            present[modality], geometries[image.file] = image, geometry
     if not present:
         found = f"only constant volumes ({', '.join(constant)})" if constant else "no image"
         raise ValueError(f"expected at least one modality, got {found}: nothing to segment from")
-    return CheckedCase(replace(case, images=present), constant=constant), places
+    return CheckedCase(replace(case, images=present), constant=constant), geometries
 
 
-def _with_geometry(checked: CheckedCase, places: Mapping[Path, Place]) -> CheckedCase:
+def _with_geometry(checked: CheckedCase, geometries: Mapping[Path, AnyGeometry]) -> CheckedCase:
     """Compare all files with the one that most agree with, so that the file that differs is the one that is named."""
-    agreeing = {file: sum(not place.difference(other) for other in places.values()) for file, place in places.items()}
+    agreeing = {
+        file: sum(not geometry.difference(other) for other in geometries.values())
+        for file, geometry in geometries.items()
+    }
     reference = max(agreeing, key=lambda file: agreeing[file])
-    for file, place in places.items():
-        if difference := place.difference(places[reference]):
+    for file, geometry in geometries.items():
+        if difference := geometry.difference(geometries[reference]):
             raise ValueError(
                 f"expected files on one grid, got {difference} in {file} and {reference}: resample one onto the other, "
                 "or correct its header"
             )
-    return replace(checked, geometry=places[reference])
+    return replace(checked, geometry=geometries[reference])
 
 
-def _with_label(checked: CheckedCase, places: Mapping[Path, Place], scheme: LabelScheme, reader: str) -> CheckedCase:
+def _with_label(
+    checked: CheckedCase, geometries: Mapping[Path, AnyGeometry], scheme: LabelScheme, reader: str
+) -> CheckedCase:
     file = checked.case.label
     assert file
     voxels = read_voxels(file)
-    place, volumes = read_place(file, reader)
+    geometry, volumes = read_any_geometry(file, reader)
     volume_number(None, volumes, file)
-    checked = _with_geometry(checked, {**places, file: place})
+    checked = _with_geometry(checked, {**geometries, file: geometry})
     values = whole_values(voxels, file)
     if others := sorted(values & scheme.of_others.keys()):
         raise OtherReleaseError(

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_missmod.datasets.conversion.raw_folder import write_json
+from nnunetv2_missmod.datasets.conversion.outcomes import INCOMPLETE, CaseOutcome
 from nnunetv2_missmod.datasets.conversion.splits import Splits, read_splits, subject_splits
-from nnunetv2_missmod.datasets.conversion.table import INCOMPLETE, CaseReport
 from nnunetv2_missmod.datasets.layouts.source import Source
+from nnunetv2_missmod.datasets.raw_folder import write_json
 
 SPLITS_FILE, FINGERPRINT_FILE = "splits_final.json", "dataset_fingerprint.json"
 
@@ -36,7 +36,7 @@ class DatasetCompanions:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def __call__(self, written: Path, reports: Sequence[CaseReport]) -> Mapping[Path, Path]:
+    def __call__(self, written: Path, outcomes: Sequence[CaseOutcome]) -> Mapping[Path, Path]:
         """Write the files of a dataset that was written to a hidden folder.
 
         Returns:
@@ -48,7 +48,7 @@ class DatasetCompanions:
         """
         # A dataset that is filled lies where it was, and only its new files in the hidden folder.
         hidden = written if self.is_in_place else written.parent
-        return {**self._splits(hidden, reports), **self._fingerprint(written, hidden, reports)}
+        return {**self._splits(hidden, outcomes), **self._fingerprint(written, hidden, outcomes)}
 
     @property
     def is_in_place(self) -> bool:
@@ -72,15 +72,15 @@ class DatasetCompanions:
                     f"Expected no {place.name} of the dataset yet, found {place}: remove it, or choose another -d."
                 )
 
-    def _splits(self, hidden: Path, reports: Sequence[CaseReport]) -> dict[Path, Path]:
+    def _splits(self, hidden: Path, outcomes: Sequence[CaseOutcome]) -> dict[Path, Path]:
         place = self.place_of(SPLITS_FILE)
         if not place:
             self.notes.append("nnUNet_preprocessed is not set: nnU-Net will draw splits of its own.")
         if not place or place.exists():
             return {}
-        splits = self._folds(reports)
+        splits = self._folds(outcomes)
         if not splits:
-            has_training = any(report.is_training for report in reports)
+            has_training = any(outcome.is_training for outcome in outcomes)
             too_few = "Too few subjects to split: train with fold all."
             self.notes.append(too_few if has_training else "There is no training case: nothing can be trained on it.")
             return {}
@@ -88,15 +88,15 @@ class DatasetCompanions:
         self.notes.append(f"{len(splits)} folds in {place}")
         return {hidden / SPLITS_FILE: place}
 
-    def _folds(self, reports: Sequence[CaseReport]) -> Splits:
-        kept = {report.case: report.subject for report in reports if report.is_training}
+    def _folds(self, outcomes: Sequence[CaseOutcome]) -> Splits:
+        kept = {outcome.case: outcome.subject for outcome in outcomes if outcome.is_training}
         left_out: Collection[str] = {case.name for case in self.source.cases} - kept.keys()
         return read_splits(self.split_files, kept, left_out) if self.split_files else subject_splits(kept)
 
-    def _fingerprint(self, written: Path, hidden: Path, reports: Sequence[CaseReport]) -> dict[Path, Path]:
+    def _fingerprint(self, written: Path, hidden: Path, outcomes: Sequence[CaseOutcome]) -> dict[Path, Path]:
         """Write the fingerprint of an incomplete cohort before nnU-Net takes the zeros for intensities."""
         added = sorted((written / "imagesTr").iterdir()) if self.is_in_place else []
-        is_incomplete = any(report.is_training and report.status == INCOMPLETE for report in reports)
+        is_incomplete = any(outcome.is_training and outcome.status == INCOMPLETE for outcome in outcomes)
         if not is_incomplete or (self.is_in_place and not added):
             return {}
         place, later = self.place_of(FINGERPRINT_FILE), f"missmod fingerprint -d {self.dataset.name[7:10].lstrip('0')}"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_missmod.datasets.conversion.checks import orientation_of
-from nnunetv2_missmod.datasets.conversion.parallel import in_processes
-from nnunetv2_missmod.datasets.conversion.placing import place
-from nnunetv2_missmod.datasets.conversion.raw_folder import free_folder, write_json
-from nnunetv2_missmod.datasets.conversion.table import REFUSED, CaseReport, write_table
+from nnunetv2_missmod.datasets.conversion.outcomes import REFUSED, CaseOutcome, write_table
+from nnunetv2_missmod.datasets.conversion.placing import place_files
 from nnunetv2_missmod.datasets.conversion.writing import Target, convert_case
 from nnunetv2_missmod.datasets.layouts.source import Source
+from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.datasets.raw_folder import free_folder, write_json
 from nnunetv2_missmod.files.whole_files import hidden_folder
 
 CONVERTING = "converting"  # purpose of the hidden folder in nnUNet_raw
@@ -24,10 +24,10 @@ PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
 # What belongs to a dataset beside its folder: from where it is written, and what became of its cases, to finished files
 # in the hidden folder above it and where each goes.
-Companions = Callable[[Path, Sequence[CaseReport]], Mapping[Path, Path]]
+Companions = Callable[[Path, Sequence[CaseOutcome]], Mapping[Path, Path]]
 
 
-def no_companions(_: Path, __: Sequence[CaseReport]) -> Mapping[Path, Path]:
+def no_companions(_: Path, __: Sequence[CaseOutcome]) -> Mapping[Path, Path]:
     """Write the dataset alone."""
     return {}
 
@@ -56,7 +56,7 @@ def convert(
     settings: ConversionSettings | None = None,
     other_folders: Sequence[Path] = (),
     companions: Companions = no_companions,
-) -> tuple[Path, list[CaseReport]]:
+) -> tuple[Path, list[CaseOutcome]]:
     """Write a source as ``raw``/DatasetXXX_Name: whole, or not at all.
 
     Args:
@@ -81,41 +81,45 @@ def convert(
     # In a hidden folder nnU-Net takes nothing for a dataset, and a conversion that is ended leaves none behind.
     with hidden_folder(raw, CONVERTING) as hidden:
         target = _target(source, hidden / folder.name, settings)
-        for part in PARTS:
-            (target.folder / part).mkdir(parents=True)
-        convert_one = partial(convert_case, target=target)
-        reports = in_processes(convert_one, source.cases, settings.processes, folder.name)
-        check_cohort(reports, source.modalities)
-        _remove_empty(target.folder)
-        num_training = sum(report.is_training for report in reports)
-        write_json(target.folder / "dataset.json", dataset_json(source, num_training, target.file_ending))
-        write_table(reports, target.folder)
-        place(companions(target.folder, reports), hidden, partial(target.folder.rename, folder), done=folder)
-    return folder, reports
+        outcomes = _write_dataset(source, target, settings.processes)
+        place_files(companions(target.folder, outcomes), hidden, partial(target.folder.rename, folder), done=folder)
+    return folder, outcomes
 
 
-def check_cohort(reports: Sequence[CaseReport], modalities: Sequence[str]) -> None:
+def _write_dataset(source: Source, target: Target, processes: int) -> list[CaseOutcome]:
+    for part in PARTS:
+        (target.folder / part).mkdir(parents=True)
+    outcomes = in_processes(partial(convert_case, target=target), source.cases, processes, target.folder.name)
+    check_cohort(outcomes, source.modalities)
+    _remove_empty(target.folder)
+    num_training = sum(outcome.is_training for outcome in outcomes)
+    write_json(target.folder / "dataset.json", dataset_json(source, num_training, target.file_ending))
+    write_table(outcomes, target.folder)
+    return outcomes
+
+
+def check_cohort(outcomes: Sequence[CaseOutcome], modalities: Sequence[str]) -> None:
     """Check that there are cases, and every modality is in one of them.
 
     Raises:
         ValueError: otherwise.
     """
-    written = [report for report in reports if report.is_written]
+    written = [outcome for outcome in outcomes if outcome.is_written]
     if not written:
-        reasons = "; ".join(f"{report.case}: {report.why}" for report in reports[:5])
-        raise ValueError(f"Expected cases that can be converted, got none of {len(reports)}. {reasons}")
-    cohort = [report for report in written if report.is_training] or written
-    found = {name for report in cohort for name in report.subset.split("+")}
+        reasons = "; ".join(f"{outcome.case}: {outcome.why}" for outcome in outcomes[:5])
+        raise ValueError(f"Expected cases that can be converted, got none of {len(outcomes)}. {reasons}")
+    cohort = [outcome for outcome in written if outcome.is_training] or written
+    found = {name for outcome in cohort for name in outcome.subset.split("+")}
     if nowhere := [name for name in modalities if name not in found]:
         raise ValueError(
             f"Expected every modality in at least one training case, got none with {', '.join(nowhere)}: add its "
-            f"files, or convert with --layout pattern and only the --modalities that are there.{_refused_too(reports)}"
+            f"files, or convert with --layout pattern and only the --modalities that are there.{_refused_too(outcomes)}"
         )
 
 
-def _refused_too(reports: Sequence[CaseReport]) -> str:
+def _refused_too(outcomes: Sequence[CaseOutcome]) -> str:
     """The reasons of refused cases, which may be those that had a modality."""
-    refused = [f"{report.case}: {report.why}" for report in reports if report.status == REFUSED]
+    refused = [f"{outcome.case}: {outcome.why}" for outcome in outcomes if outcome.status == REFUSED]
     more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
     return f" These cases were refused: {'; '.join(refused[:5])}{more}." if refused else ""
 

@@ -11,15 +11,15 @@ from typing import NamedTuple
 from nnunetv2_missmod.datasets.conversion.companions import DatasetCompanions
 from nnunetv2_missmod.datasets.conversion.convert import CONVERTING, ConversionSettings, convert
 from nnunetv2_missmod.datasets.conversion.fill import FILLING, fill
+from nnunetv2_missmod.datasets.conversion.outcomes import REFUSED, TABLE_FILE, CaseOutcome, print_summary
 from nnunetv2_missmod.datasets.conversion.placing import take_back
-from nnunetv2_missmod.datasets.conversion.raw_folder import free_folder
 from nnunetv2_missmod.datasets.conversion.splits import read_splits
-from nnunetv2_missmod.datasets.conversion.table import REFUSED, TABLE_FILE, print_summary
 from nnunetv2_missmod.datasets.layouts.archive import examples
 from nnunetv2_missmod.datasets.layouts.described import description_of
-from nnunetv2_missmod.datasets.layouts.known import read_source
 from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout
+from nnunetv2_missmod.datasets.layouts.recognition import read_source
 from nnunetv2_missmod.datasets.layouts.source import Source
+from nnunetv2_missmod.datasets.raw_folder import free_folder
 from nnunetv2_missmod.files.whole_files import clear_hidden_folders
 
 
@@ -29,6 +29,11 @@ class NnunetFolders(NamedTuple):
     raw: Path
     preprocessed: Path | None
     results: Path | None
+
+    @property
+    def others(self) -> list[Path]:
+        """Those beside the raw data that are set."""
+        return [folder for folder in (self.preprocessed, self.results) if folder]
 
     @classmethod
     def from_environment(cls) -> NnunetFolders:
@@ -74,31 +79,44 @@ def convert_folder(
     source = read_source(folder, layout, pattern)
     if split_files:
         _check_splits(split_files, source, folders)
-    in_place = is_dataset and source.layout == "nnunet"
-    others = [other for other in folders[1:] if other]
-    name = settings.name or source.name
-    dataset = folder if in_place else free_folder(folders.raw, dataset_id, name, others)
-    companions = DatasetCompanions(source, dataset, folders.preprocessed, split_files, settings.processes)
-    if in_place:
-        _check_in_place(settings, folder)
-    companions.check_unwritten()
-    if in_place:
-        ending = description_of(folder)["file_ending"]
-        added, reports = fill(source, folder, ending, settings.processes, companions)
+    if is_dataset and source.layout == "nnunet":
+        companions = DatasetCompanions(source, folder, folders.preprocessed, split_files, settings.processes)
+        outcomes = _fill(folder, settings, companions)
     else:
-        dataset, reports = convert(source, folders.raw, dataset_id, settings, others, companions)
-    print_summary(reports, source.modalities, source.unread.get("", ()))
-    print(f"Files added to {dataset}: {len(added)}" if in_place else dataset)
-    _say(companions, source)
-    return sum(report.status == REFUSED for report in reports)
+        dataset = free_folder(folders.raw, dataset_id, settings.name or source.name, folders.others)
+        companions = DatasetCompanions(source, dataset, folders.preprocessed, split_files, settings.processes)
+        outcomes = _convert(folders, dataset_id, settings, companions)
+    _print_notes(companions)
+    return sum(outcome.status == REFUSED for outcome in outcomes)
 
 
-def _say(companions: DatasetCompanions, source: Source) -> None:
+def _convert(
+    folders: NnunetFolders, dataset_id: int, settings: ConversionSettings, companions: DatasetCompanions
+) -> list[CaseOutcome]:
+    source = companions.source
+    companions.check_unwritten()
+    dataset, outcomes = convert(source, folders.raw, dataset_id, settings, folders.others, companions)
+    print_summary(outcomes, source.modalities, source.unread.get("", ()))
+    print(dataset)
+    return outcomes
+
+
+def _fill(folder: Path, settings: ConversionSettings, companions: DatasetCompanions) -> list[CaseOutcome]:
+    source = companions.source
+    _check_in_place(settings, folder)
+    companions.check_unwritten()
+    added, outcomes = fill(source, folder, description_of(folder)["file_ending"], settings.processes, companions)
+    print_summary(outcomes, source.modalities, source.unread.get("", ()))
+    print(f"Files added to {folder}: {len(added)}")
+    return outcomes
+
+
+def _print_notes(companions: DatasetCompanions) -> None:
     for note in companions.notes:
         print(note)
     for warning in companions.warnings:
         print(warning, file=sys.stderr)
-    if unread := [name for names in source.unread.values() for name in names]:
+    if unread := [name for names in companions.source.unread.values() for name in names]:
         number = f"{len(unread)} image {'file' if len(unread) == 1 else 'files'}"
         print(
             f"missmod: {number} fitted no rule and did not count: {examples(unread)}. Those that stand with a case are "

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nnunetv2_missmod.datasets.conversion.checks import CheckedCase, check_case
 from nnunetv2_missmod.datasets.conversion.convert import Companions, check_cohort, no_companions
-from nnunetv2_missmod.datasets.conversion.parallel import in_processes
-from nnunetv2_missmod.datasets.conversion.placing import place
-from nnunetv2_missmod.datasets.conversion.table import TABLE_FILE, CaseReport, report_case, write_table
+from nnunetv2_missmod.datasets.conversion.outcomes import TABLE_FILE, CaseOutcome, outcome_of, write_table
+from nnunetv2_missmod.datasets.conversion.placing import place_files
 from nnunetv2_missmod.datasets.conversion.writing import Target, write_absent_channels
 from nnunetv2_missmod.datasets.layouts.source import Source, SourceCase
+from nnunetv2_missmod.datasets.parallel import in_processes
 from nnunetv2_missmod.files.whole_files import hidden_folder
 
 FILLING = "filling"  # purpose of the hidden folder in the dataset's
@@ -20,7 +20,7 @@ FILLING = "filling"  # purpose of the hidden folder in the dataset's
 
 def fill(
     source: Source, folder: Path, file_ending: str, processes: int = 8, companions: Companions = no_companions
-) -> tuple[list[Path], list[CaseReport]]:
+) -> tuple[list[Path], list[CaseOutcome]]:
     """Give every training case of a raw dataset the channel files it lacks, as volumes of zeros; change no file.
 
     Args:
@@ -50,16 +50,16 @@ def fill(
             unread=source.unread,
         )
         (hidden / "imagesTr").mkdir()
-        reports = in_processes(partial(fill_case, target=target), source.cases, processes, folder.name)
-        check_cohort(reports, source.modalities)
+        outcomes = in_processes(partial(fill_case, target=target), source.cases, processes, folder.name)
+        check_cohort(outcomes, source.modalities)
         added = {file: folder / "imagesTr" / file.name for file in sorted((hidden / "imagesTr").iterdir())}
         if added or not (folder / TABLE_FILE).exists():
-            write_table(reports, hidden)
-        place({**added, **companions(hidden, reports)}, hidden, partial(_move_table, hidden, folder))
-    return list(added.values()), reports
+            write_table(outcomes, hidden)
+        place_files({**added, **companions(hidden, outcomes)}, hidden, partial(_move_table, hidden, folder))
+    return list(added.values()), outcomes
 
 
-def fill_case(case: SourceCase, target: Target) -> CaseReport:
+def fill_case(case: SourceCase, target: Target) -> CaseOutcome:
     """Check one case and write what it lacks, on its own grid.
 
     Raises:
@@ -70,7 +70,7 @@ def fill_case(case: SourceCase, target: Target) -> CaseReport:
         here = replace(target, orientation=checked.geometry.orientation)
         for _ in write_absent_channels(checked, set(target.modalities) - case.images.keys(), here):
             pass
-    return report_case(checked, target.modalities, target.unread.get(case.name, ()))
+    return outcome_of(checked, target.modalities, target.unread.get(case.name, ()))
 
 
 def _readable_by_nnunet(checked: CheckedCase, file_ending: str) -> CheckedCase:

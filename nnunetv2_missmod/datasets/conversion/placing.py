@@ -12,14 +12,16 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from nnunetv2_missmod.datasets.conversion.raw_folder import write_json
+from nnunetv2_missmod.datasets.raw_folder import write_json
 from nnunetv2_missmod.files.whole_files import write_whole
 
 RECORD = "placed.json"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 
 
-def place(files: Mapping[Path, Path], hidden: Path, finish: Callable[[], object], done: Path | None = None) -> None:
+def place_files(
+    files: Mapping[Path, Path], hidden: Path, finish: Callable[[], object], done: Path | None = None
+) -> None:
     """Give finished files their names; what was placed before an error, or before this process died, is taken back.
 
     Args:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunetv2_missmod.datasets.conversion.volumes import (
+from nnunetv2_missmod.datasets.layouts.described import check_nnunet, read_description
+from nnunetv2_missmod.datasets.volumes import (
     read_image,
     read_voxels,
     unknown_values,
@@ -18,7 +19,6 @@ from nnunetv2_missmod.datasets.conversion.volumes import (
     with_values,
     write_volume,
 )
-from nnunetv2_missmod.datasets.layouts.described import check_nnunet, read_description
 
 
 def restore_labels(masks: Path, output: Path, dataset_json: Path) -> int:

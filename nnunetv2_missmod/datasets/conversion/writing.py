@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_missmod.datasets.conversion.affine_volumes import REORIENTS, read_place, rewrite
+from nnunetv2_missmod.datasets.conversion.affine_volumes import REORIENTS, read_any_geometry, rewrite
 from nnunetv2_missmod.datasets.conversion.checks import CheckedCase, check_case
-from nnunetv2_missmod.datasets.conversion.table import CaseReport, report_case
-from nnunetv2_missmod.datasets.conversion.volumes import read_volume, volume_number, with_values, write_volume
+from nnunetv2_missmod.datasets.conversion.outcomes import CaseOutcome, outcome_of
 from nnunetv2_missmod.datasets.layouts.source import LabelScheme, SourceCase
+from nnunetv2_missmod.datasets.volumes import read_volume, volume_number, with_values, write_volume
 from nnunetv2_missmod.files.whole_files import write_whole
 
 
@@ -43,16 +43,16 @@ class Target:
     unread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def convert_case(case: SourceCase, target: Target) -> CaseReport:
+def convert_case(case: SourceCase, target: Target) -> CaseOutcome:
     """Check one case and write it, unless something is wrong with it.
 
     Raises:
         OSError: it could not be written.
     """
     checked = check_case(case, target.scheme, target.reader)
-    report = report_case(checked, target.modalities, target.unread.get(case.name, ()), target.complete_only)
-    if not report.is_written:
-        return report
+    outcome = outcome_of(checked, target.modalities, target.unread.get(case.name, ()), target.complete_only)
+    if not outcome.is_written:
+        return outcome
     written: list[Path] = []
     rewritten: list[str] = []
     try:
@@ -62,8 +62,8 @@ def convert_case(case: SourceCase, target: Target) -> CaseReport:
     except (ValueError, MemoryError) as error:
         for file in written:
             file.unlink()
-        return report.as_refused(str(error) or "it needs more memory than there is: ask for fewer processes with -np")
-    return report.with_rewritten(rewritten)
+        return outcome.as_refused(str(error) or "it needs more memory than there is: ask for fewer processes with -np")
+    return outcome.with_rewritten(rewritten)
 
 
 def write_absent_channels(checked: CheckedCase, absent: Collection[str], target: Target) -> Iterator[Path]:
@@ -83,19 +83,19 @@ def _write(checked: CheckedCase, target: Target) -> Iterator[tuple[Path, list[st
     for channel, modality in enumerate(target.modalities):
         if image := case.images.get(modality):
             file = target.folder / f"images{part}" / f"{case.name}_{channel:04d}{target.file_ending}"
-            reasons = _place(image.file, image.volume, file, target, None)
+            reasons = _write_file(image.file, image.volume, file, target, None)
             yield file, [f"{modality}: {reason}" for reason in reasons]
     if case.is_training:
         absent = set(target.modalities) - case.images.keys()
         yield from ((file, []) for file in write_absent_channels(checked, absent, target))
     if case.label:
         file = target.folder / f"labels{part}" / f"{case.name}{target.file_ending}"
-        yield file, [f"labels: {reason}" for reason in _place(case.label, None, file, target, checked)]
+        yield file, [f"labels: {reason}" for reason in _write_file(case.label, None, file, target, checked)]
 
 
-def _place(source: Path, volume: int | None, file: Path, target: Target, labels: CheckedCase | None) -> list[str]:
+def _write_file(source: Path, volume: int | None, file: Path, target: Target, labels: CheckedCase | None) -> list[str]:
     """Bring a source to its place; returns why it had to be written again, nothing if it was linked or copied."""
-    place, volumes = read_place(source, target.reader)
+    place, volumes = read_any_geometry(source, target.reader)
     number = volume_number(volume, volumes, source)
     reasons = _reasons(source, place.orientation, number, target)
     new_label = dict(labels.new_label) if labels and labels.new_label else None

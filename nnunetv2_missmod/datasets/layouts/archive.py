@@ -90,7 +90,7 @@ def stem(file: Path) -> str:
     return file.name if name is None else name
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """A path as it can be printed, whatever characters it has."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from nnunetv2_missmod.files.dataset_json import MEND, check_entries
+from nnunetv2_missmod.files.entries import Kind, Place, is_list, is_whole
 
 DESCRIPTION = "dataset.json"
 
@@ -57,7 +59,7 @@ def read_description(file: Path) -> dict[str, Any]:
 
 
 def check_nnunet(file: Path, description: Mapping[str, Any]) -> None:
-    """Check that a dataset.json has nnU-Net's entries, each of the right kind.
+    """Check that a dataset.json has nnU-Net's entries, each of the right kind; its labels may leave out numbers.
 
     Raises:
         ValueError: names the entry that is missing or of another kind.
@@ -67,51 +69,12 @@ def check_nnunet(file: Path, description: Mapping[str, Any]) -> None:
             f"Expected channel_names in {file}, got none. Is it nnU-Net v1's? nnUNetv2_convert_old_nnUNet_dataset "
             "converts it."
         )
-    if missing := [entry for entry in ("labels", "file_ending") if entry not in description]:
-        raise ValueError(f"Expected {' and '.join(missing)} in {file}, as nnU-Net demands. Add what is missing.")
-    for entry, (is_right, expected) in ENTRIES.items():
-        if entry in description and not is_right(description[entry]):
-            raise ValueError(
-                f"Expected {entry} to be {expected} in {file}, got {_excerpt(description[entry])}. Mend it."
-            )
+    check_entries(description, str(file))
+    order = description.get("regions_class_order")
+    Place(str(file), mend=MEND).check("regions_class_order", order, ORDER)
 
 
-def _excerpt(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _are_channels(names: Any) -> bool:
-    is_named = isinstance(names, dict) and bool(names) and all(isinstance(name, str) for name in names.values())
-    return is_named and all(re.fullmatch("[0-9]{1,4}", number) for number in names)
-
-
-def _are_labels(labels: object) -> bool:
-    if not isinstance(labels, dict) or labels.get("background") != 0:
-        return False
-    return all(_is_label(label) or (_are_numbers(label) and label) for label in labels.values())
-
-
-def _is_label(label: object) -> bool:
-    return isinstance(label, int) and not isinstance(label, bool) and 0 <= label < LARGEST_LABEL
-
-
-def _are_numbers(order: object) -> bool:
-    return isinstance(order, list) and all(map(_is_label, order))
-
-
-def _is_ending(ending: object) -> bool:
-    return isinstance(ending, str) and bool(re.fullmatch(r"(\.\w+)+", ending, re.ASCII))
-
-
-LARGEST_LABEL = 2**16  # nnU-Net stores labels in two bytes at most
-ENTRIES: dict[str, tuple[Callable[[Any], object], str]] = {
-    "channel_names": (_are_channels, 'names by channel, such as {"0": "FLAIR"}'),
-    "labels": (_are_labels, "numbers by name, such as background: 0 and lesion: 1, or lists of them"),
-    "file_ending": (_is_ending, "an ending such as .nii.gz"),
-    "regions_class_order": (lambda order: order is None or _are_numbers(order), "a list of labels"),
-    "overwrite_image_reader_writer": (lambda name: isinstance(name, str), "the name of nnU-Net's reader"),
-}
+ORDER = Kind(lambda order: order is None or is_list(order, is_whole), "a list of labels")
 
 
 def is_nnunet(description: Mapping[str, Any]) -> bool:

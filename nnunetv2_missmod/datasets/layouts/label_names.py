@@ -68,10 +68,11 @@ def _regions(named: Mapping[str, Values]) -> LabelScheme:
     """Regions from the outermost in, and in regions_class_order for each a label that is in none further in."""
     _check_nested(named)
     regions = dict(sorted(named.items(), key=lambda item: -len(item[1])))
-    innermost = {value: depth for depth, values in enumerate(regions.values()) for value in values}
-    numbers = {
-        value: number for number, value in enumerate(sorted(innermost, key=lambda v: (innermost[v], v)), start=1)
-    }
+    depth: dict[int, int] = {}  # of the innermost region that a value lies in
+    for number, values in enumerate(regions.values()):
+        depth |= dict.fromkeys(values, number)
+    from_outside_in = sorted(depth, key=lambda value: (depth[value], value))
+    numbers = {value: number for number, value in enumerate(from_outside_in, start=1)}
     labels: dict[str, int | list[int]] = {
         name: sorted(numbers[value] for value in values) for name, values in regions.items()
     }

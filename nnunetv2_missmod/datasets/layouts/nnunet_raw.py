@@ -11,6 +11,7 @@ from nnunetv2_missmod.datasets.layouts.archive import Found, cases_of, examples
 from nnunetv2_missmod.datasets.layouts.described import DESCRIPTION, check_nnunet, description_of, the_described_folder
 from nnunetv2_missmod.datasets.layouts.source import LabelScheme, Source
 from nnunetv2_missmod.files.channels import NIFTI, OTHER_VOLUMES, without_ending
+from nnunetv2_missmod.files.dataset_json import channel_names
 
 NOT_MEDICAL = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -25,7 +26,7 @@ def read_nnunet(folder: Path) -> Source:
     root = the_described_folder(folder)
     description = description_of(root)
     _check_supported(root, description)
-    modalities = _modalities(root, description["channel_names"])
+    modalities = _modalities(root, description)
     cases = cases_of(_found(root, description["file_ending"], modalities), modalities)
     files = [image.file for case in cases for image in case.images.values()]
     if not any(file.name.lower().endswith(description["file_ending"].lower()) for file in files):
@@ -53,10 +54,8 @@ def _check_supported(root: Path, description: Mapping[str, Any]) -> None:
         )
 
 
-def _modalities(root: Path, channel_names: Mapping[str, str]) -> tuple[str, ...]:
-    if sorted(channel_names, key=int) != [str(channel) for channel in range(len(channel_names))]:
-        raise ValueError(f"Expected channels 0, 1, ... in {root / DESCRIPTION}, got {', '.join(channel_names)}.")
-    names = tuple(channel_names[str(channel)] for channel in range(len(channel_names)))
+def _modalities(root: Path, description: Mapping[str, Any]) -> tuple[str, ...]:
+    names = tuple(channel_names(description, str(root / DESCRIPTION)))
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
             f"Expected channels of different names in {root / DESCRIPTION}, got {repeated[0]} twice: modalities are "
@@ -67,7 +66,10 @@ def _modalities(root: Path, channel_names: Mapping[str, str]) -> tuple[str, ...]
 
 def _scheme(root: Path, description: Mapping[str, Any]) -> LabelScheme:
     """The labels as they are; where they leave out numbers, which nnU-Net does not accept, they are numbered anew."""
-    labels: dict[str, int | list[int]] = description["labels"]
+    labels = {
+        name: [int(value) for value in label] if isinstance(label, list) else int(label)
+        for name, label in description["labels"].items()
+    }
     order = description.get("regions_class_order") or []
     _check_regions(root, labels, order)
     ignored = [label for name, label in labels.items() if name == "ignore" and isinstance(label, int)]

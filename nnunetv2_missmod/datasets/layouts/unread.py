@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_missmod.datasets.layouts.archive import PACKED_ON_A_MAC, files_of_tree, is_image, shown, stem
+from nnunetv2_missmod.datasets.layouts.archive import PACKED_ON_A_MAC, files_of_tree, is_image, printable, stem
 from nnunetv2_missmod.datasets.layouts.source import SourceCase
 
 OF_A_MAC = "._"  # how the companions begin that macOS writes beside files
@@ -27,7 +27,7 @@ def unread_images(folder: Path, cases: Sequence[SourceCase]) -> dict[str, tuple[
         if file.name.startswith(OF_A_MAC) or PACKED_ON_A_MAC in file.relative_to(folder).parts:
             of_a_mac += 1
         elif file not in taken:
-            found.setdefault(_case_of(file, folder, places), []).append(shown(file.relative_to(folder)))
+            found.setdefault(_case_of(file, folder, places), []).append(printable(file.relative_to(folder)))
     if of_a_mac:
         found.setdefault("", []).append(f"{of_a_mac} that macOS added (._ and {PACKED_ON_A_MAC})")
     return {case: tuple(names) for case, names in found.items()}

@@ -14,8 +14,6 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunetv2_missmod.datasets.conversion.raw_folder import free_folder, write_json
-from nnunetv2_missmod.datasets.conversion.volumes import write_volume
 from nnunetv2_missmod.datasets.phantom.anatomy import (
     CLEAR,
     EDEMA,
@@ -27,6 +25,8 @@ from nnunetv2_missmod.datasets.phantom.anatomy import (
     draw_anatomy,
 )
 from nnunetv2_missmod.datasets.phantom.imaging import CONTRASTS, GENERATED, acquire, contrast_of
+from nnunetv2_missmod.datasets.raw_folder import free_folder, write_json
+from nnunetv2_missmod.datasets.volumes import write_volume
 from nnunetv2_missmod.files.whole_files import clear_hidden_folders, hidden_folder
 
 PURPOSE = "phantom"  # of the hidden folder that the cohort is written to before it gets its name
@@ -34,7 +34,7 @@ FEWER_THAN_FOUR = {2: ("FLAIR", "T1c"), 3: ("FLAIR", "T1c", "T2")}
 SMALLEST_AXIS = 32  # voxels; below it the enhancing rim is thinner than one voxel
 
 
-def modality_names(num_modalities: int) -> tuple[str, ...]:
+def phantom_modalities(num_modalities: int) -> tuple[str, ...]:
     """Names of the phantom's modalities: FLAIR, T1, T1c, T2 for four, the most telling of these for two and three.
 
     From five on come PD, DWI, and then generated sequences (SYN7, SYN8, ...). ValueError below two.
@@ -54,7 +54,7 @@ def phantom_case(
 
     Labels: 0 background, 1 edema, 2 non-enhancing or necrotic core, 3 enhancing tumour (absent in about a quarter of
     the cases). A modality looks the same whichever others are drawn with it. The axes are (z, y, x): z up, x left to
-    right. ValueError for an unknown modality (see `modality_names`) or an axis below 32 voxels.
+    right. ValueError for an unknown modality (see `phantom_modalities`) or an axis below 32 voxels.
     """
     _check_shape(shape)
     contrasts = [contrast_of(name) for name in modalities]
@@ -87,35 +87,27 @@ def write_phantom_dataset(
 
     `shape` (voxels) and `spacing` (mm) are in array order (z, y, x). `incomplete` is the share of training cases that
     lack one or more modalities, never all; nnU-Net's planning wants every file, so an absent one is written as zeros.
-    `hard` makes tumours smaller, fainter, patchy and several, among findings that look like them.
-    Case n depends on `seed` and n alone, so a larger cohort contains the smaller one.
+    `hard` makes tumours smaller, fainter, patchy and several, among findings that look like them. Case n depends on
+    `seed` and n alone, so a larger cohort contains the smaller one.
 
     Raises:
         ValueError: an argument is out of its range or the dataset id is taken; nothing is written then.
         OSError: a file could not be written; nothing is then.
     """
-    modalities = modality_names(num_modalities)
-    _check_cohort(num_training, num_test, spacing, incomplete, seed)
-    _check_shape(shape)
-    folder = free_folder(Path(raw), dataset_id, name)
-    Path(raw).mkdir(parents=True, exist_ok=True)
-    clear_hidden_folders(Path(raw), PURPOSE)
-    with hidden_folder(Path(raw), PURPOSE) as hidden:
-        written = hidden / folder.name
-        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            (written / part).mkdir(parents=True)
+    modalities = phantom_modalities(num_modalities)
+    _check_cohort(num_training, num_test, shape, spacing, incomplete, seed)
+    folder = free_folder(raw, dataset_id, name)
+    raw.mkdir(parents=True, exist_ok=True)
+    clear_hidden_folders(raw, PURPOSE)
+    with hidden_folder(raw, PURPOSE) as hidden:
         absent = _absent_channels(seed, num_training, num_modalities, incomplete)
         for number in tqdm(range(num_training + num_test), desc=folder.name, unit="case"):
-            images, labels = phantom_case(
-                np.random.default_rng([seed, number]), modalities, shape, HARD if hard else CLEAR
-            )
+            rng, part = np.random.default_rng([seed, number]), "Tr" if number < num_training else "Ts"
+            images, labels = phantom_case(rng, modalities, shape, HARD if hard else CLEAR)
             images[absent.get(number, [])] = 0
-            part, case = ("Tr" if number < num_training else "Ts"), f"phantom_{number:03d}"
-            for channel, image in enumerate(images):
-                _write_volume(written / f"images{part}" / f"{case}_{channel:04d}.nii.gz", image, spacing)
-            _write_volume(written / f"labels{part}" / f"{case}.nii.gz", labels, spacing)
-        write_json(written / "dataset.json", _dataset_json(modalities, num_training))
-        written.rename(folder)
+            _write_case(hidden / folder.name, part, f"phantom_{number:03d}", images, labels, spacing)
+        write_json(hidden / folder.name / "dataset.json", _dataset_json(modalities, num_training))
+        (hidden / folder.name).rename(folder)
     return folder
 
 
@@ -127,7 +119,21 @@ def _absent_channels(seed: int, num_training: int, num_modalities: int, incomple
     return {n: rngs[n].choice(num_modalities, count, replace=False).tolist() for n, count in counts.items()}
 
 
+def _write_case(
+    folder: Path,
+    part: str,
+    case: str,
+    images: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    spacing: Sequence[float],
+) -> None:
+    for channel, image in enumerate(images):
+        _write_volume(folder / f"images{part}" / f"{case}_{channel:04d}.nii.gz", image, spacing)
+    _write_volume(folder / f"labels{part}" / f"{case}.nii.gz", labels, spacing)
+
+
 def _write_volume(path: Path, volume: NDArray[np.float32] | NDArray[np.uint8], spacing: Sequence[float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing([float(s) for s in reversed(spacing)])
     write_volume(image, path)
@@ -148,7 +154,10 @@ def _check_shape(shape: Sequence[int]) -> None:
         raise ValueError(f"Expected three axes of at least {SMALLEST_AXIS} voxels, got {tuple(shape)}: enlarge it.")
 
 
-def _check_cohort(num_training: int, num_test: int, spacing: Sequence[float], incomplete: float, seed: int) -> None:
+def _check_cohort(
+    num_training: int, num_test: int, shape: Shape, spacing: Sequence[float], incomplete: float, seed: int
+) -> None:
+    _check_shape(shape)
     for holds, expected, got in (
         (num_training >= 1, "at least 1 training case", num_training),
         (num_test >= 1, "at least 1 test case", num_test),

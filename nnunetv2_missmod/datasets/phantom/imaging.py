@@ -36,7 +36,7 @@ def contrast_of(modality: str) -> Field:
     number = modality.removeprefix(GENERATED)
     if number == modality or not number.isdecimal():
         known = ", ".join(CONTRASTS)
-        raise ValueError(f"Expected one of {known} or {GENERATED}<number>, got {modality!r}: see modality_names.")
+        raise ValueError(f"Expected one of {known} or {GENERATED}<number>, got {modality!r}: see phantom_modalities.")
     contrast = np.random.default_rng(int(number)).uniform(0.2, 0.9, size=GLIOSIS + 1)
     contrast[OUTSIDE] = 0
     contrast[ENHANCING] = (contrast[EDEMA] + contrast[CORE]) / 2  # only T1c shows the rim for itself

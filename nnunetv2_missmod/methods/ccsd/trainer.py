@@ -68,10 +68,9 @@ class CCSDTrainer(MissingModalityTrainer):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Expected {name} above zero, got {getattr(self, name)}. Correct it in the plan.")
 
-    def _do_i_compile(self) -> bool:
+    def compiles(self) -> bool:
         """Compile as nnU-Net does; a compiled network cannot give the gradients of Eq. 9 before the step's own."""
-        compiles: bool = super()._do_i_compile()
-        return compiles and not self.needs_gradient()
+        return super().compiles() and not self.needs_gradient()
 
     def needs_gradient(self) -> bool:
         """Whether the path follows the gradient criticality."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.building_blocks.recompute import recompute
+from nnunetv2_missmod.host.unet import decoder_steps
 from nnunetv2_missmod.methods.dcseg.fusion import RegionAwareFusion
 from nnunetv2_missmod.modalities import available_modalities, expand_to
 
@@ -93,13 +94,13 @@ class DCSegNet(MissingModalityNetwork):
         fused_bottleneck, bottleneck_regions = recompute(self.fusions[-1], levels[-1], None)
         features, region_logits = fused_bottleneck, [bottleneck_regions]
         logits: list[Tensor] = []
-        for step in range(len(levels) - 1):
-            upsampled = self.decoder.transpconvs[step](features)
-            fused, regions = recompute(self.fusions[-step - 2], levels[-step - 2], upsampled)
-            features = self.decoder.stages[step](torch.cat((upsampled, fused), 1))
+        for number, step in enumerate(decoder_steps(self.decoder), start=2):
+            upsampled = step.upsampling(features)
+            fused, regions = recompute(self.fusions[-number], levels[-number], upsampled)
+            features = step.stage(torch.cat((upsampled, fused), 1))
             region_logits.insert(0, regions)
-            if self.decoder.deep_supervision or step == len(levels) - 2:
-                logits.insert(0, self.decoder.seg_layers[step](features))
+            if self.decoder.deep_supervision or number == len(levels):
+                logits.insert(0, step.head(features))
         return (logits if self.decoder.deep_supervision else logits[0]), region_logits, fused_bottleneck
 
     def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:

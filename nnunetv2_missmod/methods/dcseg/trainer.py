@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
 from nnunetv2_missmod.methods.dcseg.losses import (
     adain_kl_loss,
     anatomy_contrastive_loss,
@@ -111,7 +112,7 @@ class DCSegTrainer(MissingModalityTrainer):
             target: as the pipeline's loss takes it, finest first.
         """
         finest = target[0] if isinstance(target, list) else target
-        at_one_level = self.loss.loss if self.enable_deep_supervision else self.loss
+        at_one_level = loss_at_one_level(self.loss)
         weights = [0.5**level for level in range(len(region_logits))]
         losses = [
             weight * at_one_level(logits, F.interpolate(finest.float(), logits.shape[2:], mode="nearest-exact"))

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.host.checkpoint import load_data
-from nnunetv2_missmod.host.preprocessor import modality_names
-
-HEADS = ".seg_layers."  # images in pretraining, classes in fine-tuning: never transferred, as in nnU-Net
+from nnunetv2_missmod.host.unet import HEADS
 
 
 def find_pretrained(results: Path, pretraining: str, plans: str, configuration: str, fold: int | str) -> Path:
@@ -58,7 +57,7 @@ def load_pretrained(network: nn.Module, file: Path, modalities: Sequence[str]) -
         raise ValueError(f"Expected a pretrained checkpoint that holds data alone, got {file}: {error}") from error
     weights: dict[str, Tensor] = checkpoint["network_weights"]
     own = network.state_dict()
-    names = modality_names(checkpoint["init_args"]["dataset_json"])
+    names = channel_names(checkpoint["init_args"]["dataset_json"])
     reason = _other_modalities(names, modalities) or _other_shapes(weights, own)
     if reason:
         raise ValueError(f"The pretrained checkpoint {file} does not fit this training: {reason}. Pretrain again.")

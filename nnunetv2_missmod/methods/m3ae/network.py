@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.host.unet import decoder_steps
 from nnunetv2_missmod.modalities import available_modalities, expand_to
 
 
@@ -72,8 +73,8 @@ class M3AEPretrainNet(M3AENet):
         super().__init__(replace(spec, num_classes=spec.num_modalities, deep_supervision=False))
         nn.init.normal_(self.substitute)
         self.substitute.requires_grad_(True)
-        for coarse_head in self.decoder.seg_layers[:-1]:
-            coarse_head.requires_grad_(False)  # the reconstruction has no deep supervision
+        for step in decoder_steps(self.decoder)[:-1]:
+            step.head.requires_grad_(False)  # the reconstruction has no deep supervision
 
 
 def to_voxels(visible: Tensor, patch: tuple[int, ...]) -> Tensor:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.host.augmentation import spatial_only
+from nnunetv2_missmod.host.logger import draw_progress_with
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, mse_reconstruction_loss, norm_penalty
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
@@ -26,39 +23,10 @@ from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress,
 from nnunetv2_missmod.methods.m3ae.stage import M3AEStage
 from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained_variance, reconstruction_scores
 from nnunetv2_missmod.training.availability import find_available
-from nnunetv2_missmod.training.log import EpochLog
 from nnunetv2_missmod.training.trainer import Batch
 from nnunetv2_missmod.training.validation import nanmean, of_all_ranks, present_of_subset
 
 ERROR = "reconstruction_error/"  # names of the subsets' errors in metrics.csv begin so
-
-Arguments = ParamSpec("Arguments")
-
-
-def spatial_only(transforms: Callable[Arguments, Any]) -> Callable[Arguments, Any]:
-    """Leave out of nnU-Net's augmentation what changes intensities: the target is the clean image."""
-
-    def make(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
-        return ComposeTransforms([t for t in transforms(*args, **kwargs).transforms if not _changes_intensity(t)])
-
-    return make
-
-
-def _changes_intensity(transform: Any) -> bool:
-    return isinstance(transform, RandomTransform) and isinstance(transform.transform, ImageOnlyTransform)
-
-
-class ReconstructionLogger(LocalLogger):
-    """nnU-Net's logger; its progress.png shows the reconstruction error of every subset."""
-
-    def __init__(self, epoch_log: EpochLog):
-        super().__init__()
-        self.epoch_log = epoch_log
-
-    def plot_progress_png(self, output_folder: str) -> None:
-        """Draw the curves."""
-        errors = [row for row in self.epoch_log.rows() if row[1].startswith(ERROR)]
-        draw_progress(Path(output_folder) / "progress.png", self.get_checkpoint(), errors)
 
 
 class M3AEPretrainTrainer(M3AEStage):
@@ -78,6 +46,7 @@ class M3AEPretrainTrainer(M3AEStage):
     oversample_foreground_percent = 0.0
 
     build_network = staticmethod(M3AEPretrainNet.from_plans)
+    # The target is the clean image.
     get_training_transforms = staticmethod(spatial_only(nnUNetTrainer.get_training_transforms))
 
     # --- set-up -------------------------------------------------------------------------------------------------------
@@ -114,7 +83,7 @@ class M3AEPretrainTrainer(M3AEStage):
                 'scratch with "pretrained": false in the plan\'s missmod block.'
             )
         self.grid = block_grid(self.configuration_manager.patch_size)
-        self.logger.local_logger = ReconstructionLogger(self.epoch_log)
+        draw_progress_with(self.logger, self.draw_progress)
         self.build_network_architecture = super().build_network_architecture  # type: ignore[method-assign,assignment]
         super().initialize()
 
@@ -205,6 +174,11 @@ class M3AEPretrainTrainer(M3AEStage):
             f"Pretraining segments nothing, so there is no validation by Dice. Pictures of what it rebuilds: "
             f"{self.output_folder}. Next: train M3AETrainer on the same plan, configuration and fold."
         )
+
+    def draw_progress(self, output_folder: str, curves: dict[str, Any]) -> None:
+        """Draw progress.png: nnU-Net's curves, and the reconstruction error of every subset."""
+        errors = [row for row in self.epoch_log.rows() if row[1].startswith(ERROR)]
+        draw_progress(Path(output_folder) / "progress.png", curves, errors)
 
     def draw_pictures(self) -> None:
         """Write reconstruction.png, of a held-out case, and substitute.png, of x_sub, to the output folder."""

@@ -71,7 +71,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     def initialize(self) -> None:
         """Set up the student as nnU-Net does, and teacher and discriminator beside it."""
         super().initialize()
-        teacher = self.beside(self.build_teacher(), self._do_i_compile())
+        teacher = self.beside(self.build_teacher(), self.compiles())
         self.teacher = Learner(teacher, self.build_optimizer(teacher.parameters()))
         architecture = Architecture.from_configuration(self.configuration_manager)
         channels = architecture.features[deepest_level(architecture)]
@@ -113,9 +113,9 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         if self.tau <= 0:
             raise ValueError(f"Expected tau above zero, got {self.tau}. Correct it in the plan.")
 
-    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+    def deep_supervision_scales(self) -> list[list[float]] | None:
         """Scales of the decoder's outputs: it starts at the transformer's level, not at the plan's bottleneck."""
-        scales = super()._get_deep_supervision_scales()
+        scales = super().deep_supervision_scales()
         return None if scales is None else scales[:DEEPEST_LEVEL]
 
     # --- one training step --------------------------------------------------------------------------------------------

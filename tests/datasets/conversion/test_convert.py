@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
@@ -11,36 +10,24 @@ from small_cohort import (
     MODALITIES,
     SCHEME,
     SHAPE,
+    convert_cases,
     hashes,
     label_map,
     read,
     save,
-    source_of,
     volume,
     write_case,
 )
+from small_conversion import nnunet_in_threads
 
-from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
+from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings
 from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
-
-ALONE = ConversionSettings(processes=1)
-
-
-def run(tmp_path, *cases, settings=ALONE, **source):
-    folder, reports = convert(source_of(*cases, **source), tmp_path / "raw", 137, settings)
-    return folder, {report.case: report for report in reports}
-
-
-@pytest.fixture
-def archive(tmp_path):
-    return tmp_path / "archive"
-
 
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
 def test_a_dataset_has_the_folders_files_and_names_of_nnunet(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=None))
+    folder, outcomes = convert_cases(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=None))
     assert folder == tmp_path / "raw" / "Dataset137_Small"
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*")) == [
         "conversion.csv",
@@ -51,23 +38,23 @@ def test_a_dataset_has_the_folders_files_and_names_of_nnunet(tmp_path, archive):
         "imagesTs/b_0001.nii.gz",
         "labelsTr/a.nii.gz",
     ]
-    assert {report.status for report in reports.values()} == {"kept"}
+    assert {outcome.status for outcome in outcomes.values()} == {"kept"}
     assert [file.name for file in (tmp_path / "raw").iterdir()] == [folder.name]
 
 
 def test_folders_without_files_are_not_there(tmp_path, archive):
-    folder, _ = run(tmp_path, write_case(archive, "a"))
+    folder, _ = convert_cases(tmp_path, write_case(archive, "a"))
     assert {entry.name for entry in folder.iterdir()} == {"imagesTr", "labelsTr", "dataset.json", "conversion.csv"}
 
 
 def test_labels_of_test_cases_are_kept_beside_them(tmp_path, archive):
-    folder, _ = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", training=False))
+    folder, _ = convert_cases(tmp_path, write_case(archive, "a"), write_case(archive, "b", training=False))
     assert read(folder / "labelsTs" / "b.nii.gz").max() == 3
     assert not (folder / "labelsTr" / "b.nii.gz").exists()
 
 
 def test_the_description_names_channels_labels_and_the_way_back(tmp_path, archive):
-    folder, _ = run(tmp_path, write_case(archive, "a"), write_case(archive, "b"))
+    folder, _ = convert_cases(tmp_path, write_case(archive, "a"), write_case(archive, "b"))
     assert json.loads((folder / "dataset.json").read_text()) == {
         "channel_names": {"0": "FLAIR", "1": "T1c"},
         "labels": SCHEME.labels,
@@ -80,7 +67,7 @@ def test_the_description_names_channels_labels_and_the_way_back(tmp_path, archiv
 
 def test_plain_labels_have_no_order_of_regions(tmp_path, archive):
     scheme = LabelScheme({0: 0, 1: 1, 2: 1}, {"background": 0, "lesion": 1})
-    folder, _ = run(tmp_path, write_case(archive, "a", values=(1, 2)), scheme=scheme)
+    folder, _ = convert_cases(tmp_path, write_case(archive, "a", values=(1, 2)), scheme=scheme)
     described = json.loads((folder / "dataset.json").read_text())
     assert "regions_class_order" not in described
     assert described["missmod"]["source_values"] == {"0": 0, "1": 1}
@@ -89,18 +76,18 @@ def test_plain_labels_have_no_order_of_regions(tmp_path, archive):
 
 def test_channels_follow_the_names_and_not_the_order_in_which_files_were_found(tmp_path, archive):
     case = write_case(archive, "a", ("T1c", "FLAIR"))
-    folder, _ = run(tmp_path, case)
+    folder, _ = convert_cases(tmp_path, case)
     for channel, modality in enumerate(MODALITIES):
         source = read(archive / "a" / f"{modality}.nii.gz")
         np.testing.assert_array_equal(read(folder / "imagesTr" / f"a_{channel:04d}.nii.gz"), source)
 
 
 def test_labels_are_mapped_and_lie_where_they_lay(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a", origin=(3.0, -4.0, 5.0)))
+    folder, outcomes = convert_cases(tmp_path, write_case(archive, "a", origin=(3.0, -4.0, 5.0)))
     source, converted = archive / "a" / "seg.nii.gz", folder / "labelsTr" / "a.nii.gz"
     np.testing.assert_array_equal(read(converted), np.array([0, 2, 1, 9, 3])[read(source)])
     assert not converted.is_symlink()
-    assert reports["a"].rewritten == "labels: values mapped"
+    assert outcomes["a"].rewritten == "labels: values mapped"
     images = [sitk.ReadImage(str(file)) for file in (source, converted)]
     assert images[0].GetOrigin() == images[1].GetOrigin()
     assert images[1].GetPixelID() == sitk.sitkUInt8
@@ -113,20 +100,20 @@ def test_files_are_linked_by_absolute_path(tmp_path, archive, monkeypatch):
     case = write_case(archive, "a", values=None)
     monkeypatch.chdir(tmp_path)
     relative = {name: ImageFile(image.file.relative_to(tmp_path)) for name, image in case.images.items()}
-    folder, reports = run(tmp_path, SourceCase("a", "a", relative, None, False))
+    folder, outcomes = convert_cases(tmp_path, SourceCase("a", "a", relative, None, False))
     link = folder / "imagesTs" / "a_0000.nii.gz"
     assert link.readlink() == archive / "a" / "FLAIR.nii.gz"
-    assert reports["a"].rewritten == ""
+    assert outcomes["a"].rewritten == ""
 
 
 def test_labels_that_need_no_change_are_linked(tmp_path, archive):
     scheme = LabelScheme({0: 0, 1: 1, 2: 2}, {"background": 0, "one": 1, "two": 2})
-    folder, _ = run(tmp_path, write_case(archive, "a", values=(1, 2)), scheme=scheme)
+    folder, _ = convert_cases(tmp_path, write_case(archive, "a", values=(1, 2)), scheme=scheme)
     assert (folder / "labelsTr" / "a.nii.gz").is_symlink()
 
 
 def test_copies_do_not_depend_on_the_source(tmp_path, archive):
-    folder, _ = run(tmp_path, write_case(archive, "a"), settings=ConversionSettings(copy=True, processes=1))
+    folder, _ = convert_cases(tmp_path, write_case(archive, "a"), settings=ConversionSettings(copy=True, processes=1))
     assert not any(file.is_symlink() for file in folder.rglob("*"))
     copied = folder / "imagesTr" / "a_0000.nii.gz"
     assert copied.read_bytes() == (archive / "a" / "FLAIR.nii.gz").read_bytes()
@@ -142,26 +129,26 @@ def test_the_sources_are_never_altered(tmp_path, archive, copy):
         write_case(archive, "e", values=(9,)),
     ]
     before = hashes(archive)
-    run(tmp_path, *cases, settings=ConversionSettings(copy=copy, processes=1))
+    convert_cases(tmp_path, *cases, settings=ConversionSettings(copy=copy, processes=1))
     assert hashes(archive) == before
 
 
 def test_float_labels_become_integers(tmp_path, archive):
     case = write_case(archive, "a")
     save(case.label, label_map().astype(np.float32))
-    folder, reports = run(tmp_path, case)
+    folder, outcomes = convert_cases(tmp_path, case)
     converted = sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz"))
     assert converted.GetPixelID() == sitk.sitkUInt8
     assert set(np.unique(sitk.GetArrayFromImage(converted))) == {0, 1, 2, 3}
-    assert reports["a"].rewritten == "labels: stored as float; labels: values mapped"
+    assert outcomes["a"].rewritten == "labels: stored as float; labels: values mapped"
 
 
 def test_float_labels_become_integers_also_if_their_values_stay(tmp_path, archive):
     case = write_case(archive, "a", values=(1,))
     save(case.label, label_map((1,)).astype(np.float64))
-    folder, reports = run(tmp_path, case, scheme=LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1}))
+    folder, outcomes = convert_cases(tmp_path, case, scheme=LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1}))
     assert sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz")).GetPixelID() == sitk.sitkUInt8
-    assert reports["a"].rewritten == "labels: stored as float"
+    assert outcomes["a"].rewritten == "labels: stored as float"
 
 
 def test_volumes_of_a_4d_file_are_written_one_by_one(tmp_path, archive):
@@ -171,10 +158,10 @@ def test_volumes_of_a_4d_file_are_written_one_by_one(tmp_path, archive):
     image.SetSpacing((1.0, 1.0, 2.0, 1.0))
     sitk.WriteImage(image, str(archive / "all.nii.gz"))
     images = {"FLAIR": ImageFile(archive / "all.nii.gz", 2), "T1c": ImageFile(archive / "all.nii.gz", 0)}
-    folder, reports = run(tmp_path, SourceCase("a", "a", images, case.label))
+    folder, outcomes = convert_cases(tmp_path, SourceCase("a", "a", images, case.label))
     np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0000.nii.gz"), stacked[2])
     np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0001.nii.gz"), stacked[0])
-    assert "FLAIR: one volume of a 4D file" in reports["a"].rewritten
+    assert "FLAIR: one volume of a 4D file" in outcomes["a"].rewritten
 
 
 def test_several_4d_files_of_a_case_are_told_apart(tmp_path, archive):
@@ -185,12 +172,12 @@ def test_several_4d_files_of_a_case_are_told_apart(tmp_path, archive):
         image.SetSpacing((1.0, 1.0, 2.0, 1.0))
         sitk.WriteImage(image, str(archive / f"{modality}.nii.gz"))
         images[modality] = ImageFile(archive / f"{modality}.nii.gz", 1)
-    _, reports = run(tmp_path, SourceCase("a", "a", images, case.label), write_case(archive, "b"))
-    assert reports["a"].why == "T1c is constant"
+    _, outcomes = convert_cases(tmp_path, SourceCase("a", "a", images, case.label), write_case(archive, "b"))
+    assert outcomes["a"].why == "T1c is constant"
 
 
 def test_a_dataset_of_uncompressed_files_stays_uncompressed(tmp_path, archive):
-    folder, _ = run(
+    folder, _ = convert_cases(
         tmp_path, write_case(archive, "a", ending=".nii"), write_case(archive, "b", ("T1c",), ending=".nii")
     )
     assert json.loads((folder / "dataset.json").read_text())["file_ending"] == ".nii"
@@ -199,16 +186,16 @@ def test_a_dataset_of_uncompressed_files_stays_uncompressed(tmp_path, archive):
 
 
 def test_a_dataset_has_one_file_ending(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ending=".nii"))
-    assert reports["b"].rewritten.startswith("FLAIR: ending to .nii.gz; T1c: ending to .nii.gz; labels: ")
+    folder, outcomes = convert_cases(tmp_path, write_case(archive, "a"), write_case(archive, "b", ending=".nii"))
+    assert outcomes["b"].rewritten.startswith("FLAIR: ending to .nii.gz; T1c: ending to .nii.gz; labels: ")
     np.testing.assert_array_equal(read(folder / "imagesTr" / "b_0000.nii.gz"), read(archive / "b" / "FLAIR.nii"))
 
 
 def test_cases_take_the_most_common_orientation(tmp_path, archive):
     cases = [write_case(archive, name) for name in "ab"] + [write_case(archive, "c", orientation="RAI")]
-    folder, reports = run(tmp_path, *cases)
-    assert "FLAIR: orientation RAI to LPS" in reports["c"].rewritten
-    assert "labels: orientation RAI to LPS" in reports["c"].rewritten
+    folder, outcomes = convert_cases(tmp_path, *cases)
+    assert "FLAIR: orientation RAI to LPS" in outcomes["c"].rewritten
+    assert "labels: orientation RAI to LPS" in outcomes["c"].rewritten
     written = sitk.ReadImage(str(folder / "imagesTr" / "c_0000.nii.gz"))
     expected = sitk.DICOMOrient(sitk.ReadImage(str(archive / "c" / "FLAIR.nii.gz")), "LPS")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(expected))
@@ -219,95 +206,23 @@ def test_cases_take_the_most_common_orientation(tmp_path, archive):
 def test_files_of_a_case_that_agree_but_for_their_orientation_are_brought_together(tmp_path, archive):
     case = write_case(archive, "a")
     save(case.images["T1c"].file, volume(7), orientation="RSA")
-    folder, reports = run(tmp_path, case)
+    folder, outcomes = convert_cases(tmp_path, case)
     np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0001.nii.gz"), volume(7))
-    assert reports["a"].rewritten == "T1c: orientation RSA to LPS; labels: values mapped"
-
-
-# --- cases that lack modalities ---------------------------------------------------------------------------------------
-
-
-def test_absent_channels_of_training_cases_are_zeros_on_the_cases_grid(tmp_path, archive):
-    folder, reports = run(
-        tmp_path, write_case(archive, "a"), write_case(archive, "b", ("T1c",), spacing=(1.0, 2.0, 3.0))
-    )
-    empty = sitk.ReadImage(str(folder / "imagesTr" / "b_0000.nii.gz"))
-    there = sitk.ReadImage(str(folder / "imagesTr" / "b_0001.nii.gz"))
-    assert not sitk.GetArrayFromImage(empty).any()
-    assert empty.GetPixelID() == sitk.sitkUInt8
-    assert empty.GetSize() == there.GetSize() and empty.GetSpacing() == there.GetSpacing()
-    assert empty.GetOrigin() == there.GetOrigin() and empty.GetDirection() == there.GetDirection()
-    assert (reports["b"].status, reports["b"].subset, reports["b"].why) == ("incomplete", "T1c", "no FLAIR")
-
-
-def test_absent_channels_of_test_cases_are_not_written(tmp_path, archive):
-    folder, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", ("T1c",), values=None))
-    assert sorted(file.name for file in folder.rglob("b_*")) == ["b_0001.nii.gz"]
-    assert reports["b"].status == "incomplete"
-
-
-def test_absent_channels_take_the_orientation_of_the_dataset(tmp_path, archive):
-    cases = [write_case(archive, name) for name in "ab"] + [write_case(archive, "c", ("T1c",), orientation="SAR")]
-    folder, _ = run(tmp_path, *cases)
-    empty, there = (sitk.ReadImage(str(folder / "imagesTr" / f"c_000{channel}.nii.gz")) for channel in (0, 1))
-    assert empty.GetSize() == there.GetSize() == SHAPE[::-1]
-    assert empty.GetDirection() == there.GetDirection()
-    assert empty.GetOrigin() == pytest.approx(there.GetOrigin())
-
-
-@pytest.mark.parametrize("value", [0, 7])
-def test_a_constant_image_is_an_absent_modality(tmp_path, archive, value):
-    case = write_case(archive, "b")
-    save(case.images["FLAIR"].file, np.full(SHAPE, value, np.float32))
-    folder, reports = run(tmp_path, write_case(archive, "a"), case)
-    assert (reports["b"].status, reports["b"].why) == ("incomplete", "FLAIR is constant")
-    assert not read(folder / "imagesTr" / "b_0000.nii.gz").any()
-
-
-def test_incomplete_cases_are_left_out_on_demand(tmp_path, archive):
-    cases = write_case(archive, "a"), write_case(archive, "b", ("T1c",))
-    folder, reports = run(tmp_path, *cases, settings=ConversionSettings(complete_only=True, processes=1))
-    assert sorted(file.name for file in (folder / "labelsTr").iterdir()) == ["a.nii.gz"]
-    assert (reports["b"].status, reports["b"].why) == ("left out", "no FLAIR")
-    assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 1
-
-
-def test_a_label_without_foreground_is_kept_and_said(tmp_path, archive):
-    """Patients without lesions belong to cohorts such as those of metastases and white matter."""
-    _, reports = run(tmp_path, write_case(archive, "a"), write_case(archive, "b", values=(0,)))
-    assert (reports["b"].status, reports["b"].why) == ("kept", "only background in the labels")
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-def test_the_table_has_a_row_for_every_case(tmp_path, archive):
-    cases = [
-        write_case(archive, "a"),
-        write_case(archive, "b", ("T1c",)),
-        write_case(archive, "c", values=(9,)),
-        write_case(archive, "d", values=None),
-    ]
-    folder, _ = run(tmp_path, *cases)
-    table = pd.read_csv(folder / "conversion.csv", keep_default_na=False)
-    assert table["case"].tolist() == list("abcd")
-    assert table["part"].tolist() == ["training"] * 3 + ["test"]
-    assert table["status"].tolist() == ["kept", "incomplete", "refused", "kept"]
-    assert table["subset"].tolist() == ["FLAIR+T1c", "T1c", "", "FLAIR+T1c"]
-    assert table["sources"][1] == f"T1c={archive / 'b' / 'T1c.nii.gz'}; labels={archive / 'b' / 'seg.nii.gz'}"
+    assert outcomes["a"].rewritten == "T1c: orientation RSA to LPS; labels: values mapped"
 
 
 # --- nnU-Net and several processes ------------------------------------------------------------------------------------
 
 
-def test_nnunet_finds_nothing_wrong_with_an_incomplete_cohort(tmp_path, archive):
-    """In two processes; nnU-Net's own check starts some as well."""
+def test_nnunet_finds_nothing_wrong_with_an_incomplete_cohort(tmp_path, archive, monkeypatch):
+    """Converted in two processes."""
     cases = [
         write_case(archive, "a"),
         write_case(archive, "b", ("T1c",)),
         write_case(archive, "c", ("FLAIR",), orientation="RAS"),
         write_case(archive, "d", values=(8,)),
     ]
-    folder, reports = run(tmp_path, *cases, settings=ConversionSettings(processes=2))
-    assert [report.status for report in reports.values()] == ["kept", "incomplete", "incomplete", "refused"]
+    folder, outcomes = convert_cases(tmp_path, *cases, settings=ConversionSettings(processes=2))
+    assert [outcome.status for outcome in outcomes.values()] == ["kept", "incomplete", "incomplete", "refused"]
+    nnunet_in_threads(monkeypatch)
     verify_dataset_integrity(str(folder), 1)

@@ -1,60 +1,25 @@
-"""`missmod convert`: every layout, splits, fingerprint, datasets filled in place, and real cases."""
+"""`missmod convert`: every layout, what is said, splits, fingerprint, and what dead runs left."""
 
 import hashlib
 import json
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from small_cohort import hashes, label_map, read, save
+from small_conversion import convert, dataset_of, failure, nnunet_in_threads
 from small_sources import write_layout
 
-from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets.conversion.restore import restore_labels
-from nnunetv2_missmod.datasets.layouts.known import LAYOUTS, read_source
+from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS
 
 SMALL_PATTERN = [
     *("--layout", "pattern", "--pattern", "{case}/{case}_{modality}.nii.gz"),
     *("--label_pattern", "{case}/{case}_seg.nii.gz", "--modalities", "FLAIR=flair", "T1c=t1ce"),
     *("--labels", "whole=1,2", "core=2"),
 ]
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data"
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    """nnU-Net's folders; fingerprints, which take seconds, are written where a test asks for them."""
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    monkeypatch.delenv("nnUNet_preprocessed")
-
-
-@pytest.fixture
-def preprocessed(tmp_path, monkeypatch):
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
-    return tmp_path / "preprocessed"
-
-
-def convert(*arguments, code=0):
-    assert main(["convert", *map(str, arguments), "-np", "1"]) == code
-
-
-def dataset_of(tmp_path, dataset_id=137):
-    (found,) = (tmp_path / "raw").glob(f"Dataset{dataset_id:03d}_*")
-    return found
-
-
-def failure(capsys, tmp_path, *arguments):
-    """What is said when nothing can be converted; nothing may be written then."""
-    before = sorted(tmp_path.rglob("*"))
-    convert(*arguments, code=2)
-    assert sorted(tmp_path.rglob("*")) == before
-    error = capsys.readouterr().err
-    return error[error.index("missmod: ") :]
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 # --- every layout -----------------------------------------------------------------------------------------------------
@@ -84,18 +49,9 @@ def test_every_layout_becomes_a_dataset_and_its_labels_come_back(layout, tmp_pat
 @pytest.mark.parametrize("layout", ["brats2020", "brats2024-gli", "msd-task01", "wmh"])
 def test_layouts_are_recognised_and_nnunet_finds_nothing_wrong(layout, tmp_path, monkeypatch):
     """One that is uncompressed, one of four labels, one of 4D files, one with an ignore label."""
-    pool_of_threads(monkeypatch)
+    nnunet_in_threads(monkeypatch)
     convert(write_layout(tmp_path / "source", layout), "-d", 137)
     verify_dataset_integrity(str(dataset_of(tmp_path)), 1)
-
-
-def pool_of_threads(monkeypatch):
-    """In place of nnU-Net's spawned processes, which take seconds to start."""
-    import multiprocessing
-    from multiprocessing.pool import ThreadPool
-    from types import SimpleNamespace
-
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
@@ -226,19 +182,6 @@ def test_a_cohort_without_a_training_case_is_said_to_be_one(tmp_path, preprocess
 # --- the fingerprint --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fingerprints(monkeypatch):
-    """The datasets whose fingerprint was asked for."""
-    asked = []
-
-    def fingerprint(folder, _, added):
-        asked.append((folder.name, [file.name for file in added]))
-        return {"of": folder.name}
-
-    monkeypatch.setattr("nnunetv2_missmod.datasets.fingerprint.cohort_fingerprint", fingerprint)
-    return asked
-
-
 @pytest.mark.parametrize(("layout", "expected"), [("nnunet", [("Dataset137_Lesions", [])]), ("brats2021", [])])
 def test_incomplete_cohorts_get_a_fingerprint(tmp_path, preprocessed, fingerprints, layout, expected):
     convert(write_layout(tmp_path / "source", layout), "-d", 137)
@@ -259,200 +202,10 @@ def test_where_it_cannot_be_written_the_way_is_said(tmp_path, fingerprints, caps
     assert "run missmod fingerprint -d 137 before planning" in capsys.readouterr().out
 
 
-# --- in place ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    """Dataset042_Lesions in nnUNet_raw; its second case lacks T1."""
-    return write_layout(tmp_path / "raw", "nnunet")
-
-
-def test_a_dataset_gets_the_files_it_lacks_and_nothing_else(dataset, tmp_path, capsys):
-    before = hashes(dataset)
-    convert(dataset, "-d", 42)
-    after = hashes(dataset)
-    assert after.keys() - before.keys() == {"imagesTr/case_01_0001.nii.gz", "conversion.csv"}
-    assert {file: after[file] for file in before} == before
-    assert not read(dataset / "imagesTr" / "case_01_0001.nii.gz").any()
-    assert f"Files added to {dataset}: 1\n" in capsys.readouterr().out
-    verify_labels_and_grid(dataset)
-    assert [folder.name for folder in (tmp_path / "raw").iterdir()] == ["Dataset042_Lesions"]
-
-
-def verify_labels_and_grid(dataset):
-    images = [sitk.ReadImage(str(dataset / "imagesTr" / f"case_01_{channel:04d}.nii.gz")) for channel in (0, 1)]
-    assert images[0].GetSize() == images[1].GetSize()
-    assert images[0].GetSpacing() == images[1].GetSpacing()
-    assert images[0].GetDirection() == images[1].GetDirection()
-
-
-def test_filling_twice_does_nothing_more(dataset, capsys):
-    convert(dataset, "-d", 42)
-    before = hashes(dataset)
-    times = {file: file.stat().st_mtime_ns for file in dataset.rglob("*")}
-    capsys.readouterr()
-    convert(dataset, "-d", 42)
-    assert hashes(dataset) == before
-    assert {file: file.stat().st_mtime_ns for file in dataset.rglob("*") if file.is_file()} == {
-        file: time for file, time in times.items() if file.is_file()
-    }
-    assert f"Files added to {dataset}: 0\n" in capsys.readouterr().out
-
-
-def test_every_orientation_stays_in_a_dataset_that_is_filled(dataset):
-    for file in (dataset / "imagesTr" / "case_01_0000.nii.gz", dataset / "labelsTr" / "case_01.nii.gz"):
-        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(file)), "RAS"), str(file))
-    convert(dataset, "-d", 42)
-    verify_labels_and_grid(dataset)
-
-
-def test_a_bad_case_gets_no_file_and_the_others_do(dataset, capsys):
-    (dataset / "imagesTr" / "case_02_0001.nii.gz").unlink()
-    file = dataset / "imagesTr" / "case_01_0000.nii.gz"
-    file.write_bytes(file.read_bytes()[:100])
-    convert(dataset, "-d", 42, code=1)
-    assert not (dataset / "imagesTr" / "case_01_0001.nii.gz").exists()
-    assert (dataset / "imagesTr" / "case_02_0001.nii.gz").exists()
-    assert "Refused case_01: expected a whole image" in capsys.readouterr().out
-
-
-def test_a_dataset_that_is_linked_into_the_raw_folder_is_filled_where_it_is(dataset, tmp_path, monkeypatch):
-    elsewhere = dataset.rename(tmp_path / "disk2")
-    dataset.symlink_to(elsewhere)
-    monkeypatch.chdir(dataset.parent)
-    convert(dataset.name, "-d", 42)
-    assert (elsewhere / "imagesTr" / "case_01_0001.nii.gz").is_file()
-
-
-@pytest.mark.parametrize("arguments", [["--name", "Other"], ["--copy"], ["--complete-only"]])
-def test_arguments_that_make_no_sense_in_place(dataset, tmp_path, capsys, arguments):
-    assert "Expected another -d" in failure(capsys, tmp_path, dataset, "-d", 42, *arguments)
-
-
-def test_a_channel_that_no_case_has_is_not_filled(dataset, tmp_path, capsys):
-    for file in (dataset / "imagesTr").glob("*_0001.nii.gz"):
-        file.unlink()
-    assert "got none with T1" in failure(capsys, tmp_path, dataset, "-d", 42)
-
-
-def test_another_id_makes_another_dataset(dataset, tmp_path):
-    before = hashes(dataset)
-    convert(dataset, "-d", 43)
-    assert hashes(dataset) == before
-    assert len(list((dataset_of(tmp_path, 43) / "imagesTr").iterdir())) == 6
-
-
-def test_a_fingerprint_from_before_is_not_trusted(dataset, preprocessed, fingerprints, capsys):
-    """nnU-Net keeps it, and it was made from other files."""
-    (preprocessed / dataset.name).mkdir(parents=True)
-    (preprocessed / dataset.name / "dataset_fingerprint.json").write_text("{}")
-    convert(dataset, "-d", 42)
-    assert "run missmod fingerprint -d 42 --clean, and plan again" in capsys.readouterr().err
-    assert fingerprints == []
-    convert(dataset, "-d", 42)
-    assert "--clean" not in capsys.readouterr().err
-
-
-def test_a_dataset_that_is_filled_gets_splits_where_it_has_none(dataset, tmp_path, preprocessed, fingerprints, capsys):
-    convert(dataset, "-d", 42)
-    file = preprocessed / dataset.name / "splits_final.json"
-    assert len(json.loads(file.read_text())) == 3
-    file.write_text("[]")
-    convert(dataset, "-d", 42)
-    assert file.read_text() == "[]"
-    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["case_00"], "val": ["case_01"]}]))
-    capsys.readouterr()
-    said = failure(capsys, tmp_path, dataset, "-d", 42, "--splits", tmp_path / "splits.json")
-    assert "Expected no splits_final.json of the dataset yet" in said
-    file.unlink()
-    convert(dataset, "-d", 42, "--splits", tmp_path / "splits.json")
-    assert json.loads(file.read_text()) == [{"train": ["case_00"], "val": ["case_01"]}]
-
-
-def test_labels_that_leave_out_numbers_are_numbered_anew_and_come_back(dataset, tmp_path, monkeypatch, capsys):
-    """nnU-Net accepts 0, 1, 2 alone."""
-    described = json.loads((dataset / "dataset.json").read_text())
-    described["labels"] = {"background": 0, "edema": 1, "core": 4}
-    (dataset / "dataset.json").write_text(json.dumps(described))
-    for file in (dataset / "labelsTr").iterdir():
-        save(file, label_map((1, 4), (8, 8, 8)), (1.0, 1.0, 1.0))
-    assert "with another -d they are numbered anew" in failure(capsys, tmp_path, dataset, "-d", 42)
-    convert(dataset, "-d", 43)
-    converted = dataset_of(tmp_path, 43)
-    assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "edema": 1, "core": 2}
-    pool_of_threads(monkeypatch)
-    verify_dataset_integrity(str(converted), 1)
-    restore_labels(converted / "labelsTr", tmp_path / "out", converted / "dataset.json")
-    np.testing.assert_array_equal(read(tmp_path / "out" / "case_00.nii.gz"), label_map((1, 4), (8, 8, 8)))
-
-
-def test_regions_and_the_ignore_label_are_numbered_anew_as_well(dataset):
-    described = json.loads((dataset / "dataset.json").read_text())
-    described |= {"labels": {"background": 0, "all": [2, 4], "core": [4], "ignore": 3}, "regions_class_order": [2, 4]}
-    (dataset / "dataset.json").write_text(json.dumps(described))
-    scheme = read_source(dataset).scheme
-    assert scheme.from_source == {0: 0, 2: 1, 3: 3, 4: 2}
-    assert scheme.labels == {"background": 0, "all": [1, 2], "core": [2], "ignore": 3}
-    assert scheme.regions_class_order == (1, 2)
-
-
-# --- nnU-Net's nibabel readers ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sheared(dataset):
-    """The dataset with affines that SimpleITK does not read, and the reader that does."""
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    affine[0, 1] = 0.2
-    described = json.loads((dataset / "dataset.json").read_text())
-    (dataset / "dataset.json").write_text(json.dumps({**described, "overwrite_image_reader_writer": "NibabelIO"}))
-    for file in [*dataset.glob("images*/*"), *dataset.glob("labels*/*")]:
-        tilted = nib.Nifti1Image(read(file).T, affine)
-        tilted.header.set_sform(affine, 1)
-        tilted.header["qform_code"] = 0
-        nib.save(tilted, file)
-    return dataset
-
-
-@pytest.mark.parametrize("dataset_id", [42, 43])
-def test_sheared_volumes_are_converted_where_nnunet_reads_them(sheared, tmp_path, monkeypatch, dataset_id):
-    convert(sheared, "-d", dataset_id)
-    dataset = dataset_of(tmp_path, dataset_id)
-    assert json.loads((dataset / "dataset.json").read_text())["overwrite_image_reader_writer"] == "NibabelIO"
-    zeros, there = (nib.load(dataset / "imagesTr" / f"case_01_{channel:04d}.nii.gz") for channel in (1, 0))
-    assert not np.asanyarray(zeros.dataobj).any()
-    assert zeros.shape == there.shape
-    np.testing.assert_allclose(zeros.affine, there.affine, atol=1e-6)
-    pool_of_threads(monkeypatch)
-    verify_dataset_integrity(str(dataset), 1)
-
-
-def test_sheared_labels_are_numbered_anew_where_they_lie(sheared, tmp_path):
-    described = json.loads((sheared / "dataset.json").read_text())
-    described["labels"] = {"background": 0, "lesion": 2, "other": 1, "more": 4}
-    (sheared / "dataset.json").write_text(json.dumps(described))
-    file = sheared / "labelsTr" / "case_00.nii.gz"
-    label = nib.load(file)
-    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj) * 2, label.affine, label.header), file)
-    convert(sheared, "-d", 43)
-    converted = nib.load(dataset_of(tmp_path, 43) / "labelsTr" / "case_00.nii.gz")
-    np.testing.assert_allclose(converted.affine, label.affine, atol=1e-6)
-    assert set(np.unique(converted.dataobj)) == {0, 2, 3}
-
-
-def test_affines_that_differ_are_refused(sheared, capsys):
-    file = sheared / "imagesTr" / "case_00_0001.nii.gz"
-    image = nib.load(file)
-    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), np.eye(4)), file)
-    convert(sheared, "-d", 42, code=1)
-    assert f"in {file} and" in capsys.readouterr().out
-
-
 # --- what is left of processes that were ended ------------------------------------------------------------------------
 
 
-def test_what_a_dead_conversion_left_is_cleared_away(tmp_path, preprocessed, dataset):
+def test_what_a_dead_conversion_left_is_cleared_away(tmp_path, preprocessed, dataset, fingerprints):
     """As after a SIGKILL between the splits and the dataset's name."""
     left = tmp_path / "raw" / ".converting_dead"
     place = preprocessed / "Dataset137_cohort" / "splits_final.json"
@@ -468,56 +221,3 @@ def test_what_a_dead_conversion_left_is_cleared_away(tmp_path, preprocessed, dat
     assert len(json.loads(place.read_text())) == 3
     convert(dataset, "-d", 42)
     assert not [*(tmp_path / "raw").rglob(".*")]
-
-
-# --- real cases -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases at {REAL}")
-def test_cases_of_multiple_sclerosis(tmp_path):
-    """Negative intensities; one case lacks two sequences."""
-    source = tmp_path / "ms"
-    for patient in ("patient07", "patient19"):
-        (source / patient).mkdir(parents=True)
-        for name in ("flair", "t1", "t1ce", "t2", "seg") if patient == "patient07" else ("t1", "t1ce", "seg"):
-            (source / patient / f"{name}.nii.gz").symlink_to(REAL / "ms_ljubljana" / patient / f"{name}.nii.gz")
-    convert(
-        *(source, "-d", 137, "--layout", "pattern", "--pattern", "{case}/{modality}.nii.gz"),
-        *("--label_pattern", "{case}/seg.nii.gz", "--labels", "lesion=1"),
-        *("--modalities", "FLAIR=flair", "T1=t1", "T1c=t1ce", "T2=t2"),
-    )
-    dataset = dataset_of(tmp_path)
-    table = pd.read_csv(dataset / "conversion.csv", index_col="case", keep_default_na=False)
-    assert table["subset"].to_dict() == {"patient07": "FLAIR+T1+T1c+T2", "patient19": "T1+T1c"}
-    assert table["rewritten"].tolist() == ["", ""]
-    zeros = sitk.ReadImage(str(dataset / "imagesTr" / "patient19_0003.nii.gz"))
-    assert zeros.GetSize() == (182, 218, 182)
-    assert zeros.GetDirection()[4] == -1
-    assert (dataset / "imagesTr" / "patient19_0003.nii.gz").stat().st_size < 20_000
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases at {REAL}")
-def test_cases_of_glioma_with_the_labels_of_2015(tmp_path):
-    """Labels 0-4 stored as float, air that is a negative constant, and a brain mask that is no modality."""
-    source = tmp_path / "brats"
-    (source / "pat1").mkdir(parents=True)
-    for file in (REAL / "deepmedic_brats2015" / "brats_2013_pat0001_1").iterdir():
-        (source / "pat1" / file.name).symlink_to(file)
-    arguments = [
-        *(source, "-d", 137, "--layout", "pattern", "--pattern", "{case}/{modality}.nii.gz"),
-        *("--label_pattern", "{case}/seg.nii.gz", "--modalities", "FLAIR=flair", "T1c=t1ce", "--labels"),
-        *("whole tumor=1,2,3,4", "tumor core=1,3,4", "enhancing tumor=4"),
-    ]
-    convert(*arguments)
-    dataset = dataset_of(tmp_path)
-    table = pd.read_csv(dataset / "conversion.csv")
-    assert table["subset"].tolist() == ["FLAIR+T1c"]
-    assert table["rewritten"].str.contains("stored as float").all()
-    converted = read(dataset / "labelsTr" / "pat1.nii.gz")
-    assert converted.dtype == np.uint8
-    described = json.loads((dataset / "dataset.json").read_text())
-    original = read(source / "pat1" / "seg.nii.gz")
-    for name, values in (("whole tumor", [1, 2, 3, 4]), ("tumor core", [1, 3, 4]), ("enhancing tumor", [4])):
-        np.testing.assert_array_equal(np.isin(converted, described["labels"][name]), np.isin(original, values))
-    restore_labels(dataset / "labelsTr", tmp_path / "out", dataset / "dataset.json")
-    np.testing.assert_array_equal(read(tmp_path / "out" / "pat1.nii.gz"), original)

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from full_disk import full_disk
-from small_cohort import label_map, read, save, source_of, write_case
+from small_cohort import ALONE, label_map, read, save, source_of, write_case
 
-from nnunetv2_missmod.datasets.conversion import volumes
+from nnunetv2_missmod.datasets import volumes
 from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, convert
 from nnunetv2_missmod.datasets.conversion.fill import fill
 from nnunetv2_missmod.datasets.conversion.restore import restore_labels
-from nnunetv2_missmod.datasets.conversion.volumes import write_volume
 from nnunetv2_missmod.datasets.layouts.source import LabelScheme
 from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
-
-ALONE = ConversionSettings(processes=1)
+from nnunetv2_missmod.datasets.volumes import write_volume
 
 
 def noise(shape=(12, 12, 12)):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnunetv2_missmod.datasets.conversion.placing import RECORD, place, take_back
+from nnunetv2_missmod.datasets.conversion.placing import RECORD, place_files, take_back
 
 
 class DiedError(Exception):
@@ -25,7 +25,7 @@ def goals(hidden):
 
 def test_all_files_get_their_places_before_the_end_is_made(hidden, tmp_path):
     seen = []
-    place(goals(hidden), hidden, lambda: seen.extend(sorted(file.name for file in (tmp_path / "goal").iterdir())))
+    place_files(goals(hidden), hidden, lambda: seen.extend(sorted(file.name for file in (tmp_path / "goal").iterdir())))
     assert seen == ["one", "two"]
     assert (tmp_path / "goal" / "two").read_text() == "two"
     assert not (hidden / RECORD).exists()
@@ -36,7 +36,7 @@ def test_after_an_error_none_is_there(hidden, tmp_path):
         raise DiedError
 
     with pytest.raises(DiedError):
-        place(goals(hidden), hidden, fails)
+        place_files(goals(hidden), hidden, fails)
     assert not (tmp_path / "goal").exists()
 
 
@@ -44,7 +44,7 @@ def test_what_is_there_is_never_replaced(hidden, tmp_path):
     (tmp_path / "goal").mkdir()
     (tmp_path / "goal" / "two").write_text("the user's")
     with pytest.raises(ValueError, match="Expected nothing at"):
-        place(goals(hidden), hidden, lambda: None)
+        place_files(goals(hidden), hidden, lambda: None)
     assert [file.name for file in (tmp_path / "goal").iterdir()] == ["two"]
     assert (tmp_path / "goal" / "two").read_text() == "the user's"
 
@@ -57,7 +57,7 @@ def die_at_the_end(hidden, monkeypatch, done=None):
         raise DiedError
 
     with pytest.raises(DiedError):
-        place(goals(hidden), hidden, dies, done)
+        place_files(goals(hidden), hidden, dies, done)
 
 
 def test_what_a_dead_process_placed_is_taken_back_but_for_what_was_changed_since(hidden, tmp_path, monkeypatch):
@@ -89,5 +89,5 @@ def test_another_file_system_gets_copies(hidden, tmp_path, monkeypatch):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr("os.link", refuses)
-    place(goals(hidden), hidden, lambda: json.loads((hidden / RECORD).read_text()))
+    place_files(goals(hidden), hidden, lambda: json.loads((hidden / RECORD).read_text()))
     assert sorted(file.name for file in (tmp_path / "goal").iterdir()) == ["one", "two"]

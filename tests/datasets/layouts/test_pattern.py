@@ -3,9 +3,9 @@ import shutil
 import pytest
 from small_sources import image, labels, write_image, write_layout
 
-from nnunetv2_missmod.datasets.layouts.known import read_source
 from nnunetv2_missmod.datasets.layouts.label_names import parse_labels
 from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout, parse_modalities
+from nnunetv2_missmod.datasets.layouts.recognition import read_source
 
 TWO = {"FLAIR": "flair", "T1c": "t1ce"}
 LESION = parse_labels(["edema=1", "core=2"])

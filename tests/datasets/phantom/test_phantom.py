@@ -19,11 +19,11 @@ from nnunetv2_missmod.datasets.phantom.anatomy import (
     VESSEL,
     draw_anatomy,
 )
-from nnunetv2_missmod.datasets.phantom.cohort import modality_names, phantom_case, write_phantom_dataset
+from nnunetv2_missmod.datasets.phantom.cohort import phantom_case, phantom_modalities, write_phantom_dataset
 from nnunetv2_missmod.datasets.phantom.imaging import contrast_of
 
 SHAPE = (36, 40, 32)
-FOUR = modality_names(4)
+FOUR = phantom_modalities(4)
 
 
 def draw(*seed, modalities=FOUR, shape=SHAPE, **difficulty):
@@ -62,16 +62,16 @@ def contrast(cohort, modality, region, reference):
 
 
 def test_modality_names():
-    assert modality_names(2) == ("FLAIR", "T1c")
-    assert modality_names(3) == ("FLAIR", "T1c", "T2")
-    assert modality_names(4) == ("FLAIR", "T1", "T1c", "T2")
-    many = modality_names(12)
+    assert phantom_modalities(2) == ("FLAIR", "T1c")
+    assert phantom_modalities(3) == ("FLAIR", "T1c", "T2")
+    assert phantom_modalities(4) == ("FLAIR", "T1", "T1c", "T2")
+    many = phantom_modalities(12)
     assert len(many) == len(set(many)) == 12
     assert many[:6] == ("FLAIR", "T1", "T1c", "T2", "PD", "DWI")
 
 
 def test_shapes_and_types():
-    images, labels = draw(0, 0, modalities=modality_names(8))
+    images, labels = draw(0, 0, modalities=phantom_modalities(8))
     assert images.shape == (8, *SHAPE) and images.dtype == np.float32
     assert labels.shape == SHAPE and labels.dtype == np.uint8
     generated = images[6:]

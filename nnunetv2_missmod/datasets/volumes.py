@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from nnunetv2_missmod.files.geometry import Difference, first_difference
 from nnunetv2_missmod.files.whole_files import check_whole, is_nifti, write_whole
 
 Array = NDArray[Any]
@@ -22,7 +23,6 @@ READ_ERRORS = (
     *(OSError, EOFError, RuntimeError, ValueError, MemoryError, nib.filebasedimages.ImageFileError),
     *(nib.spatialimages.HeaderDataError, nib.spatialimages.ImageDataError),
 )
-GEOMETRY_TOLERANCE = 1e-3  # mm, and parts of a direction: that of missmod evaluate
 CONSTANT_TOLERANCE = 1e-5  # of the largest value: that of the trainers, whose module takes seconds to load
 ROUNDING = 1e-4  # by which a label may miss its whole number, as float files and slopes of 1/255 make it
 
@@ -37,7 +37,7 @@ class Geometry(NamedTuple):
 
     @property
     def orientation(self) -> str:
-        """Three letters such as LPS: whither the axes point."""
+        """Three letters such as LPS: where the axes point to."""
         code: str = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(self.direction)
         return code
 
@@ -66,10 +66,12 @@ class Geometry(NamedTuple):
     def difference(self, other: Any) -> str:
         """Say in what two geometries differ beyond the tolerance and the order of axes; empty if in nothing."""
         assert isinstance(other, Geometry)
-        for name, here, there in zip(self._fields, self.oriented(other.orientation), other, strict=True):
-            if not np.allclose(here, there, rtol=0, atol=GEOMETRY_TOLERANCE):
-                return f"{name} {_rounded(here)} against {_rounded(there)}"
-        return ""
+        return in_words(first_difference(self.oriented(other.orientation)._asdict(), other._asdict()))
+
+
+def in_words(difference: Difference | None) -> str:
+    """Say in what two geometries differ; empty if in nothing."""
+    return f"{difference.what} {difference.here} against {difference.there}" if difference else ""
 
 
 def read_geometry(file: Path) -> tuple[Geometry, int | None]:
@@ -133,7 +135,7 @@ def _said_of_colour(components: int, file: Path) -> str:
 
 
 def is_constant(voxels: Array) -> bool:
-    """Tell whether a volume holds one value, which is no image."""
+    """Tell whether a volume (x, y, z) holds one value, which is no image."""
     low, high = float(voxels.min()), float(voxels.max())
     return high - low <= CONSTANT_TOLERANCE * max(abs(low), abs(high))
 
@@ -215,7 +217,7 @@ def with_values(image: sitk.Image, new_value: dict[int, int]) -> sitk.Image:
 
 
 def mapped_values(voxels: Array, new_value: dict[int, int]) -> Array:
-    """Replace the values of a label map; those within ``ROUNDING`` of a whole number count as it."""
+    """Replace the values of a label map (*shape); those within ``ROUNDING`` of a whole number count as it."""
     old = np.rint(voxels) if voxels.dtype.kind == "f" else voxels
     new = np.zeros(old.shape, np.result_type(*map(np.min_scalar_type, new_value.values())))
     for value, replacement in new_value.items():
@@ -224,7 +226,7 @@ def mapped_values(voxels: Array, new_value: dict[int, int]) -> Array:
 
 
 def whole_values(voxels: Array, file: Path) -> set[int]:
-    """Collect the values of a label map; those within ``ROUNDING`` of a whole number count as it.
+    """Collect the values of a label map (*shape); those within ``ROUNDING`` of a whole number count as it.
 
     Raises:
         ValueError: one of them is no whole number.
@@ -239,7 +241,7 @@ def whole_values(voxels: Array, file: Path) -> set[int]:
 
 
 def is_rounded(voxels: Array) -> bool:
-    """Tell whether ``whole_values`` had to round."""
+    """Tell whether ``whole_values`` had to round the voxels (*shape)."""
     return voxels.dtype.kind == "f" and bool((voxels != np.rint(voxels)).any())
 
 
@@ -271,10 +273,6 @@ def _geometry_of(image: sitk.Image) -> Geometry:
 
 def _listed(values: list[Any]) -> str:
     return ", ".join(f"{value:g}" for value in values[:10]) + ", ..." * (len(values) > 10)
-
-
-def _rounded(numbers: tuple[float, ...]) -> list[float]:
-    return [round(float(number), 4) for number in numbers]
 
 
 def _last_line(error: BaseException) -> str:

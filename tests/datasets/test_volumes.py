@@ -1,18 +1,16 @@
-"""Limits that the conversion shares with the trainers and the scores, whose modules take seconds to load."""
+"""What the conversion takes for an image, against the trainers, whose module takes seconds to load."""
 
 import numpy as np
 import pytest
 
-from nnunetv2_missmod.datasets.conversion import volumes
-from nnunetv2_missmod.datasets.conversion.volumes import is_constant
-from nnunetv2_missmod.files import reading
+from nnunetv2_missmod.datasets import volumes
+from nnunetv2_missmod.datasets.volumes import is_constant
 from nnunetv2_missmod.host.preprocessor import varying
 from nnunetv2_missmod.modalities import CONSTANT_TOLERANCE
 
 
-def test_the_tolerances_are_those_of_the_trainers_and_the_scores():
+def test_the_tolerance_is_that_of_the_trainers():
     assert volumes.CONSTANT_TOLERANCE == CONSTANT_TOLERANCE
-    assert volumes.GEOMETRY_TOLERANCE == reading.GEOMETRY_TOLERANCE
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])

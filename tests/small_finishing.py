@@ -1,11 +1,19 @@
-"""Finishes for ``walk`` that spawned processes can import."""
+"""Masks and finishes of them for ``predict_cohort``; spawned processes can import both, and without nnU-Net."""
 
 import os
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from nnunetv2_missmod.prediction.engine import Segmented
+
+class Segmented(NamedTuple):
+    """As the engine's, whose module takes seconds to load in every process."""
+
+    position: int
+    present: np.ndarray
+    logits: np.ndarray
+    properties: dict[str, Any]
 
 
 def segmented(position, value=0):

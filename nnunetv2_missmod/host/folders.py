@@ -1,4 +1,7 @@
-"""Folders of nnU-Net's for as long as something is tried out."""
+"""nnU-Net's folders for as long as something is tried out.
+
+Relies on nnunetv2/paths.py: each folder's variable is read whenever the folder is asked for.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @contextmanager
-def passing_folder() -> Iterator[Path]:
+def temporary_nnunet_folders() -> Iterator[Path]:
     """Point all of nnU-Net's variables to an empty folder that goes with this context, and let no logger start."""
     before = dict(os.environ)
     with TemporaryDirectory() as folder:

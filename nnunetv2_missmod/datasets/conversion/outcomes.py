@@ -21,7 +21,7 @@ KEPT, INCOMPLETE, LEFT_OUT, REFUSED = "kept", "incomplete", "left out", "refused
 
 
 @dataclass(frozen=True)
-class CaseReport:
+class CaseOutcome:
     """A row of conversion.csv.
 
     Args:
@@ -56,18 +56,18 @@ class CaseReport:
         """Whether the case is in imagesTr."""
         return self.is_written and self.part == "training"
 
-    def as_refused(self, why: str) -> CaseReport:
+    def as_refused(self, why: str) -> CaseOutcome:
         """The row of a case that turned out to be unusable."""
         return replace(self, status=REFUSED, subset="", why=why)
 
-    def with_rewritten(self, reasons: Sequence[str]) -> CaseReport:
+    def with_rewritten(self, reasons: Sequence[str]) -> CaseOutcome:
         """The row with what was written again."""
         return replace(self, rewritten="; ".join(reasons))
 
 
-def report_case(
+def outcome_of(
     checked: CheckedCase, modalities: Sequence[str], unread: Sequence[str] = (), complete_only: bool = False
-) -> CaseReport:
+) -> CaseOutcome:
     """Describe what was found in a case."""
     case, constant = checked.case, checked.constant or {}
     absent = [name for name in modalities if name not in case.images]
@@ -77,7 +77,7 @@ def report_case(
     status = (LEFT_OUT if complete_only else INCOMPLETE) if absent else KEPT
     named = {name: image.file for name, image in case.images.items()} | dict(constant)
     files = {name: named[name] for name in modalities if name in named} | ({"labels": case.label} if case.label else {})
-    return CaseReport(
+    return CaseOutcome(
         case.name,
         case.subject,
         "training" if case.is_training else "test",
@@ -89,13 +89,13 @@ def report_case(
     )
 
 
-def write_table(reports: Sequence[CaseReport], folder: Path) -> None:
+def write_table(outcomes: Sequence[CaseOutcome], folder: Path) -> None:
     """Write conversion.csv, no cell of which a spreadsheet takes for a formula.
 
     Raises:
         OSError: it could not be written.
     """
-    rows = [{name: _as_text(cell) for name, cell in asdict(report).items()} for report in reports]
+    rows = [{name: _as_text(cell) for name, cell in asdict(outcome).items()} for outcome in outcomes]
     table = pd.DataFrame(rows)
     write_whole(folder / TABLE_FILE, lambda file: table.to_csv(file, index=False, errors="backslashreplace"))
 
@@ -105,7 +105,7 @@ def _as_text(cell: str) -> str:
 
 
 def print_summary(
-    reports: Sequence[CaseReport],
+    outcomes: Sequence[CaseOutcome],
     modalities: Sequence[str],
     unread: Sequence[str] = (),
     console: Console | None = None,
@@ -113,33 +113,33 @@ def print_summary(
     """Print how many cases have which subset, what was written again, and every refused case with its reason.
 
     Args:
-        reports: of all cases.
+        outcomes: of all cases.
         modalities: in channel order.
         unread: image files that stand with no case.
         console: to print on.
     """
     console = console or Console()
-    console.print(_subset_table(reports, modalities))
+    console.print(_subset_table(outcomes, modalities))
     for reason, count in Counter(
-        reason.partition(": ")[2] for report in reports for reason in set(filter(None, report.rewritten.split("; ")))
+        reason.partition(": ")[2] for outcome in outcomes for reason in set(filter(None, outcome.rewritten.split("; ")))
     ).most_common():
         console.print(f"Files written again, {escape(reason)}: {count}", highlight=False)
     shown_by_table = {"", *(f"no {name}" for name in modalities)}
-    notes = Counter(note for report in reports if report.is_written for note in report.why.split(", "))
+    notes = Counter(note for outcome in outcomes if outcome.is_written for note in outcome.why.split(", "))
     for note, count in notes.most_common():
         if note not in shown_by_table:
             console.print(f"{count} {'case' if count == 1 else 'cases'}: {escape(note)}", highlight=False)
-    if left_out := [report.case for report in reports if report.status == LEFT_OUT]:
+    if left_out := [outcome.case for outcome in outcomes if outcome.status == LEFT_OUT]:
         console.print(f"Incomplete cases left out: {escape(', '.join(left_out))}", highlight=False)
     if unread:
         console.print(f"Image files that fitted no rule: {escape(', '.join(unread))}", highlight=False, soft_wrap=True)
-    for report in reports:
-        if report.status == REFUSED:
-            console.print(f"Refused {escape(report.case)}: {escape(report.why)}", highlight=False, soft_wrap=True)
+    for outcome in outcomes:
+        if outcome.status == REFUSED:
+            console.print(f"Refused {escape(outcome.case)}: {escape(outcome.why)}", highlight=False, soft_wrap=True)
 
 
-def _subset_table(reports: Sequence[CaseReport], modalities: Sequence[str]) -> Table:
-    counts = Counter((report.subset, report.part) for report in reports if report.is_written)
+def _subset_table(outcomes: Sequence[CaseOutcome], modalities: Sequence[str]) -> Table:
+    counts = Counter((outcome.subset, outcome.part) for outcome in outcomes if outcome.is_written)
     # The largest subsets first; among equals, in channel order.
     order = sorted(
         {subset for subset, _ in counts},
