@@ -18,7 +18,8 @@ from nnunetv2_missmod.planning.fragments import load_fragment, load_sources, mer
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
 DEMO = plans_folder() / "demo.json"
-PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file != DEMO]
+EMBEDDED = plans_folder() / "embedded.json"
+PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file not in (DEMO, EMBEDDED)]
 
 
 # Small images are saved without nnU-Net's chunk sizes.
