@@ -38,7 +38,8 @@ def keep(model: Path, into: Path) -> None:
     (into / "plans.json").write_text(json.dumps(plans, indent=4) + "\n")
     (into / "dataset.json").write_text((model / "dataset.json").read_text())
     checkpoint = load_data(model / "fold_0" / CHECKPOINTS[0])
-    weights = {name: weight.half() for name, weight in checkpoint["network_weights"].items()}
+    halves: dict[int, torch.Tensor] = {}  # several names stand for one weight: nnU-Net's decoder holds the encoder too
+    weights = {name: halves.setdefault(w.data_ptr(), w.half()) for name, w in checkpoint["network_weights"].items()}
     kept = {name: checkpoint[name] for name in KEPT}
     torch.save({**kept, "network_weights": weights}, into / "fold_0" / CHECKPOINTS[0])
 

@@ -4,10 +4,12 @@ import stat
 import sys
 
 import pytest
+from pages import README
 from rich.progress import Progress
 
 from nnunetv2_missmod.cli import demo_job as demo
-from nnunetv2_missmod.cli.demo_job import EMBEDDED, LAST_LINES, Job, run_demo, run_quick_demo
+from nnunetv2_missmod.cli.demo_job import EMBEDDED, FOLDERS, LAST_LINES, Job, run_demo, run_quick_demo
+from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -118,6 +120,23 @@ def test_the_quick_demo_trains_nothing(tmp_path, commands, monkeypatch):
 
 def test_the_model_of_the_quick_demo_is_small():
     assert sum(file.stat().st_size for file in EMBEDDED.rglob("*.*")) < 600_000
+
+
+@pytest.mark.slow
+def test_the_quick_demo_prints_the_table_of_the_readme(tmp_path, monkeypatch, capsys):
+    def run(job, title, command, tick, ticks):
+        for folder in FOLDERS:
+            monkeypatch.setenv(folder, job.environment[folder])
+        assert (command[0], command[-2:]) == ("missmod", ["-nps", "1"])
+        assert main([*command[1:-1], "0"]) == 0  # in this process
+
+    monkeypatch.setattr(Job, "run", run)
+    monkeypatch.setattr(demo, "write_report", lambda folders, out: out / "index.html")
+    run_quick_demo(tmp_path / "demo", "cpu")
+    printed, table = capsys.readouterr().out.rpartition("mean Dice of 2 cases")[2], README.read_text(encoding="utf-8")
+    found, expected = (re.findall(r"(?<= )0\.\d{3}(?= )", text.partition("●")[2]) for text in (printed, table))
+    assert len(found) == 3 * (15 + 1)
+    assert list(map(float, found)) == pytest.approx(list(map(float, expected[: len(found)])), abs=0.005)
 
 
 @pytest.mark.slow
