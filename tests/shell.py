@@ -12,7 +12,7 @@ class Shell:
 
     def __init__(self, folder: Path, commands: Path | None = None):
         """Start in a folder; ``commands`` holds those that are found before the installed ones."""
-        self.folder = folder
+        self.folder, self.commands = folder, commands
         found_in = [str(commands)] if commands else []
         self.environment = {
             **os.environ,

@@ -11,6 +11,8 @@ from pages import blocks_of, each_with, shows
 from small_plans import SMALL_NETWORK
 from small_sources import write_layout
 
+from nnunetv2_missmod.cli import demo_job
+
 pytestmark = pytest.mark.slow
 
 MODEL = "Dataset501_Phantom/DCSegTrainer__nnUNetPlans__3d_fullres"
@@ -293,3 +295,19 @@ def test_fine_tuning_wants_its_pretraining_or_other_weights(trained):
     output = trained.run(f"{train} -pretrained_weights {PRETRAINING}/checkpoint_final.pth")
     assert "Validation complete" in output
     assert (fold / "checkpoint_final.pth").is_file()
+
+
+def test_the_whole_demo(trained, tmp_path, monkeypatch, capsys):
+    settings = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
+    fragment = {"architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16]}}, "missmod": {"trainer": settings}}
+    monkeypatch.setattr(demo_job, "load_fragment", lambda file: fragment)
+    monkeypatch.setattr(demo_job, "find_command", lambda name: str(trained.commands / name))
+    monkeypatch.setattr(demo_job, "NUM_TRAINING", 5)
+    monkeypatch.setattr(demo_job, "SIZE", 32)
+    page = demo_job.run_demo(tmp_path / "demo", "ModalityDropoutTrainer", "cpu")
+    assert page.is_file()
+    printed = capsys.readouterr().out
+    assert "ModalityDropoutTrainer: mean Dice of 2 cases" in printed
+    assert printed.count("●") == 4 * 8
+    log = (tmp_path / "demo" / "log.txt").read_text()
+    assert "This split has 4 training and 1 validation cases." in log

@@ -139,22 +139,6 @@ def test_the_quick_demo_prints_the_table_of_the_readme(tmp_path, monkeypatch, ca
     assert list(map(float, found)) == pytest.approx(list(map(float, expected[: len(found)])), abs=0.005)
 
 
-@pytest.mark.slow
-def test_the_whole_demo(tmp_path, monkeypatch, capsys):
-    settings = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
-    fragment = {"architecture": {"arch_kwargs": {"features_per_stage": [8, 8, 16]}}, "missmod": {"trainer": settings}}
-    monkeypatch.setattr(demo, "load_fragment", lambda file: fragment)
-    monkeypatch.setattr(demo, "NUM_TRAINING", 5)
-    monkeypatch.setattr(demo, "SIZE", 32)
-    page = run_demo(tmp_path / "demo", "ModalityDropoutTrainer", "cpu")
-    assert page.is_file()
-    printed = capsys.readouterr().out
-    assert "ModalityDropoutTrainer: mean Dice of 2 cases" in printed
-    assert printed.count("●") == 4 * 8
-    log = (tmp_path / "demo" / "log.txt").read_text()
-    assert "This split has 4 training and 1 validation cases." in log
-
-
 def test_data_are_prepared_with_the_settings_of_the_demo(tmp_path, monkeypatch):
     import json
 
