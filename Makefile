@@ -1,4 +1,4 @@
-# `make check` is what CI runs. `make fast` leaves out the end-to-end runs; `make release` looks whether every trainer is
+# `make check` is what CI runs. `make fast` leaves out what is marked slow; `make release` looks whether every trainer is
 # in the tables of README and docs.
 # Two processes; the tests of a file share one, in the order in which they are collected.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder

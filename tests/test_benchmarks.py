@@ -23,6 +23,8 @@ from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, B
 from benchmarks.comparison_tables import table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, WHOLES  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ROWS = METHODS | ABLATIONS
 
 

@@ -157,7 +157,7 @@ def test_parts_folds_probabilities_and_model_folder(trained):
     first, second = (f"{PREDICT} {options} -o parts -num_parts 2 -part_id {part}" for part in (0, 1))
     trained.run(f"{first}{SEQUENTIALLY}\n{second}")
     from_folder = f"nnUNetv2_predict_from_modelfolder -m nnUNet_results/{MODEL} --disable_tta -device cpu"
-    trained.run(f"{from_folder} {options} -o from_folder{SEQUENTIALLY}")
+    trained.run(f"{from_folder} {options} -o from_folder -npp 1 -nps 1")
     shutil.rmtree(model / "fold_1")
     assert_same_masks(trained.folder / "parts", trained.folder / "from_folder")
     probabilities = sorted((trained.folder / "parts").glob("*.npz"))

@@ -12,6 +12,8 @@ from nnunetv2_missmod.files.whole_files import check_whole, write_whole
 from nnunetv2_missmod.prediction import cohort, mask_table
 from nnunetv2_missmod.report import page
 
+pytestmark = pytest.mark.slow
+
 
 def on_a_full_disk(function, room):
     def limited(*arguments, **settings):

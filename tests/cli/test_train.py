@@ -22,7 +22,7 @@ from nnunetv2_missmod.host.doors import door_names, with_doors
 from nnunetv2_missmod.training.durable import DurableTrainer
 from nnunetv2_missmod.training.log import EpochLog
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 ARGUMENTS = ["501", "3d_fullres", "0", "-p", "smallPlans", "-device", "cpu"]
 QUICK_DOOR = "M3AEPretrainTrainer"  # whose validation starts no processes

@@ -24,6 +24,8 @@ from nnunetv2_missmod.datasets.conversion.convert import ConversionSettings, con
 from nnunetv2_missmod.datasets.fingerprint import cohort_fingerprint, write_fingerprint
 from nnunetv2_missmod.training.availability import find_available
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (20, 24, 24)
 CT = ("CT", "FLAIR")
 SAMPLES = 500  # of each case and channel

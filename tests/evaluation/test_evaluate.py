@@ -21,6 +21,8 @@ from nnunetv2_missmod.evaluation.scores import case_table, read_scores
 from nnunetv2_missmod.evaluation.truth import Truth
 from nnunetv2_missmod.prediction.model import PredictionSettings, fingerprints
 
+pytestmark = pytest.mark.slow
+
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
 REGIONS = {"edema": [1], "tumor": [2]}
 SUBSETS = {"mod0": ["mod0"], "mod1": ["mod1"], "mod0+mod1": ["mod0", "mod1"]}

@@ -26,6 +26,8 @@ from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.files.whole_files import LOCK
 from nnunetv2_missmod.prediction.model import PredictionSettings
 
+pytestmark = pytest.mark.slow
+
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
 CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1]}
 FULL = EvaluationSettings("mod0+mod1,mod1")

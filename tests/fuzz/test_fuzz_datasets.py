@@ -25,6 +25,8 @@ from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS, read_source
 from nnunetv2_missmod.datasets.layouts.source import ImageFile, LabelScheme, SourceCase
 from nnunetv2_missmod.files.names import whats_wrong
 
+pytestmark = pytest.mark.slow
+
 FLAT = PatternLayout("{case}_{modality}.nii.gz", {"FLAIR": "flair", "T1": "t1"}, "{case}_seg.nii.gz", {"a": (1,)})
 SCHEME = LabelScheme({0: 0, 1: 1}, {"background": 0, "lesion": 1})
 VOXELS = np.random.default_rng(0).integers(1, 99, (4, 5, 6)).astype(np.int16)

@@ -27,6 +27,8 @@ from nnunetv2_missmod.prediction.model import read_checkpoint
 from nnunetv2_missmod.prediction.subsets import distinct_names
 from nnunetv2_missmod.training.settings import HOST_SETTINGS
 
+pytestmark = pytest.mark.slow
+
 EXECUTED = (
     "subprocess.Popen",
     "os.system",

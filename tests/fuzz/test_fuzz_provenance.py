@@ -16,6 +16,8 @@ from nnunetv2_missmod.evaluation.scores import write_scores
 from nnunetv2_missmod.report.case_volumes import predictions_of
 from nnunetv2_missmod.report.inputs import load_comparison
 
+pytestmark = pytest.mark.slow
+
 MODALITIES, REGIONS = ("FLAIR", "T1c"), ("whole", "enhancing")
 GIVEN = json.loads(json.dumps(vars(provenance(MODALITIES, REGIONS))))
 

@@ -20,6 +20,8 @@ from nnunetv2_missmod.files.names import whats_wrong
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.subsets import choose_subsets
 
+pytestmark = pytest.mark.slow
+
 MODALITIES = ["FLAIR", "T1", "T1c"]
 DATASET_JSON = {"channel_names": dict(enumerate(MODALITIES)), "labels": {"background": 0}, "file_ending": ".nii.gz"}
 SHAPE = (5, 6, 7)

@@ -21,6 +21,8 @@ from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets import fingerprint
 from nnunetv2_missmod.datasets.conversion import convert_folder  # loaded before a process is forked
 
+pytestmark = pytest.mark.slow
+
 MARK = "MISSMOD_KILLED_JOB"  # in the environment of a conversion and of all processes that it starts
 PATIENCE = 600  # seconds
 LOADED = convert_folder

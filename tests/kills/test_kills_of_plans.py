@@ -4,6 +4,8 @@ import pytest
 from killing import KILLS, kill_within, run
 from small_datasets import small_dataset
 
+pytestmark = pytest.mark.slow
+
 PLAN = ["plan", "-d", "501", "-tr", "ModalityDropoutTrainer", "-device", "cpu", "-c", "3d_fullres", "--overwrite"]
 
 

@@ -14,6 +14,8 @@ from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.files.whole_files import check_whole
 from nnunetv2_missmod.prediction.mask_table import read_masks
 
+pytestmark = pytest.mark.slow
+
 START = 10  # seconds that spawned processes take to load
 CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1], "d": [0], "e": [0, 1]}
 

@@ -216,6 +216,7 @@ def test_recomputation_leaves_the_gradients_as_they_are():
 @pytest.mark.parametrize(
     ("dims", "constants"), [(3, {}), (2, {"substitute": "mean_available", "composition": "residual"})]
 )
+@pytest.mark.slow
 def test_many_subsets_compile_without_graph_break(dims, constants):
     """So many that two of them are decoded again."""
     constants = {"kept_passes": 1, **constants}

@@ -32,6 +32,8 @@ from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.prediction.model import read_checkpoint
 from nnunetv2_missmod.training.settings import HOST_SETTINGS
 
+pytestmark = pytest.mark.slow
+
 DOORS = door_names()
 SEGMENTING = [name for name in DOORS if not name.endswith(PRETRAINING)]
 MODALITIES, DIMENSIONS, EITHER = (2, 3, 4), (2, 3), (False, True)

@@ -27,7 +27,7 @@ from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.prediction.engine import Images, predict_subsets
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 QUICK = PredictionSettings(device="cpu", mirroring=False, num_processes=0)
 

@@ -20,6 +20,8 @@ from nnunetv2_missmod.methods.m3ae.pictures import (
 )
 from nnunetv2_missmod.modalities import all_subsets, subset_name
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["FLAIR", "T1", "T1c", "T2", "PD"]
 on_modalities = pytest.mark.parametrize("modalities", [1, 2, 4])
 on_patch = pytest.mark.parametrize(("patch", "grid"), [((6, 8, 10), (3, 4, 5)), ((8, 10), (4, 5))], ids=["3D", "2D"])

@@ -12,6 +12,8 @@ from nnunetv2_missmod.datasets.phantom.cohort import phantom_case, phantom_modal
 from nnunetv2_missmod.methods.mstkdnet.losses import adversarial_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 RAMPED_UP = 80  # epochs of 1000
 SURE = 10.0  # a discriminator's logit

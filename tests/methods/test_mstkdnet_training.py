@@ -14,7 +14,7 @@ from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.training.learning import Learner
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 FULL, PARTIAL, SINGLE = (True, True, True), (True, False, True), (False, True, False)
 SUBSETS = [[True, False, False], [False, True, True]]

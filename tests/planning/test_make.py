@@ -17,6 +17,8 @@ from nnunetv2_missmod.planning.fitting import configuration_of
 from nnunetv2_missmod.planning.gpu_memory import GB
 from nnunetv2_missmod.planning.show import PlanDescription
 
+pytestmark = pytest.mark.slow
+
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
 BASELINE = "ModalityDropoutTrainer"
 

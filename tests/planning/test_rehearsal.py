@@ -18,6 +18,8 @@ from nnunetv2_missmod.planning.rehearsal import (
 )
 from nnunetv2_missmod.planning.stand_in import META, build_trainer, random_batch
 
+pytestmark = pytest.mark.slow
+
 TINY = (8, 8, 16)
 
 

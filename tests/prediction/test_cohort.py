@@ -19,6 +19,8 @@ from nnunetv2_missmod.prediction.cohort import WAITING, export_of, predict_cohor
 from nnunetv2_missmod.prediction.engine import Images, predict_subsets
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
+pytestmark = pytest.mark.slow
+
 CASES = [CaseFiles(name, []) for name in ("c", "a", "bad", "b")]
 
 

@@ -18,6 +18,8 @@ from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, SubsetStack, groups_by_mask, predict_subsets, preprocess
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
+pytestmark = pytest.mark.slow
+
 NNUNET_TRAINER = "nnUNetTrainer"
 SEGMENTING = [name for name in door_names() if not name.endswith(PRETRAINING)]
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)

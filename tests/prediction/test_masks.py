@@ -16,6 +16,8 @@ from nnunetv2_missmod.prediction.mask_table import read_masks
 from nnunetv2_missmod.prediction.masks import predict_masks
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
+pytestmark = pytest.mark.slow
+
 QUICK = PredictionSettings(device="cpu", step_size=1.0, mirroring=False, num_processes=0)
 CHANNELS = {"a": [0, 1], "b": [0, 1], "c": [1]}
 ALL = ["mod0", "mod1", "mod0+mod1"]

@@ -9,6 +9,8 @@ from small_scores import MODALITIES, NASTY, subset_names
 
 from nnunetv2_missmod.report.page import write_report
 
+pytestmark = pytest.mark.slow
+
 
 def numbers(texts):
     return [text for text in texts if re.fullmatch(r"-?\d+\.\d+", text)]

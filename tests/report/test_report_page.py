@@ -11,6 +11,8 @@ from small_scores import NASTY
 
 from nnunetv2_missmod.report.page import render, write_report
 
+pytestmark = pytest.mark.slow
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 

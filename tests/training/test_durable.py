@@ -207,6 +207,7 @@ def test_workers_end_with_their_training_and_other_children_do_not(then):
     assert len(left) == bool(then)
 
 
+@pytest.mark.slow
 def test_trainings_killed_at_random_moments_end_as_one_that_was_not():
     script = Path(__file__).parents[1] / "kills" / "training.py"
     command = [sys.executable, str(script), "--kills", "2", "--signals", "SIGKILL", "SIGTERM"]

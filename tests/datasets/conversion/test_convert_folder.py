@@ -19,7 +19,7 @@ SMALL_PATTERN = [
     *("--label_pattern", "{case}/{case}_seg.nii.gz", "--modalities", "FLAIR=flair", "T1c=t1ce"),
     *("--labels", "whole=1,2", "core=2"),
 ]
-pytestmark = pytest.mark.usefixtures("folders")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 
 # --- every layout -----------------------------------------------------------------------------------------------------
