@@ -20,7 +20,7 @@ from nnunetv2_missmod.evaluation.paired_tests import (
 )
 from nnunetv2_missmod.evaluation.summary import BETTER
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 
 
 def mean(values):

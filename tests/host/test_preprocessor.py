@@ -493,6 +493,7 @@ def test_the_preprocessor_survives_pickling():
     assert copy.configuration == configuration.configuration
 
 
+@pytest.mark.slow
 def test_the_preprocessor_reaches_a_spawned_worker():
     configuration = small_configuration()
     accept_missing_files(configuration)

@@ -13,6 +13,8 @@ from nnunetv2_missmod.building_blocks.network import finest
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput
 from nnunetv2_missmod.modalities import all_subsets
 
+pytestmark = pytest.mark.slow
+
 K = 3
 CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
 
@@ -216,7 +218,6 @@ def test_recomputation_leaves_the_gradients_as_they_are():
 @pytest.mark.parametrize(
     ("dims", "constants"), [(3, {}), (2, {"substitute": "mean_available", "composition": "residual"})]
 )
-@pytest.mark.slow
 def test_many_subsets_compile_without_graph_break(dims, constants):
     """So many that two of them are decoded again."""
     constants = {"kept_passes": 1, **constants}

@@ -9,7 +9,7 @@ from nnunetv2_missmod.methods.ccsd.losses import removal_path
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 
 @pytest.fixture

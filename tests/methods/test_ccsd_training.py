@@ -21,7 +21,7 @@ from small_plans import random_batch
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 
 @pytest.fixture

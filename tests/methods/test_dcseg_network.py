@@ -18,6 +18,8 @@ from nnunetv2_missmod.methods.dcseg.network import ADAIN_EPS, DCSegNet, DCSegOut
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.modalities import all_subsets
 
+pytestmark = pytest.mark.slow
+
 K = 3  # outputs: three labels with the background, or three regions
 LEVELS = (8, 8, 16, 16)  # four levels: deep supervision then weighs two of the three outputs
 TERMS = ("segmentation", "separate", "regions", "anatomy", "modality", "reconstruction", "kl")

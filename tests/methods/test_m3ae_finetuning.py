@@ -22,7 +22,7 @@ from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
 from nnunetv2_missmod.training.trainer import Batch
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 TINY, DEEPER = (8, 8, 16), (8, 8, 8, 8, 8)
 EVERYTHING, INCOMPLETE = [[True] * 3] * 2, [[True, False, True], [True, True, False]]

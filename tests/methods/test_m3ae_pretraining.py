@@ -23,7 +23,7 @@ from nnunetv2_missmod.modalities import all_subsets, subset_name
 from nnunetv2_missmod.training.optimizers import CosineLR
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 TINY = (8, 8, 16)
 NAMES = ["mod0", "mod1", "mod2"]

@@ -23,7 +23,7 @@ PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file not in 
 
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 
 def merged(plans, fragment, name="newPlans"):

@@ -12,6 +12,8 @@ from nnunetv2_missmod.report.figures import MOST_VECTORS, dots_per_case, draw_al
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import METRICS
 
+pytestmark = pytest.mark.slow
+
 SUBSETS = {"A": ["A"], "B": ["B"], "A+B": ["A", "B"]}
 
 

@@ -96,6 +96,7 @@ PROBE = """
 """
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium (Debian: apt-get install chromium)"),
     pytest.mark.xdist_group("browser"),
 ]

@@ -13,6 +13,8 @@ from small_scores import MODALITIES, REGIONS, subset_names
 
 from nnunetv2_missmod.report.page import write_report
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = list(itertools.product(REGIONS, ["DCSeg", "M3AE"]))
 
 

@@ -18,7 +18,7 @@ from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.training.optimizers import OPTIMIZERS, SCHEDULES, PolyLR, build_optimizer, build_schedule
 
 # Small images are saved without nnU-Net's chunk sizes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
 
 ADAM = {"optimizer_name": "adam", "initial_lr": 1e-3}
 SGD = torch.optim.SGD, {"lr": 1e-2, "momentum": 0.99, "nesterov": True, "weight_decay": 3e-5}
