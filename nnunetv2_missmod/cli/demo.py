@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+TRAINER = "DCSegTrainer"
 MEANING = "the whole job on the phantom: plan, train, score every subset, report"
 
 
@@ -17,19 +18,25 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--quick", action="store_true", help="train nothing: take the model that comes with the package (a minute)"
     )
-    verb.add_argument("--trainer", "-tr", default="DCSegTrainer", help="trainer (default: %(default)s)")
+    verb.add_argument("--trainer", "-tr", help=f"trainer (default: {TRAINER})")
     verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Run the whole job on the phantom; 1 if one of nnU-Net's commands failed."""
+    """Run the whole job on the phantom; 1 if one of nnU-Net's commands failed.
+
+    Raises:
+        ValueError: a trainer is named for a demo that trains nothing.
+    """
     from nnunetv2_missmod.cli.demo_job import CommandFailedError, run_demo, run_quick_demo  # noqa: PLC0415
 
+    if parsed.quick and parsed.trainer:
+        raise ValueError(f"Expected --quick, which trains nothing, or -tr {parsed.trainer}, got both. Leave out one.")
     try:
         if parsed.quick:
             run_quick_demo(parsed.out, parsed.device)
         else:
-            run_demo(parsed.out, parsed.trainer, parsed.device)
+            run_demo(parsed.out, parsed.trainer or TRAINER, parsed.device)
     except CommandFailedError as error:
         print(f"missmod: {error}", file=sys.stderr)
         return 1

@@ -118,6 +118,12 @@ def test_the_quick_demo_trains_nothing(tmp_path, commands, monkeypatch):
     assert page == tmp_path / "demo" / "report" / "index.html"
 
 
+def test_a_quick_demo_of_a_trainer_is_an_error(tmp_path, capsys):
+    assert main(["demo", "--quick", "-tr", "CCSDTrainer", "--out", str(tmp_path / "demo")]) == 2
+    assert "Expected --quick, which trains nothing, or -tr CCSDTrainer, got both" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_model_of_the_quick_demo_is_small():
     assert sum(file.stat().st_size for file in EMBEDDED.rglob("*.*")) < 600_000
 
