@@ -26,4 +26,4 @@ slow:
 	$(PYTEST) -m slow
 
 release:
-	pytest -m release
+	pytest -m release tests/test_release.py
