@@ -17,6 +17,7 @@ from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.host.doors import find_command, plans_folder, pretraining_of, segmenting_names, with_doors
+from nnunetv2_missmod.host.folders import VARIABLES
 from nnunetv2_missmod.machine.workers import running_command
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 from nnunetv2_missmod.report.page import write_report
@@ -25,7 +26,6 @@ DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40
 LAST_LINES = 30  # of a failed command, shown with the error
 EMBEDDED, EMBEDDED_TRAINER = Path(phantom.__file__).parent / "model", "ModalityDropoutTrainer"
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def run_demo(out: Path, trainer: str, device: str) -> Path:
@@ -97,10 +97,10 @@ class Job:
         self.fragment = load_fragment(plans_folder() / f"{settings}.json")
         self.raw = out / "nnUNet_raw" / f"Dataset{DATASET_ID}_Phantom"
         self.console = Console()
-        for folder in FOLDERS:
+        for folder in VARIABLES:
             (out / folder).mkdir(parents=True)
         few_workers = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2"}
-        own = {folder: str(out / folder) for folder in FOLDERS}
+        own = {folder: str(out / folder) for folder in VARIABLES}
         self.environment = with_doors({"PYTHONUNBUFFERED": "1", **few_workers, **os.environ, **own})
 
     def write_cohort(self) -> None:

@@ -12,11 +12,12 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2_missmod.files.dataset_json import read_dataset_json
 from nnunetv2_missmod.files.json_files import read_object
 from nnunetv2_missmod.host.doors import PRETRAINING, door_names, pretraining_of
+from nnunetv2_missmod.host.fingerprint import FINGERPRINT
 from nnunetv2_missmod.host.plan_checks import check_plans
 from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
-NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")  # of the files beside the plans
+NO_PLANS = ("dataset.json", FINGERPRINT, "splits_final.json")  # of the files beside the plans
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PlannedDataset:
         Raises:
             ValueError: it is not there.
         """
-        file = self.folder / "dataset_fingerprint.json"
+        file = self.folder / FINGERPRINT
         if not file.is_file():
             raise ValueError(
                 f"Expected the dataset's fingerprint at {file}, found none. Run nnUNetv2_extract_fingerprint, "

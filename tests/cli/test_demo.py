@@ -8,9 +8,10 @@ from pages import README
 from rich.progress import Progress
 
 from nnunetv2_missmod.cli import demo_job as demo
-from nnunetv2_missmod.cli.demo_job import EMBEDDED, FOLDERS, LAST_LINES, Job, run_demo, run_quick_demo
+from nnunetv2_missmod.cli.demo_job import EMBEDDED, LAST_LINES, Job, run_demo, run_quick_demo
 from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
+from nnunetv2_missmod.host.folders import VARIABLES
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ def test_the_model_of_the_quick_demo_is_small():
 @pytest.mark.slow
 def test_the_quick_demo_prints_the_table_of_the_readme(tmp_path, monkeypatch, capsys):
     def run(job, title, command, tick, ticks):
-        for folder in FOLDERS:
+        for folder in VARIABLES:
             monkeypatch.setenv(folder, job.environment[folder])
         assert (command[0], command[-2:]) == ("missmod", ["-nps", "1"])
         assert main([*command[1:-1], "0"]) == 0  # in this process
