@@ -7,15 +7,44 @@ from setuptools import find_packages, setup
 
 VERSION = re.search(r'__version__ = "(.+)"', Path("nnunetv2_missmod/__init__.py").read_text(encoding="utf-8"))
 assert VERSION is not None
+README = Path("README.md").read_text(encoding="utf-8")
+LINKS_WITHIN = re.compile(r"!?\[([^\]]*)\]\((?!https?://)[^)]*\)")  # an index page has no files beside it
 
 setup(
     name="nnunetv2_missmod",
     version=VERSION[1],
     description="nnU-Net v2 trainers for segmentation when modalities are missing",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=LINKS_WITHIN.sub(r"\1", README),
     long_description_content_type="text/markdown",
+    author="The developers of nnunetv2_missmod",
+    keywords=[
+        "nnU-Net",
+        "missing modalities",
+        "incomplete multi-modal learning",
+        "medical image segmentation",
+        "brain tumor segmentation",
+        "MRI",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Healthcare Industry",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
+    project_urls={
+        "nnU-Net": "https://github.com/MIC-DKFZ/nnUNet",
+    },
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "nnunetv2_missmod/report/assets/niivue.LICENSE.txt"],
     python_requires=">=3.10",
     # The doors and the plan fragments live at the top of the repository and are installed inside the package, so that
     # they have a path on every kind of install.
