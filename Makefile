@@ -3,9 +3,9 @@
 # Two processes; the tests of a file share one, in the order in which they are collected.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: check format lint types test fast slow release
+.PHONY: check format lint types docs test fast slow release
 
-check: format lint types test
+check: format lint types docs test
 
 format:
 	ruff format --check .
@@ -15,6 +15,10 @@ lint:
 
 types:
 	mypy
+
+# The site, in site/: a warning is an error. The variables silence notices about the future of the site's generator.
+docs:
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true mkdocs build --quiet
 
 test:
 	$(PYTEST) -m "not release" --durations=10

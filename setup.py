@@ -87,6 +87,10 @@ setup(
             "types-tqdm",
             "pandas-stubs",
             "markdown-it-py",
+            "mkdocs>=1.6,<2",
+            "mkdocs-material",
+            "mkdocs-same-dir",
+            "mkdocstrings[python]",
         ]
     },
     entry_points={"console_scripts": ["missmod = nnunetv2_missmod.cli.main:main"]},
