@@ -126,10 +126,10 @@ def expected_terms(trainer, batch):
     return {
         "segmentation": 0.6 * trainer.loss(missing.logits, batch.target),
         "teacher": 0.4 * trainer.loss(labelled.logits, batch.target),
-        "evd": share * 0.5 * (16**4 if released else 1) * evd.mean(),
+        "evd": share * 3 * (16**4 / 6 if released else 1) * evd.mean(),
         "mst": share * 0.2 * mst_loss(full.hidden, missing.hidden).mean(),
         "mse": of_mse * 10 * logit_mse(*(pair if trainer.mse_of == "logits" else probabilities)).mean(),
-        "slkd": share * slkd_loss(*pair, 7.0, trainer.slkd_axis, regions).mean(),
+        "slkd": share * slkd_loss(*pair, 7.0, trainer.slkd_axis, regions).mean() / pair[0].shape[1],
         "gram": share * gram_loss(*((out.encoded, out.transformed, out.decoded) for out in (full, missing))).mean(),
         "adversarial": 2e-4 * F.softplus(judge(missing.style)).mean(),
         "discriminator": (F.softplus(judge(full.style.detach())) + F.softplus(-judge(missing.style.detach()))).mean(),

@@ -42,9 +42,9 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     teacher_weight = 0.4  # of the teacher's segmentation loss, Eq. 12 (released code)
     student_weight = 0.6  # of the student's (released code)
-    evd_weight = 0.5  # of L_EVD (released code: 1e8 of the raw term, 0.48 at its 120 tokens and uniform attention)
+    evd_weight = 3.0  # of L_EVD (released code: 1e8 of the raw term, 2.9 at its 120 tokens and uniform attention)
     evd_axis = "layer"  # "head": Eq. 2 read literally
-    evd_scale = "teacher"  # errors as shares of the teacher's mean square; "tokens": times T^4, as released
+    evd_scale = "relative"  # errors as shares of the products' mean square; "tokens": times T^4 / 6, as released
     mst_weight = 0.2  # of L_MST (released code)
     mse_weight = 10.0  # of the logit MSE, Eq. 5 (released code)
     mse_of = "probabilities"  # released code; "logits": Eq. 5
@@ -106,7 +106,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         """
         super().apply_plan_overrides()
         check_choice("evd_axis", self.evd_axis, ("layer", "head"))
-        check_choice("evd_scale", self.evd_scale, ("teacher", "tokens"))
+        check_choice("evd_scale", self.evd_scale, ("relative", "tokens", "teacher"))  # the last: the first's old name
         check_choice("mse_of", self.mse_of, ("probabilities", "logits"))
         check_choice("ramp_up_of", self.ramp_up_of, ("all", "mse"))
         check_choice("slkd_axis", self.slkd_axis, ("class", "last_spatial"))
@@ -180,13 +180,14 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         }
 
     def evd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_EVD (B,), of the same size whatever the number of tokens T.
+        """L_EVD (B,), of the same size whatever the number of tokens T; as shares, below the number of taps.
 
-        Times T^4 does that for uniform attention, but as attention becomes peaked the term grows up to T^3-fold.
+        T^4 / 6 has the size of the shares for uniform attention; as attention becomes peaked it grows up to T^3-fold.
         """
-        if self.evd_scale == "teacher":
-            return evd_loss(full.attention, missing.attention, self.evd_axis, relative=True)
-        return full.attention[0].shape[-1] ** 4 * evd_loss(full.attention, missing.attention, self.evd_axis)
+        if self.evd_scale == "tokens":
+            of_uniform = full.attention[0].shape[-1] ** 4 / 6
+            return of_uniform * evd_loss(full.attention, missing.attention, self.evd_axis)
+        return evd_loss(full.attention, missing.attention, self.evd_axis, relative=True)
 
     def mst(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_MST (B,)."""
@@ -204,10 +205,10 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return logits.sigmoid() if self.label_manager.has_regions else logits.softmax(1)
 
     def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_SLKD (B,)."""
-        return slkd_loss(
-            finest(full.logits), finest(missing.logits), self.tau, self.slkd_axis, self.label_manager.has_regions
-        )
+        """L_SLKD (B,), its mean over the outputs (released code)."""
+        teacher, student = finest(full.logits), finest(missing.logits)
+        loss = slkd_loss(teacher, student, self.tau, self.slkd_axis, self.label_manager.has_regions)
+        return loss / teacher.shape[1]
 
     def gram(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_GSM (B,)."""
