@@ -78,7 +78,7 @@ def product_error(
 
 
 def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Multi-scale transformer distillation: the mean squared error of each tap's tokens, summed over taps.
+    """Multi-scale transformer distillation: the mean squared error of each tap's features, summed over taps.
 
     Args:
         teacher, student: L x (B, ...) float32.
