@@ -36,6 +36,8 @@ ABLATIONS = {
     "DC-Seg without L_reg": Run("DCSegTrainer", {"DCSegTrainer": {"separate_weight": 0.0}}),
     "CCSD without HMSD": of_ccsd(hmsd_weight=0.0),
     "CCSD without DMCD": of_ccsd(dmcd_weight=0.0),
+    "CCSD, shared features distilled": of_ccsd(dmcd_features="shared"),
+    "CCSD, specific features distilled": of_ccsd(dmcd_features="specific"),
     "CCSD, random path": of_ccsd(path_order="random"),
     "CCSD, least critical first": of_ccsd(path_order="min"),
     "MST-KDNet without MS-TKD": Run("MSTKDNetTrainer", {"MSTKDNetTrainer": {"evd_weight": 0.0, "mst_weight": 0.0}}),
