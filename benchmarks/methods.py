@@ -32,6 +32,9 @@ def of_ccsd(**settings: float | str) -> Run:
 ABLATIONS = {
     "DC-Seg without L_ana": Run("DCSegTrainer", {"DCSegTrainer": {"anatomy_weight": 0.0}}),
     "DC-Seg without L_mod": Run("DCSegTrainer", {"DCSegTrainer": {"modality_weight": 0.0}}),
+    "DC-Seg without L_ana and L_mod": Run(
+        "DCSegTrainer", {"DCSegTrainer": {"anatomy_weight": 0.0, "modality_weight": 0.0}}
+    ),
     "DC-Seg without L_rec": Run("DCSegTrainer", {"DCSegTrainer": {"reconstruction_weight": 0.0}}),
     "DC-Seg without L_reg": Run("DCSegTrainer", {"DCSegTrainer": {"separate_weight": 0.0}}),
     "CCSD without HMSD": of_ccsd(hmsd_weight=0.0),
