@@ -86,7 +86,9 @@ def test_the_share_of_positive_pairs_does_not_fall_with_the_batch():
 def test_the_setting_reaches_l_ana_alone(ssim_window, tmp_path, monkeypatch):
     terms = {}
     for balanced_pairs in (False, True):
-        plans = small_plans(3, 2, features=(8, 8, 8), batch_size=4, balanced_pairs=balanced_pairs, ssim_window=ssim_window)
+        plans = small_plans(
+            3, 2, features=(8, 8, 8), batch_size=4, balanced_pairs=balanced_pairs, ssim_window=ssim_window
+        )
         trainer = small_trainer(DCSegTrainer, plans, small_dataset_json(3), tmp_path, monkeypatch)
         trainer.generator.manual_seed(0)
         batch = trainer.prepare_batch(random_batch(trainer, cases=("a", "b", "c", "d")))
