@@ -32,10 +32,15 @@ def of_ccsd(**settings: float | str) -> Run:
 ABLATIONS = {
     "DC-Seg without L_ana": Run("DCSegTrainer", {"DCSegTrainer": {"anatomy_weight": 0.0}}),
     "DC-Seg without L_mod": Run("DCSegTrainer", {"DCSegTrainer": {"modality_weight": 0.0}}),
+    "DC-Seg without L_ana and L_mod": Run(
+        "DCSegTrainer", {"DCSegTrainer": {"anatomy_weight": 0.0, "modality_weight": 0.0}}
+    ),
     "DC-Seg without L_rec": Run("DCSegTrainer", {"DCSegTrainer": {"reconstruction_weight": 0.0}}),
     "DC-Seg without L_reg": Run("DCSegTrainer", {"DCSegTrainer": {"separate_weight": 0.0}}),
     "CCSD without HMSD": of_ccsd(hmsd_weight=0.0),
     "CCSD without DMCD": of_ccsd(dmcd_weight=0.0),
+    "CCSD, shared features distilled": of_ccsd(dmcd_features="shared"),
+    "CCSD, specific features distilled": of_ccsd(dmcd_features="specific"),
     "CCSD, random path": of_ccsd(path_order="random"),
     "CCSD, least critical first": of_ccsd(path_order="min"),
     "MST-KDNet without MS-TKD": Run("MSTKDNetTrainer", {"MSTKDNetTrainer": {"evd_weight": 0.0, "mst_weight": 0.0}}),

@@ -17,6 +17,7 @@ from nnunetv2_missmod.training.durable import DurableTrainer
 from nnunetv2_missmod.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
 from nnunetv2_missmod.training.terms import require_finite
 
+BETA_1 = 0.9  # of Adam and AdamW
 MAX_NORM = 12  # to which nnU-Net clips a network's gradients
 
 
@@ -40,13 +41,16 @@ class LearningTrainer(DurableTrainer):
     optimizer_name = "sgd"  # or "adam", "adamw"
     lr_schedule = "poly"  # or "cosine"
     amsgrad = False  # of Adam and AdamW
+    adam_beta2 = 0.999  # of Adam and AdamW; beta_1 is 0.9
 
     # --- optimizers ---------------------------------------------------------------------------------------------------
 
     def check_optimizer(self) -> None:
-        """Check the words that name optimizer and schedule (ValueError: an unknown one)."""
+        """Check what names and shapes optimizer and schedule (ValueError: an unknown word, or a beta_2 of 1)."""
         check_choice("optimizer_name", self.optimizer_name, OPTIMIZERS)
         check_choice("lr_schedule", self.lr_schedule, SCHEDULES)
+        if not 0 <= self.adam_beta2 < 1:
+            raise ValueError(f"Expected adam_beta2 from 0 to below 1, got {self.adam_beta2}. Correct it in the plan.")
 
     def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
         """Build what the settings name."""
@@ -55,7 +59,8 @@ class LearningTrainer(DurableTrainer):
 
     def build_optimizer(self, parameters: Iterable[Any]) -> Optimizer:
         """Build the optimizer that the settings name, for parameters or groups of them."""
-        return build_optimizer(self.optimizer_name, parameters, self.initial_lr, self.weight_decay, self.amsgrad)
+        betas = (BETA_1, self.adam_beta2)
+        return build_optimizer(self.optimizer_name, parameters, self.initial_lr, self.weight_decay, self.amsgrad, betas)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """List what the optimizer changes; a method may leave some out, or give a group an ``lr`` of its own."""

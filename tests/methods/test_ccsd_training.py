@@ -143,7 +143,7 @@ def test_a_single_modality_skips_distillation_for_that_sample_only(make):
     expected = terms_of(alone, cut)
     torch.testing.assert_close(2 * terms["hmsd"], expected["hmsd"], rtol=1e-3, atol=1e-8)
     torch.testing.assert_close(2 * terms["dmcd"], expected["dmcd"], rtol=1e-4, atol=1e-7)
-    assert trainer.removed_first.sum() == 1
+    assert trainer.order.first.sum() == 1
 
 
 def test_a_batch_of_single_modalities_has_the_segmentation_alone(make):
@@ -154,7 +154,7 @@ def test_a_batch_of_single_modalities_has_the_segmentation_alone(make):
     assert terms["hmsd"] == terms["dmcd"] == 0
     assert terms["segmentation"] > 0
     assert passes.decoded == 1
-    assert trainer.removed_first.sum() == 0
+    assert trainer.order.first.sum() == 0
 
 
 def test_the_teacher_of_an_incomplete_case_is_what_it_has(make):
@@ -213,7 +213,7 @@ def test_the_log_says_which_modality_is_removed_first(make):
     trainer = make(regions=True)
     trainer.on_train_epoch_start()
     outputs = [trainer.train_step(random_batch(trainer, seed=seed)) for seed in range(3)]
-    counts = trainer.removed_first.tolist()
+    counts = trainer.order.first.tolist()
     assert sum(counts) == 6
     trainer.on_train_epoch_end(outputs)
     rows = {name: float(value) for _, name, value in trainer.epoch_log.rows()}
@@ -221,7 +221,7 @@ def test_the_log_says_which_modality_is_removed_first(make):
     for modality, count in zip(trainer.modalities, counts, strict=True):
         assert rows[f"removed_first/{modality}"] == pytest.approx(count / 6, rel=1e-4)
     trainer.on_train_epoch_start()
-    assert trainer.removed_first.sum() == 0
+    assert trainer.order.first.sum() == 0
 
 
 def test_the_host_and_the_schedule_are_nnunets_own(make):

@@ -383,7 +383,7 @@ def test_a_cascade_is_refused():
 
 
 def test_an_unknown_constant_is_refused():
-    with pytest.raises(ValueError, match=r"code_chanels.*Known are: code_channels = 8, overlapping_regions = False"):
+    with pytest.raises(ValueError, match=r"code_chanels.*Known are: anatomy_level = .*code_channels = 8"):
         build_network(network={"code_chanels": 3})
 
 
@@ -531,13 +531,13 @@ def separate_inputs(trainer, available):
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
 @pytest.mark.parametrize("regions", [False, True], ids=["labels", "regions"])
-def test_separate_loss_is_the_mean_over_all_modalities(make_trainer, regions, deep_supervision):
+def test_separate_loss_is_the_sum_over_all_modalities(make_trainer, regions, deep_supervision):
     trainer = make_trainer(regions=regions, enable_deep_supervision=deep_supervision)
     logits, batch, losses = separate_inputs(trainer, [[True] * 3] * 2)
-    assert trainer.separate_loss(logits, batch).item() == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert trainer.separate_loss(logits, batch).item() == pytest.approx(losses.mean(0).sum().item(), rel=1e-5)
 
 
-def test_separate_loss_is_in_expectation_the_mean_over_available_modalities(make_trainer, monkeypatch):
+def test_separate_loss_is_in_expectation_m_times_the_mean_over_available_modalities(make_trainer, monkeypatch):
     """Sample 1 lacks modality 1, whose slot repeats modality 0 or 2 with equal chance."""
     trainer = make_trainer()
     available = [[True, True, True], [True, False, True]]
@@ -547,11 +547,11 @@ def test_separate_loss_is_in_expectation_the_mean_over_available_modalities(make
         source = torch.tensor([[0, 1, 2], [0, stand_in, 2]])
         monkeypatch.setattr(trainer_module, "sample_source", lambda *_, source=source: source)
         by_source.append(trainer.separate_loss(logits, batch).item())
-        expected = (losses[0].sum() + losses[1, 0] + losses[1, 2] + losses[1, stand_in]) / 6
+        expected = (losses[0].sum() + losses[1, 0] + losses[1, 2] + losses[1, stand_in]) / 2
         assert by_source[-1] == pytest.approx(expected.item(), rel=1e-5)
     monkeypatch.undo()
     mean_over_available = (losses[0].mean() + losses[1, [0, 2]].mean()) / 2
-    assert sum(by_source) / 2 == pytest.approx(mean_over_available.item(), rel=1e-5)
+    assert sum(by_source) / 2 == pytest.approx(3 * mean_over_available.item(), rel=1e-5)
 
     trainer.generator.manual_seed(0)
     drawn = [trainer.separate_loss(logits, batch).item() for _ in range(60)]
@@ -660,7 +660,7 @@ def test_terms_are_weighted_losses_of_the_networks_output(make_trainer):
     mu, sigma = out.mu, out.sigma
     expected = {
         "segmentation": trainer.loss(out.logits, batch.target),
-        "separate": 0.5 * trainer.loss(out.separate_logits, [t.repeat_interleave(3, 0) for t in batch.target]),
+        "separate": 0.5 * 3 * trainer.loss(out.separate_logits, [t.repeat_interleave(3, 0) for t in batch.target]),
         "regions": 0.25 * trainer.region_loss(out.region_logits, batch.target),
         "reconstruction": 0.4 * F.l1_loss(out.reconstruction, batch.images),
         "kl": 0.1 * sum(0.5 * (mu**2 + sigma**2 - 2 * sigma.log() - 1)[:, m].mean() for m in range(3)),

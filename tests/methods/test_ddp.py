@@ -56,6 +56,8 @@ def gradients(trainer, cases):
     batch = {"data": whole["data"][rows], "target": [t[rows] for t in whole["target"]], "keys": list(cases)}
     subsets = cycle((PRESENT, AVAILABLE))  # a trainer that draws twice draws different ones
     trainer.draw_subset = lambda available: torch.tensor([subset[case] for subset in [next(subsets)] for case in cases])
+    if hasattr(trainer, "draw_two_subsets"):
+        trainer.draw_two_subsets = lambda available: torch.cat((trainer.draw_subset(available), available))
     if hasattr(trainer, "draw_visible"):
         visible = torch.rand(len(CASES), 2, *trainer.grid, generator=torch.Generator().manual_seed(0)) < 0.5
         trainer.draw_visible = lambda present: visible[rows] & expand_to(present, visible[rows])

@@ -196,15 +196,16 @@ def test_the_token_decoder_enlarges_the_grid_to_the_map_and_reads_every_tap(stri
     decoder = TokenDecoder(small_architecture(dims), 8, 4, strides)
     hidden = [torch.randn(2, 8, *[2] * dims) for _ in range(4)]
     with torch.no_grad():
-        maps, *shallower = (tap(tokens) for tap, tokens in zip(decoder.taps, hidden[::-1], strict=True))
-        assert [spatial(tap) for tap in (maps, *shallower)] == sizes
+        deepest, *shallower = (tap(tokens) for tap, tokens in zip(decoder.taps, hidden[::-1], strict=True))
+        assert [spatial(tap) for tap in (deepest, *shallower)] == sizes
+        maps = [deepest]
         for upsampling, join, skip in zip(decoder.upsamplings, decoder.joins, shallower, strict=True):
-            maps = join(upsampling(maps) + skip)
-        assert maps.shape == (2, 4, *sizes[-1])
+            maps.append(join(upsampling(maps[-1]) + skip))
+        assert [m.shape for m in maps] == [(2, 4, *size) for size in sizes]
         torch.testing.assert_close(decoder(hidden), maps)
         for tap in range(4):
             changed = [torch.randn_like(tokens) if tap == t else tokens for t, tokens in enumerate(hidden)]
-            assert (decoder(changed) - maps).abs().max() > 1e-2
+            assert (decoder(changed)[-1] - maps[-1]).abs().max() > 1e-2
 
 
 @RESIDUAL
@@ -219,7 +220,7 @@ def test_the_features_are_what_the_paper_calls_them(patch, strides, residual):
         out = net(images)
         *skips, above, deepest = net.encoder(images)
         assert torch.equal(out.encoded, getattr(F, f"max_pool{len(patch)}d")(above, stride, stride))
-        torch.testing.assert_close(out.transformed, deepest + net.token_decoder(out.hidden))
+        torch.testing.assert_close(out.transformed, deepest + net.token_decoder(out.hidden)[-1])
         both = torch.cat((out.encoded, out.transformed), 1).flatten(2)
         style = net.mix.weight.flatten(1) @ both + net.mix.bias[:, None]
         torch.testing.assert_close(out.style.flatten(2), style, rtol=1e-4, atol=1e-4)

@@ -27,6 +27,7 @@ BINARY = {"targets": {"labels": {"background": 0, "tumor": 1}}}
 VARIANT = {
     "evd_axis": "head",
     "evd_scale": "tokens",
+    "mst_of": "maps",
     "ramp_up_of": "mse",
     "mse_of": "logits",
     "slkd_axis": "last_spatial",
@@ -38,6 +39,7 @@ WRONG = [
     {"evd_axis": "token"},
     {"evd_scale": "student"},
     {"ramp_up_of": "evd"},
+    {"mst_of": "heads"},
     {"mse_of": "labels"},
     {"slkd_axis": "voxel"},
     {"tau": 0.0},
@@ -118,7 +120,7 @@ def expected_terms(trainer, batch):
     pair, judge = (full.logits[0], missing.logits[0]), trainer.discriminator.network
     regions = trainer.label_manager.has_regions
     probabilities = [logits.sigmoid() if regions else logits.softmax(1) for logits in pair]
-    released = trainer.evd_scale == "tokens"
+    released, of_maps = trainer.evd_scale == "tokens", trainer.mst_of == "maps"
     evd = evd_loss(full.attention, missing.attention, trainer.evd_axis, relative=not released)
     ramp = math.exp(-5 * (1 - min(trainer.current_epoch / (trainer.ramp_up_fraction * 1000), 1)) ** 2)
     of_mse = ramp / full.logits[0].shape[1]
@@ -126,10 +128,10 @@ def expected_terms(trainer, batch):
     return {
         "segmentation": 0.6 * trainer.loss(missing.logits, batch.target),
         "teacher": 0.4 * trainer.loss(labelled.logits, batch.target),
-        "evd": share * 0.5 * (16**4 if released else 1) * evd.mean(),
-        "mst": share * 0.2 * mst_loss(full.hidden, missing.hidden).mean(),
+        "evd": share * 3 * (16**4 / 6 if released else 1) * evd.mean(),
+        "mst": share * 0.2 * mst_loss(*((out.maps if of_maps else out.hidden) for out in (full, missing))).mean(),
         "mse": of_mse * 10 * logit_mse(*(pair if trainer.mse_of == "logits" else probabilities)).mean(),
-        "slkd": share * slkd_loss(*pair, 7.0, trainer.slkd_axis, regions).mean(),
+        "slkd": share * slkd_loss(*pair, 7.0, trainer.slkd_axis, regions).mean() / pair[0].shape[1],
         "gram": share * gram_loss(*((out.encoded, out.transformed, out.decoded) for out in (full, missing))).mean(),
         "adversarial": 2e-4 * F.softplus(judge(missing.style)).mean(),
         "discriminator": (F.softplus(judge(full.style.detach())) + F.softplus(-judge(missing.style.detach()))).mean(),
@@ -212,7 +214,7 @@ def test_a_detached_teacher_learns_from_its_labels_alone(overrides, factor, make
     trainer, alone = losing(make(**overrides), factor, factor), losing(make(), factor, factor)
     step(trainer)
     network, batch = alone.teacher.network, prepared(alone)
-    alone.teacher = Learner(network, torch.optim.Adam(network.parameters(), 1e-4, weight_decay=1e-5))
+    alone.teacher = Learner(network, torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.99), weight_decay=1e-5))
     (0.4 * alone.loss(network(batch.images, batch.available).logits, batch.target)).backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
     alone.teacher.optimizer.step()

@@ -61,7 +61,7 @@ def test_each_method_has_its_own_optimizer_and_schedule(trainer_class, make):
     group = trainer.optimizer.param_groups[0]
     assert {name: group[name] for name in numbers} == numbers
     if kind is torch.optim.Adam:
-        assert group["betas"] == (0.9, 0.999)
+        assert group["betas"] == (0.9, 0.99 if trainer_class is MSTKDNetTrainer else 0.999)
     halfway = {"poly": 0.5**0.9, "cosine": (1 + math.cos(math.pi * (epochs // 2) / epochs)) / 2}[schedule]
     assert rates(trainer, [0, epochs // 2])[0][0] == numbers["lr"]
     assert rates(trainer, [epochs // 2])[0][0] == pytest.approx(numbers["lr"] * halfway, rel=1e-12)
@@ -81,12 +81,15 @@ def test_sgd_and_poly_are_nnunets_to_the_bit(make, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("trainer_class", [ModalityDropoutTrainer, MSTKDNetTrainer, M3AEPretrainTrainer])
 def test_a_plan_trades_the_optimizer(name, trainer_class, make):
-    trainer = make(trainer_class, optimizer_name=name, initial_lr=1e-3, weight_decay=0.125, amsgrad=True)
+    numbers = {"initial_lr": 1e-3, "weight_decay": 0.125, "adam_beta2": 0.75}
+    trainer = make(trainer_class, optimizer_name=name, amsgrad=True, **numbers)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     optimizers = [learner.optimizer for learner in trainer.learners()]
     assert {type(optimizer) for optimizer in optimizers} == {kind}
     group = trainer.optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (1e-3, 0.125)
+    betas = {group["betas"] for optimizer in optimizers for group in optimizer.param_groups if "betas" in group}
+    assert betas == (set() if name == "sgd" else {(0.9, 0.75)})
     assert group.get("amsgrad", True)
     before = copy.deepcopy(trainer.network.state_dict())
     outputs = trainer.train_step(random_batch(trainer))

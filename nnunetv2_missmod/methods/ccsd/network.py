@@ -25,6 +25,7 @@ class Encoded(NamedTuple):
     fused: Tensor  # f_fused^m at the bottleneck, (B, M, C, *spatial)
     shared: Tensor  # E_shared(x^m) there, (B, M, C, *spatial)
     zero: Tensor  # E_shared(0) there, (1, 1, C, *spatial)
+    specific: Tensor | None  # see ``CCSDOutput``
 
 
 class CCSDOutput(NamedTuple):
@@ -36,6 +37,7 @@ class CCSDOutput(NamedTuple):
     fused: Tensor  # f_fused^m, (B, M, C, *spatial)
     shared: Tensor  # E_shared(x^m) at the bottleneck, (B, M, C, *spatial)
     zero: Tensor  # E_shared(0) at the bottleneck, (1, 1, C, *spatial)
+    specific: Tensor | None = None  # E_spec^m there, where wanted: of x^m, and last of zeros, (B + 1, M, C, *spatial)
 
 
 class CCSDNet(MissingModalityNetwork):
@@ -80,7 +82,11 @@ class CCSDNet(MissingModalityNetwork):
         self.decoder = spec.architecture.decoder(spec.num_classes, spec.deep_supervision)
 
     def forward(
-        self, images: Tensor, present: Tensor | None = None, teacher: Tensor | None = None
+        self,
+        images: Tensor,
+        present: Tensor | None = None,
+        teacher: Tensor | None = None,
+        with_specific: bool = False,
     ) -> Logits | CCSDOutput:
         """Segment from the present modalities, see ``MissingModalityNetwork``.
 
@@ -88,10 +94,11 @@ class CCSDNet(MissingModalityNetwork):
             images: (B, M, *patch).
             present: (B, M) bool, or in training (R, B, M).
             teacher: (B, M) bool.
+            with_specific: whether the output in training holds the specific features.
         """
         present = available_modalities(images) if present is None else present
         presents = present[None] if present.ndim == ONE_SUBSET else present
-        encoded = self.encode(images)
+        encoded = self.encode(images, with_specific)
         features = self.assemble(encoded, presents)
         if not self.training:
             logits: Logits = self.decoder([level[0] for level in features])
@@ -102,17 +109,22 @@ class CCSDNet(MissingModalityNetwork):
         recomputed = [recompute(self.decoder, levels) for levels in of_passes[kept:]]
         passes = [self.decoder(levels) for levels in of_passes[:kept]] + recomputed
         teacher_logits = None if teacher is None else self.decode_teacher(encoded, teacher)
-        return CCSDOutput(passes[0], passes, teacher_logits, encoded.fused, encoded.shared, encoded.zero)
+        return CCSDOutput(passes[0], passes, teacher_logits, *encoded[1:])
 
-    def encode(self, images: Tensor) -> Encoded:
+    def encode(self, images: Tensor, with_specific: bool = False) -> Encoded:
         """Encode each modality (B, M, *patch) by E_shared, one fold with one volume of zeros, and by its E_spec^m."""
-        fold = torch.cat((images.flatten(0, 1)[:, None], images.new_zeros(1, 1, *images.shape[2:])))
-        levels = self.shared_encoder(fold)
+        zeros = images.new_zeros(1, 1, *images.shape[2:])
+        levels = self.shared_encoder(torch.cat((images.flatten(0, 1)[:, None], zeros)))
         shared = levels[-1][:-1].unflatten(0, images.shape[:2])
-        specific = [encoder(images[:, m : m + 1])[-1] for m, encoder in enumerate(self.specific_encoders)]
-        both = torch.cat((shared, torch.stack(specific, 1)), 2)
+        own = [images[:, m : m + 1] for m in range(self.num_modalities)]
+        if with_specific:
+            own = [torch.cat((image, zeros)) for image in own]
+        specific = torch.stack(
+            [encode(image)[-1] for encode, image in zip(self.specific_encoders, own, strict=True)], 1
+        )
+        both = torch.cat((shared, specific[: len(images)]), 2)
         fused = self.composition(both.flatten(0, 1)).unflatten(0, images.shape[:2])
-        return Encoded(levels, fused, shared, levels[-1][None, -1:])
+        return Encoded(levels, fused, shared, levels[-1][None, -1:], specific if with_specific else None)
 
     def assemble(self, encoded: Encoded, presents: Tensor) -> list[Tensor]:
         """Give the decoder's input for subsets (R, B, M): levels (R, B, F_l, *spatial), finest first."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
@@ -21,6 +20,7 @@ from nnunetv2_missmod.methods.ccsd.losses import (
     removal_path,
 )
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, Logits, substitute_for
+from nnunetv2_missmod.methods.ccsd.order import RemovalOrder, shares_of_mean
 from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
@@ -40,6 +40,7 @@ class CCSDTrainer(MissingModalityTrainer):
     dmcd_tau = 1.0  # tau of Eq. 7 (the paper gives none)
     full_set_weight = 0.0  # of L_seg on all that is available, beside L_seg on the sampled subset
     max_students = 6  # subsets that HMSD's mean is taken over at most; beyond, as many are drawn
+    dmcd_features = "fused"  # what fills Z in DMCD; "shared", "specific": Table 4
     path_order = "max"  # the most critical modality is removed first; "min": the least; "random"
     criticality = "cosine"  # Eq. 5; "gradient": Eq. 9
     warm_up_fraction = 0.05  # of the epochs at the start, without distillation
@@ -52,7 +53,7 @@ class CCSDTrainer(MissingModalityTrainer):
     def initialize(self) -> None:
         """Set up everything as nnU-Net does, and what draws and counts."""
         self.host_generator = torch.Generator()
-        self.removed_first = torch.zeros(len(self.modalities), device=self.device)
+        self.order = RemovalOrder(len(self.modalities), self.device)
         super().initialize()
 
     def apply_plan_overrides(self) -> None:
@@ -63,6 +64,7 @@ class CCSDTrainer(MissingModalityTrainer):
         """
         super().apply_plan_overrides()
         check_choice("path_order", self.path_order, ("max", "min", "random"))
+        check_choice("dmcd_features", self.dmcd_features, ("fused", "shared", "specific"))
         check_choice("criticality", self.criticality, ("cosine", "gradient"))
         for name in ("hmsd_tau", "dmcd_tau", "max_students"):
             if getattr(self, name) <= 0:
@@ -80,7 +82,7 @@ class CCSDTrainer(MissingModalityTrainer):
         """Seed the epoch's draws and count anew which modality is removed first."""
         super().on_train_epoch_start()
         self.host_generator.manual_seed(self.generator.initial_seed())
-        self.removed_first.zero_()
+        self.order.clear()
 
     # --- one training step --------------------------------------------------------------------------------------------
 
@@ -97,7 +99,8 @@ class CCSDTrainer(MissingModalityTrainer):
         subsets = self.draw_passes(batch.cases)
         with_hmsd = self.distils(self.hmsd_weight)
         teacher = batch.available if with_hmsd and subsets.full is None else None
-        out: CCSDOutput = self.network(batch.images, self.to_device(subsets.presents), teacher)
+        with_specific = self.dmcd_features == "specific" and self.distils(self.dmcd_weight)
+        out: CCSDOutput = self.network(batch.images, self.to_device(subsets.presents), teacher, with_specific)
         terms = {"segmentation": self.loss(out.logits, batch.target)}
         if self.full_set_weight > 0:
             terms["full_set"] = self.full_set_weight * self.loss(full_set(out, subsets), batch.target)
@@ -105,7 +108,7 @@ class CCSDTrainer(MissingModalityTrainer):
             terms["hmsd"] = self.hmsd_weight * self.hmsd(out, subsets)
         if self.distils(self.dmcd_weight):
             states = self.path(out, subsets, batch)
-            self.removed_first += (states[:, :1] ^ states[:, 1:2]).sum((0, 1))
+            self.order.add_path(states)
             terms["dmcd"] = self.dmcd_weight * self.dmcd(out, states)
         return terms
 
@@ -142,10 +145,12 @@ class CCSDTrainer(MissingModalityTrainer):
             score = torch.rand(batch.available.shape, generator=self.generator, device=self.device)
             return removal_path(lambda _: score, batch.available)
         if self.criticality == "gradient":
-            score = sign * gradient_criticality(self.gradient(out, subsets, batch))
-            return removal_path(lambda _: score, batch.available)
+            norms = gradient_criticality(self.gradient(out, subsets, batch))
+            self.order.add_scores(shares_of_mean(norms, batch.available), batch.available)
+            return removal_path(lambda _: sign * norms, batch.available)
         with full_precision(self.device):
             similarity = cosine_similarity(out.fused.detach().float())
+        self.order.add_scores(cosine_criticality(similarity, batch.available, batch.available), batch.available)
         return removal_path(lambda left: sign * cosine_criticality(similarity, left, batch.available), batch.available)
 
     def gradient(self, out: CCSDOutput, subsets: Subsets, batch: Batch) -> Tensor:
@@ -153,10 +158,17 @@ class CCSDTrainer(MissingModalityTrainer):
         loss = self.scaler.scale(self.loss(full_set(out, subsets), batch.target))
         return torch.autograd.grad(loss, out.fused, retain_graph=True)[0].float()
 
+    def distilled_features(self, out: CCSDOutput) -> tuple[Tensor, Tensor, Tensor]:
+        """What fills Z in DMCD: the modalities' features, those that a substitute may average, and those of zeros."""
+        if self.dmcd_features == "specific":
+            assert out.specific is not None
+            return out.specific[:-1], out.specific[:-1], out.specific[-1:]
+        return out.shared if self.dmcd_features == "shared" else out.fused, out.shared, out.zero
+
     def dmcd(self, out: CCSDOutput, states: Tensor) -> Tensor:
         """L_DMCD, a scalar in float32, along a path (B, T, M); a step counts where it removes a modality."""
         with full_precision(self.device):
-            fused, shared, zero = (maps[:, None].float() for maps in (out.fused, out.shared, out.zero))
+            fused, shared, zero = (maps[:, None].float() for maps in self.distilled_features(out))
             substitute = substitute_for(shared, zero, states, unwrapped(self.network).substitute)
             assembled = fill_slots(fused, substitute, states).flatten(2, 3)
             return dmcd_loss(assembled, states[:, :-1].sum(2) > 1, self.dmcd_tau)
@@ -164,14 +176,21 @@ class CCSDTrainer(MissingModalityTrainer):
     # --- log ----------------------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
-        """Report the terms, and how often each modality was the first to be removed: the criticality order."""
+        """Report the terms, how often each modality was the first to be removed, and whether scores tell them apart."""
         super().on_train_epoch_end(train_outputs)
         if self.is_ddp:
-            dist.all_reduce(self.removed_first)
-        counts = self.removed_first.tolist()
-        if sum(counts):
-            shares = {name: count / sum(counts) for name, count in zip(self.modalities, counts, strict=True)}
-            self.log_metrics({f"removed_first/{name}": share for name, share in shares.items()})
+            self.order.over_ranks()
+        shares = dict(zip(self.modalities, self.order.shares(), strict=False))
+        if not shares:
+            return
+        spread = self.order.spread()
+        metrics = {f"removed_first/{name}": share for name, share in shares.items()}
+        if spread:
+            metrics |= {"criticality/spread": spread.between, "criticality/noise": spread.noise}
+        self.log_metrics(metrics)
+        if spread and spread.is_noise:
+            self.print_to_log_file(f"removed first: in no order that can be told from chance; {spread}")
+        else:
             self.print_to_log_file("removed first", {name: round(share, 3) for name, share in shares.items()})
 
 

@@ -19,7 +19,7 @@ SMALLEST_VARIANCE = 1e-24  # whose logarithm is still finite
 
 
 def anatomy_contrastive_loss(
-    anatomy: Tensor, available: Tensor, cases: Tensor, t: float, ssim_window: int = 0
+    anatomy: Tensor, available: Tensor, cases: Tensor, t: float, ssim_window: int = 0, balanced: bool = False
 ) -> Tensor:
     """L_ana, Equations 1 to 3 of [0]: anatomy maps of one patient are alike, those of two patients are not.
 
@@ -31,6 +31,7 @@ def anatomy_contrastive_loss(
         cases: (N,) number of each sample's case.
         t: factor on the similarity, an inverse temperature.
         ssim_window: 0 for global statistics (Eq. 3), else taps of the Gaussian window of [1].
+        balanced: positive pairs weigh as much as negative ones; of all pairs their share is 1/N.
     """
     maps = anatomy.flatten(0, 1)
     similarity = windowed_ssim(maps, ssim_window, available.flatten()) if ssim_window else global_ssim(maps)
@@ -38,7 +39,7 @@ def anatomy_contrastive_loss(
     case = cases.repeat_interleave(anatomy.shape[1])
     same_sample, same_case = _equal(sample), _equal(case)
     counted = _both(available.flatten()) & (same_sample | ~same_case)
-    return pairwise_contrastive_loss(similarity, same_sample, counted, t)
+    return pairwise_contrastive_loss(similarity, same_sample, counted, t, balanced)
 
 
 def modality_contrastive_loss(codes: Tensor, available: Tensor, t: float) -> Tensor:
@@ -62,6 +63,7 @@ def l1_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Te
         available: (N, M) bool.
     """
     error = drop_absent(reconstruction - images, available).abs()
+    # A mean over modalities, as in [1]; [0] prints a sum over voxels.
     return error.flatten(2).mean(2).sum() / available.sum()
 
 
@@ -75,19 +77,25 @@ def adain_kl_loss(mu: Tensor, sigma: Tensor, available: Tensor) -> Tensor:
     variance = sigma.square()
     kl = 0.5 * (mu.square() + variance - variance.clamp(min=SMALLEST_VARIANCE).log() - 1).mean(2)
     count = available.sum(0).clamp(min=1)
-    return (torch.where(available, kl, 0).sum(0) / count).sum()
+    return (torch.where(available, kl, 0).sum(0) / count).sum()  # a sum over modalities, as in [1]
 
 
-def pairwise_contrastive_loss(similarity: Tensor, positive: Tensor, counted: Tensor, t: float) -> Tensor:
+def pairwise_contrastive_loss(
+    similarity: Tensor, positive: Tensor, counted: Tensor, t: float, balanced: bool = False
+) -> Tensor:
     """Equation 1 of [0]: softplus(-f t S), mean over pairs; f = 1 where a pair is positive, else -1.
 
     Args:
         similarity: (P, P).
         positive, counted: (P, P) bool; pairs that are not counted are left out of the mean.
         t: factor on the similarity, an inverse temperature.
+        balanced: the mean of two means, of positive and of negative pairs; of those that there are.
     """
-    sign = torch.where(positive, -t, t)
-    return torch.where(counted, F.softplus(sign * similarity), 0).sum() / counted.sum()
+    losses = F.softplus(torch.where(positive, -t, t) * similarity)
+    kinds = torch.stack((counted & positive, counted & ~positive) if balanced else (counted,))
+    count = kinds.sum((1, 2))
+    means = torch.where(kinds, losses, 0).sum((1, 2)) / count.clamp(min=1)
+    return means.sum() / (count > 0).sum()
 
 
 def global_ssim(maps: Tensor, c1: float = 1e-4, c2: float = 9e-4) -> Tensor:

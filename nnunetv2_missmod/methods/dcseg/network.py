@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -11,11 +14,13 @@ from torch import Tensor, nn
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.building_blocks.recompute import recompute
+from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.host.unet import decoder_steps
 from nnunetv2_missmod.methods.dcseg.fusion import RegionAwareFusion
 from nnunetv2_missmod.modalities import available_modalities, expand_to
 
 ADAIN_EPS = 1e-5
+RELEASED_STRIDE = 8  # of the level that L_ana compares: the released network's bottleneck, 14^3 of 112^3
 NARROWEST = 8  # channels that a level of the reconstruction decoders has at least
 
 
@@ -25,7 +30,7 @@ class DCSegOutput(NamedTuple):
     logits: Tensor | list[Tensor]  # of D_fuse, (B, K, *patch) and coarser
     separate_logits: list[Tensor]  # of D_sep, (B * M, K, *patch) and coarser, sample-major
     region_logits: list[Tensor]  # of the fusion's region maps, (B, K, *spatial) at every level
-    anatomy: Tensor  # a_j at the bottleneck, (B, M, C, *spatial)
+    anatomy: Tensor  # a_j at one level, (B, M, C, *spatial)
     codes: Tensor  # m_j, (B, M, D)
     reconstruction: Tensor  # (B, M, *patch)
     mu: Tensor  # AdaIN's, (B, M, C)
@@ -41,11 +46,24 @@ class DCSegNet(MissingModalityNetwork):
     Args:
         code_channels: length D of the style codes (paper: 8, released: 128).
         overlapping_regions: region maps are sigmoids with one more map for the background, not a softmax.
+        anatomy_level: where a_j of L_ana is taken from: ``stride_8``, the level whose stride is nearest to 8, or
+            ``bottleneck``.
     """
 
-    def __init__(self, spec: NetworkSpec, *, code_channels: int = 8, overlapping_regions: bool = False):
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        code_channels: int = 8,
+        overlapping_regions: bool = False,
+        anatomy_level: str = "stride_8",
+    ):
         super().__init__(spec)
         spec.refuse_cascade("DC-Seg")
+        check_choice("anatomy_level", anatomy_level, ("stride_8", "bottleneck"))
+        self.anatomy_level = (
+            -1 if anatomy_level == "bottleneck" else level_of_stride(spec.architecture, RELEASED_STRIDE)
+        )
         num_modalities, num_classes = spec.num_modalities, spec.num_classes
         narrow = spec.architecture.for_each_of(num_modalities)
         self.anatomy_encoders = nn.ModuleList(narrow.encoder(1) for _ in range(num_modalities))
@@ -68,13 +86,13 @@ class DCSegNet(MissingModalityNetwork):
             return self.fuse_and_decode(select_present(anatomy, present))[0]
         # Before the fusion, so that its backward pass comes after: the activations of the two are never held together.
         separate_logits = recompute(self.separate_decoder, [level.flatten(0, 1) for level in anatomy])
-        bottleneck, seen = anatomy[-1], select_present(anatomy, present)
+        compared, seen = anatomy[self.anatomy_level], select_present(anatomy, present)
         del anatomy  # frees its large maps before the fusion
         logits, region_logits, fused_bottleneck = self.fuse_and_decode(seen)
         codes = torch.stack([e(images[:, m : m + 1]) for m, e in enumerate(self.modality_encoders)], 1)
         rebuilt = [d(fused_bottleneck, codes[:, m]) for m, d in enumerate(self.reconstruction_decoders)]
         reconstruction, mu, sigma = (torch.stack(parts, 1) for parts in zip(*rebuilt, strict=True))
-        return DCSegOutput(logits, separate_logits, region_logits, bottleneck, codes, reconstruction, mu, sigma)
+        return DCSegOutput(logits, separate_logits, region_logits, compared, codes, reconstruction, mu, sigma)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Encode each modality on its own: images (B, M, *patch) to levels (B, M, C_l, *spatial), finest first."""
@@ -109,6 +127,16 @@ class DCSegNet(MissingModalityNetwork):
         selected = (select_present(anatomy, present.expand(len(images), -1)) for present in presents)
         logits: list[Any] = [self.fuse_and_decode(levels)[0] for levels in selected]
         return torch.stack(logits)
+
+
+def level_of_stride(architecture: Architecture, stride: int) -> int:
+    """Find the level, 0 is the finest, whose stride is nearest in ratio: of its axes' geometric mean, deeper of two."""
+    levels = range(len(architecture.features))
+    volumes = accumulate((math.prod(architecture.stride_to(level)) for level in levels), operator.mul)
+    # Of a voxel's volume, not of its side: exact where strides are powers of two, so that ties are ties.
+    wanted = architecture.dimensions * math.log2(stride)
+    distances = [abs(math.log2(volume) - wanted) for volume in volumes]
+    return max(level for level, distance in enumerate(distances) if distance == min(distances))
 
 
 def select_present(anatomy: list[Tensor], present: Tensor) -> list[Tensor]:

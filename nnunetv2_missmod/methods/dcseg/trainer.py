@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from nnunetv2.utilities.ddp_allgather import AllGatherGrad
@@ -26,13 +24,16 @@ from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 class DCSegTrainer(MissingModalityTrainer):
     """One anatomy map per patient, one style code per modality (DC-Seg, Li et al. 2025).
 
-    The ablations of Table 2 are weights of zero: ``anatomy_weight`` (no Ana), ``modality_weight`` (no Mod),
+    The ablations of Table 2 are weights of zero: ``anatomy_weight`` (no Ana), ``modality_weight`` (no Mod), both,
     ``reconstruction_weight`` (no Rec), ``separate_weight`` (no Reg).
     """
 
-    alpha = 0.4  # weight of the disentanglement terms, Eq. 9
-    t = 1 / 0.07  # factor on similarities in Eq. 1 and 4 (released code; the paper gives none)
+    alpha = 0.4  # alpha, weight of the disentanglement terms, Eq. 9
+    t = 1 / 0.07  # t, factor on similarities in Eq. 1 and 4 (released code; the paper gives none)
     ssim_window = 0  # 0: global statistics, Eq. 3; 11: the released code's Gaussian window
+    balanced_pairs = (
+        False  # L_ana is the mean over all pairs, Eq. 1; True: positive ones weigh as much as negative ones
+    )
     anatomy_weight = 1.0  # of L_ana within alpha's bracket, Eq. 9
     modality_weight = 1.0  # of L_mod, likewise
     reconstruction_weight = 1.0  # of L_rec, likewise
@@ -71,7 +72,7 @@ class DCSegTrainer(MissingModalityTrainer):
         """Alpha's bracket of Eq. 9, over all available modalities of all ranks, in float32."""
         anatomy, codes = self.gather(out.anatomy.float()), self.gather(out.codes.float())
         available, cases = self.gather(batch.available), self.gather(self.case_numbers(batch))
-        l_ana = anatomy_contrastive_loss(anatomy, available, cases, self.t, self.ssim_window)
+        l_ana = anatomy_contrastive_loss(anatomy, available, cases, self.t, self.ssim_window, self.balanced_pairs)
         l_mod = modality_contrastive_loss(codes, available, self.t)
         l_rec = l1_reconstruction_loss(out.reconstruction.float(), batch.images.float(), batch.available)
         l_kl = adain_kl_loss(out.mu, out.sigma, batch.available)
@@ -83,27 +84,25 @@ class DCSegTrainer(MissingModalityTrainer):
         }
 
     def separate_loss(self, separate_logits: Tensor | list[Tensor], batch: Batch) -> Tensor:
-        """L_reg, Eq. 7: the segmentation loss of D_sep on every available modality alone.
+        """L_reg, Eq. 7: the segmentation loss of D_sep on each available modality alone, summed over M slots.
 
         The slot of an unavailable modality repeats one of the sample's available ones, drawn at random: shapes stay
-        fixed, as compiled losses and gathers over ranks want them, and each sample's mean is, in expectation, the mean
-        over what it has.
+        fixed, as compiled losses and gathers over ranks want them, and a sample's sum is, in expectation, M times the
+        mean over what it has.
 
         Args:
             separate_logits: (B * M, K, *patch) and, under deep supervision, coarser ones, sample-major.
             batch: of B samples.
         """
-        count = batch.available.shape[1]
         source = sample_source(batch.available, self.generator)
-        rows = (source + count * torch.arange(len(source), device=source.device)[:, None]).flatten()
-        loss: Tensor = self.loss(
-            _each(separate_logits, lambda level: level[rows]),
-            _each(batch.target, lambda level: level.repeat_interleave(count, 0)),
-        )
-        return loss
+        rows = source + source.shape[1] * torch.arange(len(source), device=source.device)[:, None]
+        # A sum, as in the paper and its code; alpha is chosen for it. One slot after the other: where the pipeline's
+        # Dice is one of a whole batch, modalities do not share it.
+        losses = [self.loss(_samples(separate_logits, slot), batch.target) for slot in rows.T]
+        return torch.stack(losses).sum()
 
     def region_loss(self, region_logits: list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
-        """The segmentation loss of the region maps, mean over levels with weights 2^-level.
+        """The segmentation loss of the region maps, mean over levels with weights 2^-level (released: a plain sum).
 
         nnU-Net's deep supervision gives the two deepest levels no weight; the fusion uses their maps all the same.
 
@@ -140,6 +139,6 @@ class DCSegTrainer(MissingModalityTrainer):
         return gathered.flatten(0, 1).to(local.dtype)
 
 
-def _each(levels: Tensor | list[Tensor], change: Callable[[Tensor], Tensor]) -> Tensor | list[Tensor]:
-    """Change the outputs of every level, or the one output without deep supervision."""
-    return [change(level) for level in levels] if isinstance(levels, list) else change(levels)
+def _samples(levels: Tensor | list[Tensor], rows: Tensor) -> Tensor | list[Tensor]:
+    """Take some samples out of the outputs of every level, or of the one output without deep supervision."""
+    return [level[rows] for level in levels] if isinstance(levels, list) else levels[rows]

@@ -14,6 +14,7 @@ from nnunetv2_missmod.modalities import drop_absent
 
 # x_sub at the paper's patch of 128^3 and four modalities, with N(0, 1) in it, has a norm of the square root of this.
 PAPER_SIZE = 4 * 128**3
+SCALE: float = math.sqrt(math.sqrt(PAPER_SIZE) / 2)
 
 
 def mse_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
@@ -30,13 +31,13 @@ def mse_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: T
 def mean_square_penalty(substitute: Tensor) -> Tensor:
     """R(x_sub) of stage 1 of [0] as a mean square, whose pull on a voxel does not depend on how many there are.
 
-    Scaled so that an x_sub of the paper's size with N(0, 1) in it gets a gradient of the size that ``norm_penalty``
-    gives it.
+    Of x_sub less each modality's mean, as in [1]: what is regularised is its pattern, not its level.
 
     Args:
         substitute: x_sub, (1, M, *patch).
     """
-    return math.sqrt(PAPER_SIZE) / 2 * substitute.square().mean()
+    penalty: Tensor = SCALE * less_means(substitute).square().mean()
+    return penalty
 
 
 def norm_penalty(substitute: Tensor) -> Tensor:
@@ -45,9 +46,13 @@ def norm_penalty(substitute: Tensor) -> Tensor:
     Args:
         substitute: x_sub, (1, M, *patch).
     """
-    flat = substitute.flatten(2)
-    norm: Tensor = torch.linalg.vector_norm(flat - flat.mean(2, keepdim=True))
+    norm: Tensor = torch.linalg.vector_norm(less_means(substitute))
     return norm
+
+
+def less_means(substitute: Tensor) -> Tensor:
+    """Subtract from x_sub (1, M, *patch) the mean of each modality."""
+    return substitute - substitute.mean(tuple(range(2, substitute.ndim)), keepdim=True)
 
 
 def consistency_loss(first: Tensor, second: Tensor) -> Tensor:

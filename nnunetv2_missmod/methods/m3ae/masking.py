@@ -28,12 +28,49 @@ def drop_modalities(available: Tensor, generator: torch.Generator | None = None)
     Returns:
         (B, M) bool, what is left; on the same device and without waiting for it.
     """
+    kept = 1 + _below(available.sum(1, keepdim=True), generator)
+    return available & (_random_ranks(available, generator) < kept)
+
+
+def drop_in_two_ways(available: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Draw two different subsets of each sample's A available modalities; equal ones where A is 1.
+
+    Each alone is distributed as ``drop_modalities`` has it. Their sizes follow the joint law whose marginals are
+    uniform on 1..A and which never keeps all of them twice: where the first keeps fewer than A, the second keeps A with
+    a chance of 1 / (A - 1); else, and where the first keeps A, its size is uniform on 1..A-1. Members are drawn
+    independently, but where both subsets would be the same, the second gives one member, drawn uniformly, for one of
+    those left out.
+
+    Args:
+        available: (B, M) bool, at least one modality in every row.
+        generator: on the device of ``available``.
+
+    Returns:
+        Two of (B, M) bool, on the same device and without waiting for it.
+    """
     count = available.sum(1, keepdim=True)
-    uniform = torch.rand(count.shape, generator=generator, device=available.device)
-    kept = 1 + (uniform * count).long().clamp(max=count - 1)
+    fewer = (count - 1).clamp(min=1)
+    first_kept = 1 + _below(count, generator)
+    second_keeps_all = (first_kept < count) & (_below(fewer, generator) == 0)
+    second_kept = torch.where(second_keeps_all, count, 1 + _below(fewer, generator))
+    first = available & (_random_ranks(available, generator) < first_kept)
+    rank = _random_ranks(available, generator)
+    second = available & (rank < second_kept)
+    swaps = (first == second).all(1, keepdim=True) & (second_kept < count)
+    last_in_or_first_out = (rank == second_kept - 1) | (rank == second_kept)
+    return first, second ^ (swaps & last_in_or_first_out)
+
+
+def _below(limit: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw whole numbers, uniform on 0..limit-1."""
+    uniform = torch.rand(limit.shape, generator=generator, device=limit.device)
+    return (uniform * limit).long().clamp(max=limit - 1)
+
+
+def _random_ranks(available: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Put the available modalities (B, M) of each sample in random order, before the others."""
     score = torch.rand(available.shape, generator=generator, device=available.device)
-    rank = torch.where(available, score, 2).argsort(1).argsort(1)
-    return available & (rank < kept)
+    return torch.where(available, score, 2).argsort(1).argsort(1)
 
 
 def draw_visible_blocks(

@@ -56,7 +56,7 @@ def draw_reconstruction(
     columns = {"visible": seen, "reconstruction": reconstruction, "truth": images}
     figure, axes = _grid(len(modalities), len(columns))
     for row, modality in enumerate(modalities):
-        limits = tuple(np.quantile(images[row].numpy(), (0.01, 0.99)))
+        limits = _grey_range(images[row])
         for column, (title, pictures) in enumerate(columns.items()):
             _show(axes[row][column], pictures[row], limits)
             axes[row][column].set_title(f"{modality}: {title}")
@@ -64,18 +64,19 @@ def draw_reconstruction(
 
 
 @plain_style
-def draw_substitute(file: Path, modalities: Sequence[str], substitute: Tensor) -> None:
-    """Draw x_sub, the middle slice of each modality, with its range.
+def draw_substitute(file: Path, modalities: Sequence[str], substitute: Tensor, images: Tensor) -> None:
+    """Draw x_sub, the middle slice of each modality, as its image is drawn, with x_sub's own range in words.
 
     Args:
         file: the picture to write.
         modalities: the M names.
         substitute: (M, *patch).
+        images: (M, *patch), of a case; a modality that is constant in it is drawn as all of them together are.
     """
     figure, axes = _grid(1, len(modalities))
-    for axis, modality, picture in zip(axes[0], modalities, substitute.cpu(), strict=True):
+    for axis, modality, picture, image in zip(axes[0], modalities, substitute.cpu(), images, strict=True):
         low, high = float(picture.min()), float(picture.max())
-        _show(axis, picture, (low, high))
+        _show(axis, picture, _grey_range(image if image.min() < image.max() else images))
         axis.set_title(f"{modality}: {low:.2g} to {high:.2g}")
     figure.savefig(file)
 
@@ -121,6 +122,12 @@ def _draw_errors(axis: Axes, errors: Sequence[tuple[int, str, str]]) -> None:
         colour = colormaps["viridis"](subset.count("+") / most)
         label = subset if number < MOST_IN_LEGEND else f"_{subset}"
         axis.plot(*zip(*points, strict=True), color=colour, marker=".", label=label)
+
+
+def _grey_range(images: Tensor) -> tuple[float, float]:
+    """Values that are drawn black and white."""
+    low, high = np.quantile(images.numpy(), (0.01, 0.99))
+    return float(low), float(high)
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_block
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
 from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress, draw_reconstruction, draw_substitute
 from nnunetv2_missmod.methods.m3ae.stage import M3AEStage
+from nnunetv2_missmod.methods.m3ae.substitute import initial_noise, pattern_correlation, pattern_rms
 from nnunetv2_missmod.methods.m3ae.validation import error_per_subset, explained_variance, reconstruction_scores
 from nnunetv2_missmod.training.availability import find_available
 from nnunetv2_missmod.training.trainer import Batch
@@ -86,6 +88,10 @@ class M3AEPretrainTrainer(M3AEStage):
         draw_progress_with(self.logger, self.draw_progress)
         self.build_network_architecture = super().build_network_architecture  # type: ignore[method-assign,assignment]
         super().initialize()
+        self.substitute_seed: int | None = self.subset_seed
+        network = unwrapped(self.network)
+        with torch.no_grad():
+            network.substitute.copy_(initial_noise(network.substitute.shape, self.subset_seed))
 
     def apply_plan_overrides(self) -> None:
         """Apply the plan's overrides and check them."""
@@ -131,6 +137,23 @@ class M3AEPretrainTrainer(M3AEStage):
                 penalty = norm_penalty if self.penalty == "norm" else mean_square_penalty
                 terms["substitute"] = self.gamma * penalty(unwrapped(self.network).substitute)
         return terms
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
+        """Report the terms, and whether x_sub has learned."""
+        super().on_train_epoch_end(train_outputs)
+        if self.substitute == "learned" and self.local_rank == 0:
+            metrics = self.substitute_metrics()
+            self.log_metrics(metrics)
+            self.print_to_log_file("x_sub", {name: round(value, 4) for name, value in metrics.items()})
+
+    def substitute_metrics(self) -> dict[str, float]:
+        """Measure x_sub's pattern, and how much of it is the noise that it began as, where its seed is known."""
+        substitute = unwrapped(self.network).substitute.detach()
+        metrics = {"substitute/rms": pattern_rms(substitute)}
+        if self.substitute_seed is not None:
+            noise = initial_noise(substitute.shape, self.substitute_seed)
+            metrics["substitute/correlation_with_noise"] = pattern_correlation(substitute, noise)
+        return metrics
 
     # --- validation during training -----------------------------------------------------------------------------------
 
@@ -192,7 +215,8 @@ class M3AEPretrainTrainer(M3AEStage):
             return
         folder, pictures = Path(self.output_folder), (images, visible, reconstruction)
         draw_reconstruction(folder / "reconstruction.png", self.modalities, *(p[0].cpu() for p in pictures))
-        draw_substitute(folder / "substitute.png", self.modalities, unwrapped(self.network).substitute.detach()[0])
+        substitute = unwrapped(self.network).substitute.detach()[0]
+        draw_substitute(folder / "substitute.png", self.modalities, substitute, images[0].cpu())
 
     def held_out_patch(self) -> tuple[Tensor, Tensor]:
         """Cut the middle (1, M, *patch) out of the first validation case; which modalities it has (1, M)."""
@@ -202,3 +226,14 @@ class M3AEPretrainTrainer(M3AEStage):
         available = find_available(dataset, show_progress=False)[case]
         patch = central_patch(dataset.load_case(case)[0][:], self.configuration_manager.patch_size)
         return self.to_device(torch.from_numpy(patch)[None]), self.to_device(torch.tensor([available]))
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def method_state(self) -> dict[str, Any]:
+        """The base's, and the seed of the noise that x_sub began as."""
+        return {**super().method_state(), "substitute_seed": self.substitute_seed}
+
+    def load_method_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``method_state`` gave; earlier versions drew the noise from no seed of its own."""
+        super().load_method_state(state)
+        self.substitute_seed = state.get("substitute_seed")

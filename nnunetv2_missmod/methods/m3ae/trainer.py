@@ -14,6 +14,7 @@ from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.m3ae.checkpoint import find_pretrained, load_pretrained
 from nnunetv2_missmod.methods.m3ae.losses import consistency_loss
+from nnunetv2_missmod.methods.m3ae.masking import drop_in_two_ways
 from nnunetv2_missmod.methods.m3ae.network import M3AENet, M3AEOutput
 from nnunetv2_missmod.methods.m3ae.stage import M3AEStage
 from nnunetv2_missmod.training.trainer import Batch
@@ -75,7 +76,7 @@ class M3AETrainer(M3AEStage):
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_seg(x_0) + L_seg(x_1) + lambda MSE(f_0, f_1)."""
-        present = torch.cat((self.draw_subset(batch.available), self.draw_subset(batch.available)))
+        present = self.draw_two_subsets(batch.available)
         out: M3AEOutput = self.network(torch.cat((batch.images, batch.images)), present)
         with full_precision(self.device):
             consistency = consistency_loss(*self.compared(out).float().chunk(2))
@@ -83,6 +84,10 @@ class M3AETrainer(M3AEStage):
             "segmentation": sum(self.loss(copy, batch.target) for copy in copies(out.logits)),
             "consistency": self.consistency_weight * consistency,
         }
+
+    def draw_two_subsets(self, available: Tensor) -> Tensor:
+        """Draw two subsets of what is available (B, M), different where they can be: (2B, M), all first ones first."""
+        return torch.cat(drop_in_two_ways(available, self.generator))
 
     def compared(self, out: M3AEOutput) -> Tensor:
         """What of the two copies (2B, ...) must agree."""

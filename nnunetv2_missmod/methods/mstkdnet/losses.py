@@ -22,7 +22,9 @@ from nnunetv2_missmod.building_blocks.divergence import bernoulli_kl, categorica
 from nnunetv2_missmod.building_blocks.recompute import recompute
 
 STD_EPS = 1e-7  # Eq. 6
+SMALLEST_STD = 0.1  # of a logit over the voxels: what varies less says nothing yet, and its z-scores are no louder
 FEW_OUTPUTS = 2  # of so many logits, standardisation over the classes leaves nothing but their order
+SHARE_EPS = 1e-30  # the products' mean square is above T^-4 for any attention
 NORM_EPS = 1e-5  # of a channel's variance, as in the plan's norms
 
 
@@ -41,7 +43,9 @@ def evd_loss(
     Args:
         teacher, student: A of the tapped layers, L x (B, H, T, T) float32.
         axis: "layer" (released code) or "head", the literal reading of Eq. 2: each layer's extremes over its heads.
-        relative: each error as a share of the mean square of the teacher's product, which is not in the paper.
+        relative: a layer's error as a share of the mean square of all its products, the teacher's and the student's,
+            which is not in the paper. One share for the three products keeps their balance; it is below 1, and with
+            uniform attention a sixth of T^4 times the error.
     """
     extremes = zip(extremes_of(teacher, axis), extremes_of(student, axis), strict=True)
     layers = zip(teacher, student, extremes, strict=True)
@@ -65,16 +69,16 @@ def product_error(
     relative: bool,
 ) -> Tensor:
     """Mean squared error of each extreme times a layer's attention (B, H, T, T), Eq. 3 and 4 of [0], summed: (B,)."""
-    errors = []
-    for of_full, of_missing in zip(extremes_full, extremes_missing, strict=True):
-        product = of_full * full
-        error = (product - of_missing * missing).square().flatten(1).mean(1)
-        errors.append(error / product.detach().square().flatten(1).mean(1) if relative else error)
-    return torch.stack(errors).sum(0)
+    of_full, of_missing = [e * full for e in extremes_full], [e * missing for e in extremes_missing]
+    error = summed_errors(of_full, of_missing)
+    if not relative:
+        return error
+    size = sum(product.detach().square().flatten(1).mean(1) for product in (*of_full, *of_missing))
+    return error / (size + SHARE_EPS)
 
 
 def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Multi-scale transformer distillation: the mean squared error of each tap's tokens, summed over taps.
+    """Multi-scale transformer distillation: the mean squared error of each tap's features, summed over taps.
 
     Args:
         teacher, student: L x (B, ...) float32.
@@ -112,22 +116,26 @@ def slkd_loss(teacher: Tensor, student: Tensor, tau: float, axis: str = "class",
         axis: see ``standardise``.
         overlapping: the K outputs are regions, each a Bernoulli distribution.
     """
-    full, missing = standardise(teacher, axis) / tau, standardise(student, axis) / tau
+    full, missing = (standardise(logits, axis, overlapping) / tau for logits in (teacher, student))
     divergence = bernoulli_kl if overlapping else categorical_kl
     return tau**2 * divergence(full, missing, 1).flatten(1).mean(1)
 
 
-def standardise(logits: Tensor, axis: str) -> Tensor:
+def standardise(logits: Tensor, axis: str, overlapping: bool = False) -> Tensor:
     """Z-scores of logits (B, K, *spatial), Eq. 6 of [0].
 
     Args:
         logits: of every class or region.
-        axis: "class", or "last_spatial" as released. Two logits standardised against each other are always 1 and -1:
-            with so few, "class" takes the statistics of each over all voxels.
+        axis: "class", or "last_spatial" as released.
+        overlapping: the K outputs are regions. Before a sigmoid, unlike a softmax, z-scores over the outputs say
+            nothing of inside and outside: "class" then takes the statistics of each region over all voxels. So it does
+            with two classes, whose z-scores against each other are always 1 and -1.
     """
-    few = logits.shape[1] <= FEW_OUTPUTS
-    axes = [-1] if axis == "last_spatial" else list(range(2, logits.ndim)) if few else [1]
-    std, mean = torch.std_mean(logits, axes, correction=int(axis == "last_spatial"), keepdim=True)
+    if axis == "class" and (overlapping or logits.shape[1] <= FEW_OUTPUTS):
+        variance, mean = torch.var_mean(logits, list(range(2, logits.ndim)), correction=0, keepdim=True)
+        return (logits - mean) * torch.rsqrt(variance + SMALLEST_STD**2)
+    along, correction = (-1, 1) if axis == "last_spatial" else (1, 0)
+    std, mean = torch.std_mean(logits, along, correction=correction, keepdim=True)
     return (logits - mean) / (std + STD_EPS)
 
 

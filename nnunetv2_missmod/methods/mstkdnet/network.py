@@ -22,6 +22,7 @@ class MSTKDNetOutput(NamedTuple):
     logits: Tensor | list[Tensor]  # (B, K, *patch), a list of them, finest first, under deep supervision
     attention: list[Tensor]  # A after each quarter of the transformer's depth, (B, H, T, T)
     hidden: list[Tensor]  # the tokens there, as maps (B, embed_dim, *grid)
+    maps: list[Tensor]  # what is decoded from them, joined tap by tap, (B, C, *finer), the last of the deepest level
     encoded: Tensor  # f_enc
     transformed: Tensor  # f_t
     style: Tensor  # f_enc&t
@@ -71,14 +72,15 @@ class MSTKDNet(MissingModalityNetwork):
             present = available_modalities(images[:, : self.num_modalities])
         *skips, above, deepest = self.encoder(drop_absent(images, present))
         tapped = self.transformer(deepest)
-        transformed = deepest + self.token_decoder(tapped.hidden)
+        maps = self.token_decoder(tapped.hidden)
+        transformed = deepest + maps[-1]
         encoded = self.pool(above)
         style = self.mix(torch.cat((encoded, transformed), 1))
         decoded = self.first_conv(style)
         logits: Tensor | list[Tensor] = self.decoder([*skips, above, decoded])
         if not self.training:
             return logits
-        return MSTKDNetOutput(logits, tapped.attention, tapped.hidden, encoded, transformed, style, decoded)
+        return MSTKDNetOutput(logits, tapped.attention, tapped.hidden, maps, encoded, transformed, style, decoded)
 
 
 def deepest_level(architecture: Architecture) -> int:

@@ -22,14 +22,12 @@ from nnunetv2_missmod.methods.mstkdnet.losses import (
     mst_loss,
     ramp_up,
     slkd_loss,
+    summed_errors,
 )
 from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
 from nnunetv2_missmod.training.learning import Learner, Update
-from nnunetv2_missmod.training.optimizers import build_optimizer
 from nnunetv2_missmod.training.ranks import over_ranks
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
-
-DISCRIMINATOR_BETAS = (0.9, 0.99)  # released code
 
 
 class MSTKDNetTrainer(MissingModalityTrainer):
@@ -42,10 +40,11 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     teacher_weight = 0.4  # of the teacher's segmentation loss, Eq. 12 (released code)
     student_weight = 0.6  # of the student's (released code)
-    evd_weight = 0.5  # of L_EVD (released code: 1e8 of the raw term, 0.48 at its 120 tokens and uniform attention)
+    evd_weight = 3.0  # of L_EVD (released code: 1e8 of the raw term, 2.9 at its 120 tokens and uniform attention)
     evd_axis = "layer"  # "head": Eq. 2 read literally
-    evd_scale = "teacher"  # errors as shares of the teacher's mean square; "tokens": times T^4, as released
+    evd_scale = "relative"  # errors as shares of the products' mean square; "tokens": times T^4 / 6, as released
     mst_weight = 0.2  # of L_MST (released code)
+    mst_of = "tokens"  # of the taps, the paper's reshaped features; "maps": what is decoded from them (released code)
     mse_weight = 10.0  # of the logit MSE, Eq. 5 (released code)
     mse_of = "probabilities"  # released code; "logits": Eq. 5
     ramp_up_fraction = 0.08  # of the epochs: 20 of 250 (released code)
@@ -53,6 +52,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     slkd_weight = 1.0  # of L_SLKD, Eq. 8
     slkd_axis = "class"  # Eq. 6; "last_spatial": released code
     tau = 7.0  # temperature of Eq. 6 and 7
+    content_weight = 0.0  # of the mean squared error of f_dec, in no equation (released code: 0.2)
     gram_weight = 1.0  # theta, of the cross-Gram loss, Eq. 10
     adversarial_weight = 2e-4  # of the adversarial loss, Eq. 11 (released code)
     detach_teacher = True  # whether the teacher learns from its labels alone (released code: it does not)
@@ -60,6 +60,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     initial_lr = 1e-4
     weight_decay = 1e-5
     optimizer_name = "adam"  # alike for student and teacher (released code: one for both)
+    adam_beta2 = 0.99  # of all three optimizers; beta_1 is 0.9
 
     build_network = staticmethod(MSTKDNet.from_plans)
 
@@ -76,10 +77,8 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         architecture = Architecture.from_configuration(self.configuration_manager)
         channels = architecture.features[deepest_level(architecture)]
         discriminator = self.beside(Discriminator(architecture, channels), False)
-        optimizer = build_optimizer(
-            self.optimizer_name, discriminator.parameters(), self.initial_lr, 0.0, self.amsgrad, DISCRIMINATOR_BETAS
-        )
-        self.discriminator = Learner(discriminator, optimizer)
+        undecayed = {"params": list(discriminator.parameters()), "weight_decay": 0.0}
+        self.discriminator = Learner(discriminator, self.build_optimizer([undecayed]))
 
     def build_teacher(self) -> nn.Module:
         """Build a second network of the student's kind."""
@@ -106,7 +105,8 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         """
         super().apply_plan_overrides()
         check_choice("evd_axis", self.evd_axis, ("layer", "head"))
-        check_choice("evd_scale", self.evd_scale, ("teacher", "tokens"))
+        check_choice("evd_scale", self.evd_scale, ("relative", "tokens", "teacher"))  # the last: the first's old name
+        check_choice("mst_of", self.mst_of, ("tokens", "maps"))
         check_choice("mse_of", self.mse_of, ("probabilities", "logits"))
         check_choice("ramp_up_of", self.ramp_up_of, ("all", "mse"))
         check_choice("slkd_axis", self.slkd_axis, ("class", "last_spatial"))
@@ -170,6 +170,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
             "mst": (self.mst_weight, self.mst),
             "mse": (self.mse_weight, self.mse),
             "slkd": (self.slkd_weight, self.slkd),
+            "content": (self.content_weight, self.content),
             "gram": (self.gram_weight, self.gram),
         }
         ramp = ramp_up(self.current_epoch, self.ramp_up_fraction * self.num_epochs)
@@ -180,17 +181,19 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         }
 
     def evd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_EVD (B,), of the same size whatever the number of tokens T.
+        """L_EVD (B,), of the same size whatever the number of tokens T; as shares, below the number of taps.
 
-        Times T^4 does that for uniform attention, but as attention becomes peaked the term grows up to T^3-fold.
+        T^4 / 6 has the size of the shares for uniform attention; as attention becomes peaked it grows up to T^3-fold.
         """
-        if self.evd_scale == "teacher":
-            return evd_loss(full.attention, missing.attention, self.evd_axis, relative=True)
-        return full.attention[0].shape[-1] ** 4 * evd_loss(full.attention, missing.attention, self.evd_axis)
+        if self.evd_scale == "tokens":
+            of_uniform = full.attention[0].shape[-1] ** 4 / 6
+            return of_uniform * evd_loss(full.attention, missing.attention, self.evd_axis)
+        return evd_loss(full.attention, missing.attention, self.evd_axis, relative=True)
 
     def mst(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_MST (B,)."""
-        return mst_loss(full.hidden, missing.hidden)
+        teacher, student = ((out.maps if self.mst_of == "maps" else out.hidden) for out in (full, missing))
+        return mst_loss(teacher, student)
 
     def mse(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_MSE (B,)."""
@@ -204,10 +207,14 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return logits.sigmoid() if self.label_manager.has_regions else logits.softmax(1)
 
     def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
-        """L_SLKD (B,)."""
-        return slkd_loss(
-            finest(full.logits), finest(missing.logits), self.tau, self.slkd_axis, self.label_manager.has_regions
-        )
+        """L_SLKD (B,), its mean over the outputs (released code)."""
+        teacher, student = finest(full.logits), finest(missing.logits)
+        loss = slkd_loss(teacher, student, self.tau, self.slkd_axis, self.label_manager.has_regions)
+        return loss / teacher.shape[1]
+
+    def content(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
+        """Mean squared error of f_dec (B,), which only the released code has."""
+        return summed_errors([full.decoded], [missing.decoded])
 
     def gram(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_GSM (B,)."""

@@ -123,12 +123,17 @@ class TokenDecoder(nn.Module):
         self.upsamplings = nn.ModuleList(enlarge(architecture, channels, stride) for stride in steps)
         self.joins = nn.ModuleList(architecture.conv(channels, channels) for _ in steps)
 
-    def forward(self, hidden: list[Tensor]) -> Tensor:
-        """Decode the tokens of each tap (B, K, *grid), shallowest first, to a map (B, C, *spatial)."""
+    def forward(self, hidden: list[Tensor]) -> list[Tensor]:
+        """Decode the tokens of each tap (B, K, *grid), shallowest first.
+
+        Returns:
+            What was decoded from the deepest tap and after each join, (B, C, *finer), from the tokens' grid to the
+            map's own size.
+        """
         deepest, *others = (tap(tokens) for tap, tokens in zip(self.taps, reversed(hidden), strict=True))
-        maps: Tensor = deepest
+        maps: list[Tensor] = [deepest]
         for upsampling, join, skip in zip(self.upsamplings, self.joins, others, strict=True):
-            maps = join(upsampling(maps) + skip)
+            maps.append(join(upsampling(maps[-1]) + skip))
         return maps
 
 
