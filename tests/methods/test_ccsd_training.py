@@ -57,8 +57,9 @@ def cosine(a, b):
 
 
 @pytest.mark.parametrize("substitute", ["zero_input", "mean_available"])
-def test_dmcd_follows_each_samples_own_path(make, substitute):
-    trainer = segmenting(make(network={"substitute": substitute}), ONE_EACH)
+@pytest.mark.parametrize("over", ["slots", "each_slot", "decoder_input"])
+def test_dmcd_follows_each_samples_own_path(make, substitute, over):
+    trainer = segmenting(make(network={"substitute": substitute}, dmcd_over=over), ONE_EACH)
     batch = prepared(trainer)
     dmcd = terms_of(trainer, batch)["dmcd"]
     with torch.no_grad():
@@ -73,15 +74,39 @@ def test_dmcd_follows_each_samples_own_path(make, substitute):
 
         def assembled(left, fused=fused, shared=shared):
             substituted = out.zero[0, 0].double() if substitute == "zero_input" else shared[left].mean(0)
-            return torch.cat([fused[m] if m in left else substituted for m in range(3)])
+            slots = [fused[m] if m in left else substituted for m in range(3)]
+            if over == "each_slot":
+                return slots
+            if over == "slots":
+                return [torch.cat(slots)]
+            reduction = trainer.network.reductions[-1].weight.detach().double().flatten(1)
+            return [torch.einsum("fc,c...->f...", reduction, torch.cat(slots))]
 
         while len(left) > 1:
             among = [0, 1, 2] if len(left) == 2 else left
             removed = max(left, key=lambda j: score(j, among))
             remaining = [m for m in left if m != removed]
-            total += plain_divergence(assembled(left), assembled(remaining), 1.0, False)
+            groups = zip(assembled(left), assembled(remaining), strict=True)
+            total += sum(plain_divergence(before, after, 1.0, False) for before, after in groups)
             left = remaining
     assert dmcd.item() == pytest.approx(total / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("over", "sees_content"), [("slots", False), ("each_slot", False), ("decoder_input", True)])
+def test_what_dmcd_teaches_of_the_removed_modality(make, over, sees_content):
+    """Over slots, what remains learns the same whatever the order of the removed one's channels: one number a voxel."""
+    trainer = segmenting(make(dmcd_over=over), ONE_EACH)
+    batch = prepared(trainer)
+    out = trainer.network(batch.images, batch.available)
+    states = torch.tensor([[[True, True, True], [False, True, True], [False, True, True]]] * 2)
+    slopes = []
+    for removed in (out.fused[:, :1], out.fused[:, :1].flip(2)):
+        fused = torch.cat((removed, out.fused[:, 1:]), 1).detach().requires_grad_()
+        loss = trainer.dmcd(out._replace(fused=fused), states)
+        slopes.append(torch.autograd.grad(loss, fused)[0][:, 1:])
+    differ = not torch.allclose(*slopes, rtol=1e-3, atol=1e-9)
+    assert differ == sees_content
+    assert (slopes[0].abs().max() > 1e-6) == (over != "each_slot")  # else rounding
 
 
 def test_the_segmentation_term_is_the_pipelines_loss_of_the_drawn_subset(make):

@@ -40,18 +40,19 @@ def hmsd_loss(teacher: Tensor, students: Tensor, shares: Tensor, tau: float, ove
 
 
 def dmcd_loss(states: Tensor, counted: Tensor, tau: float) -> Tensor:
-    """L_DMCD, Equations 7 and 8 of [0]: each state of the path teaches the next, KL(softmax(Z_k) || softmax(Z_k-1)).
+    """L_DMCD, Equation 8 of [0]: each state of the path teaches the next, KL(softmax(Z_k) || softmax(Z_k-1)).
 
-    The softmax is over all M * C channels of a voxel; mean over voxels and samples, sum over the steps that count. A
-    softmax over space within each channel would leave the remaining modalities without gradient.
+    The softmax is over the C channels of a voxel in each of G groups; mean over voxels and samples, sum over groups and
+    over the steps that count. A softmax over space within each channel would leave the remaining modalities without
+    gradient.
 
     Args:
-        states: Z of the states, full set first, (B, T, M * C, *spatial) float32.
+        states: of the path, full set first, (B, T, G, C, *spatial) float32.
         counted: (B, T - 1) bool, which steps count.
         tau: temperature.
     """
     teacher, student = states[:, :-1].detach() / tau, states[:, 1:] / tau
-    per_step = categorical_kl(teacher, student, 2).flatten(2).mean(2)
+    per_step = categorical_kl(teacher, student, 3).flatten(3).mean(3).sum(2)
     return torch.where(counted, per_step, 0).sum() / len(states)
 
 

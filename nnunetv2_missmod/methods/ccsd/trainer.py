@@ -40,6 +40,7 @@ class CCSDTrainer(MissingModalityTrainer):
     dmcd_tau = 1.0  # tau of Eq. 7 (the paper gives none)
     full_set_weight = 0.0  # of L_seg on all that is available, beside L_seg on the sampled subset
     max_students = 6  # subsets that HMSD's mean is taken over at most; beyond, as many are drawn
+    dmcd_over = "slots"  # what its softmax runs over (the paper does not say)
     dmcd_features = "fused"  # what fills Z in DMCD; "shared", "specific": Table 4
     path_order = "max"  # the most critical modality is removed first; "min": the least; "random"
     criticality = "cosine"  # Eq. 5; "gradient": Eq. 9
@@ -65,6 +66,7 @@ class CCSDTrainer(MissingModalityTrainer):
         super().apply_plan_overrides()
         check_choice("path_order", self.path_order, ("max", "min", "random"))
         check_choice("dmcd_features", self.dmcd_features, ("fused", "shared", "specific"))
+        check_choice("dmcd_over", self.dmcd_over, ("decoder_input", "slots", "each_slot"))
         check_choice("criticality", self.criticality, ("cosine", "gradient"))
         for name in ("hmsd_tau", "dmcd_tau", "max_students"):
             if getattr(self, name) <= 0:
@@ -170,8 +172,17 @@ class CCSDTrainer(MissingModalityTrainer):
         with full_precision(self.device):
             fused, shared, zero = (maps[:, None].float() for maps in self.distilled_features(out))
             substitute = substitute_for(shared, zero, states, unwrapped(self.network).substitute)
-            assembled = fill_slots(fused, substitute, states).flatten(2, 3)
-            return dmcd_loss(assembled, states[:, :-1].sum(2) > 1, self.dmcd_tau)
+            assembled = fill_slots(fused, substitute, states)
+            return dmcd_loss(self.grouped(assembled), states[:, :-1].sum(2) > 1, self.dmcd_tau)
+
+    def grouped(self, assembled: Tensor) -> Tensor:
+        """Give what DMCD's softmax runs over, (B, T, G, C', *spatial), for Z of each state (B, T, M, C, *spatial)."""
+        if self.dmcd_over == "each_slot":
+            return assembled
+        if self.dmcd_over == "slots":
+            return assembled.flatten(2, 3)[:, :, None]
+        reduced: Tensor = unwrapped(self.network).reductions[-1](assembled)
+        return reduced[:, :, None]
 
     # --- log ----------------------------------------------------------------------------------------------------------
 
