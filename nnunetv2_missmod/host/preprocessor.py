@@ -7,6 +7,7 @@ later sent to the preprocessing workers. ``accept_missing_files`` gives it a pre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -113,27 +114,49 @@ def read_case(
     """
     modalities = channel_names(dataset_json)
     channels, case = assign_channels(image_files, modalities, dataset_json["file_ending"])
+    return read_channels(image_files, channels, case, reader, modalities, resample, may_hold_all=True)
+
+
+def read_channels(
+    image_files: Sequence[str],
+    channels: Sequence[int],
+    case: str,
+    reader: Any,
+    modalities: Sequence[str],
+    resample: bool = False,
+    may_hold_all: bool = False,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read files of one case of which the channel is known, as ``read_case`` does.
+
+    Args:
+        image_files: of the case.
+        channels: of each file.
+        case: its name, for messages.
+        reader: nnU-Net's, for these files.
+        modalities: names of all channels.
+        resample: as in ``read_case``.
+        may_hold_all: whether a single file may hold all channels, such as a colour image.
+    """
     found, properties = read_images(reader, image_files, case, resample)
-    images = _in_channel_order(found, channels, len(modalities), case)
+    holds_all = may_hold_all and len(channels) == 1 and len(found) == len(modalities)
+    images = found if holds_all else _in_channel_order(found, channels, len(modalities), case)
     if not varying(images).any():
         raise ValueError(
-            f"Case {case}: expected at least one modality, got none: every file is constant ({image_files}). "
+            f"Case {case}: expected at least one modality, got none: every file is constant ({list(image_files)}). "
             f"Give at least one of {', '.join(modalities)}."
         )
     return images, properties
 
 
-def _in_channel_order(found: np.ndarray, channels: list[int], num_modalities: int, case: str) -> np.ndarray:
+def _in_channel_order(found: np.ndarray, channels: Sequence[int], num_modalities: int, case: str) -> np.ndarray:
     """Put the images (number of files, x, y, z) into their channels (M, x, y, z); the absent ones are zero."""
-    if len(channels) == 1 and len(found) == num_modalities:
-        return found  # one file that holds all channels, such as a colour image
     if len(found) != len(channels):
         raise ValueError(
             f"Case {case}: expected one channel in each of its {len(channels)} files, got {len(found)} channels. "
             f"Split files that hold several."
         )
     images = np.zeros((num_modalities, *found.shape[1:]), dtype=found.dtype)
-    images[channels] = found
+    images[list(channels)] = found
     return images
 
 

@@ -24,6 +24,8 @@ from nnunetv2_missmod.host.predictor import make_predictor
 from nnunetv2_missmod.host.preprocessor import accept_missing_files
 from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
 
+NAME_PARTS = ("TRAINER", "PLANS", "CONFIGURATION")  # of a model's folder
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -36,6 +38,7 @@ class ModelChoice:
         plans: ``-p``.
         folds: ``-f``, numbers or "all"; their predictions are averaged.
         checkpoint: ``-chk``, a file in every fold's folder.
+        model_folder: where the model is, if not in nnUNet_results.
     """
 
     dataset: str
@@ -44,6 +47,32 @@ class ModelChoice:
     plans: str = "nnUNetPlans"
     folds: tuple[str, ...] = ("0", "1", "2", "3", "4")
     checkpoint: str = "checkpoint_final.pth"
+    model_folder: Path | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path, folds: Sequence[str] = (), checkpoint: str = checkpoint) -> ModelChoice:
+        """Choose the model in a folder, such as ``Dataset137_BraTS/DCSegTrainer__nnUNetPlans__3d_fullres``.
+
+        Args:
+            folder: of the model, called as nnU-Net calls it.
+            folds: numbers or "all"; none: every fold that has the checkpoint.
+            checkpoint: a file in every fold's folder.
+
+        Raises:
+            ValueError: it is no such folder, or no fold has the checkpoint.
+        """
+        folder = folder.resolve()
+        parts = folder.name.split("__")
+        if not folder.is_dir() or len(parts) != len(NAME_PARTS):
+            raise ValueError(
+                f"Expected the folder of a trained model, called {'__'.join(NAME_PARTS)} as nnU-Net calls it, got "
+                f"{folder}. It holds plans.json, dataset.json and the folds."
+            )
+        found = sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
+        if not (folds or found):
+            raise ValueError(f"Expected a fold with a {checkpoint} in {folder}, found none. Name another with -chk.")
+        trainer, plans, configuration = parts
+        return cls(folder.parent.name, configuration, trainer, plans, tuple(folds or found), checkpoint, folder)
 
     @property
     def dataset_name(self) -> str:
@@ -52,6 +81,8 @@ class ModelChoice:
         Raises:
             ValueError: there is no such dataset.
         """
+        if self.model_folder:
+            return self.dataset
         try:
             return str(maybe_convert_to_dataset_name(self.dataset))
         except RuntimeError as error:
@@ -64,6 +95,8 @@ class ModelChoice:
         Raises:
             ValueError: there is no such model.
         """
+        if self.model_folder:
+            return self.model_folder
         if not nnUNet_results.is_set():
             raise ValueError("Expected the variable nnUNet_results, which says where the models are. Set it.")
         folder = Path(get_output_folder(self.dataset_name, self.trainer, self.plans, self.configuration))
