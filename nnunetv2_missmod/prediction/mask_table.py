@@ -14,13 +14,12 @@ from filelock import FileLock
 
 from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 from nnunetv2_missmod.prediction.cases import CaseFiles
-from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, fingerprints
+from nnunetv2_missmod.prediction.model import MODEL_FILES, ModelChoice, PredictionSettings, fingerprints
 
 MASKS_CSV = "masks.csv"
 PREDICTION = "prediction.json"
 # resampled: modalities that were brought onto another's grid; inputs: a hash of the case's files
 COLUMNS = ["case", "subset", "mask", "channels", "resampled", "inputs"]
-MODEL_FILES = ("plans.json", "dataset.json")
 
 
 def run_of(choice: ModelChoice, prediction: PredictionSettings, images: Path, **settings: Any) -> dict[str, Any]:

@@ -120,7 +120,9 @@ def test_a_folder_names_its_model(choice, tmp_path):
     found = ModelChoice.of_folder(choice.folder)
     assert found == replace(choice, folds=("0",), model_folder=choice.folder.resolve())
     assert found.checkpoint_files() == choice.checkpoint_files()
-    with pytest.raises(ValueError, match="TRAINER__PLANS__CONFIGURATION"):
+    given = shutil.copytree(choice.folder, tmp_path / "renamed")
+    assert replace(ModelChoice.of_folder(given), dataset=choice.dataset) == replace(found, model_folder=given.resolve())
+    with pytest.raises(ValueError, match=r"without plans\.json and dataset\.json"):
         ModelChoice.of_folder(tmp_path)
     with pytest.raises(ValueError, match=r"checkpoint_best\.pth"):
         ModelChoice.of_folder(choice.folder, checkpoint="checkpoint_best.pth")
