@@ -41,7 +41,7 @@ Deviations (paper / released code / here)
 L_mod gives the anatomy encoders no gradient, neither in the paper nor here: the codes alone learn from it. What its
 ablation changes in a segmentation goes by way of L_rec, or is chance.
 
-Settings (symbol in the paper / paper / released code / default), ``-``: says nothing
+Settings (symbol in the paper / paper / released code / default)
     ========================= ========= ============== ============== ===========
     setting                   symbol    paper          released       default
     ========================= ========= ============== ============== ===========
@@ -65,8 +65,8 @@ Settings (symbol in the paper / paper / released code / default), ``-``: says no
     ``overlapping_regions``   -         -              no             False
     ``anatomy_level``         a_j       -              1/8            "stride_8"
     ========================= ========= ============== ============== ===========
-    220 epochs of nnU-Net are the 500 of the paper. ``code_channels`` and what follows are constants of the network, of
-    which the trainer sets ``overlapping_regions`` by the dataset's labels.
+    ``-``: says nothing. 220 epochs of nnU-Net are the 500 of the paper. ``code_channels`` and what follows are
+    constants of the network, of which the trainer sets ``overlapping_regions`` by the dataset's labels.
 
 Can I use?
     =========================== ====================================================
