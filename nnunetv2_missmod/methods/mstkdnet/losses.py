@@ -108,7 +108,7 @@ def ramp_up(epoch: int, length: float) -> float:
 def slkd_loss(teacher: Tensor, student: Tensor, tau: float, axis: str = "class", overlapping: bool = False) -> Tensor:
     """Standardised logit distillation, Equations 6 to 8 of [0]: tau^2 KL(q_full || q_missing).
 
-    Summed over classes, mean over voxels. Eq. 6 misprints its denominator as 1 - mu.
+    Summed over classes, mean over voxels. Eq. 6 misprints its numerator as 1 - mu.
 
     Args:
         teacher, student: logits (B, K, *spatial) float32.
@@ -143,7 +143,7 @@ def standardise(logits: Tensor, axis: str, overlapping: bool = False) -> Tensor:
 
 
 def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Cross-Gram matching, Equations 9 and 10 of [0], of correlations: mean squared error, summed over the pairs.
+    """Cross-Gram matching, Equation 10 of [0], of correlations: mean squared error, summed over the pairs.
 
     As printed, without normalisation, its value is some 1e-16.
 
@@ -156,7 +156,7 @@ def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
 
 
 def cross_gram(first: Tensor, second: Tensor) -> Tensor:
-    """Products of every channel of one map with every channel of another, Eq. 9 of [0]: (B, C, C')."""
+    """Products of every channel of one map with every channel of another, Eq. 10 of [0]: (B, C, C')."""
     return first.flatten(2) @ second.flatten(2).mT
 
 
@@ -168,7 +168,7 @@ def unit_channels(maps: Tensor) -> Tensor:
 
 
 def adversarial_loss(missing: Tensor) -> Tensor:
-    """BCE(D(missing), 0), Eq. 11 of [0]: what the student pays for being told from the teacher.
+    """BCE(D(missing), 0), Eq. 9 of [0]: what the student pays for being told from the teacher.
 
     Args:
         missing: the discriminator's logits (B, 1).
@@ -177,5 +177,5 @@ def adversarial_loss(missing: Tensor) -> Tensor:
 
 
 def discriminator_loss(full: Tensor, missing: Tensor) -> Tensor:
-    """BCE(D(full), 0) + BCE(D(missing), 1), of logits (B, 1), Eq. 11 of [0]."""
+    """BCE(D(full), 0) + BCE(D(missing), 1), of logits (B, 1), Eq. 9 of [0]."""
     return F.softplus(full).mean() + F.softplus(-missing).mean()
