@@ -106,7 +106,7 @@ Settings
     ``initial_lr``          -       1e-4     1e-4                 1e-4
     ``weight_decay``        -       -        1e-5                 1e-5
     ``optimizer_name``      -       Adam     Adam                 "adam"
-    ``adam_beta2``          beta_2  0.99     -                    0.99
+    ``adam_beta2``          beta_2  0.99     0.99 for D            0.99
     ``embed_dim``           K       -        768                  768
     ``num_layers``          -       -        12                   12
     ``num_heads``           -       -        12                   12

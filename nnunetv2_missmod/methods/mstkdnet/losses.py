@@ -69,12 +69,14 @@ def product_error(
     relative: bool,
 ) -> Tensor:
     """Mean squared error of each extreme times a layer's attention (B, H, T, T), Eq. 3 and 4 of [0], summed: (B,)."""
-    of_full, of_missing = [e * full for e in extremes_full], [e * missing for e in extremes_missing]
-    error = summed_errors(of_full, of_missing)
-    if not relative:
-        return error
-    size = sum(product.detach().square().flatten(1).mean(1) for product in (*of_full, *of_missing))
-    return error / (size + SHARE_EPS)
+    errors, sizes = [], []
+    for of_full, of_missing in zip(extremes_full, extremes_missing, strict=True):
+        teacher, student = of_full * full, of_missing * missing
+        errors.append(mean_square(teacher - student))
+        if relative:
+            sizes += [mean_square(teacher.detach()), mean_square(student.detach())]
+    error = torch.stack(errors).sum(0)
+    return error / (torch.stack(sizes).sum(0) + SHARE_EPS) if relative else error
 
 
 def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
@@ -88,8 +90,12 @@ def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
 
 def summed_errors(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     """Mean squared error of each pair of tensors (B, ...), summed over the pairs: (B,)."""
-    errors = [(t - s).square().flatten(1).mean(1) for t, s in zip(teacher, student, strict=True)]
-    return torch.stack(errors).sum(0)
+    return torch.stack([mean_square(t - s) for t, s in zip(teacher, student, strict=True)]).sum(0)
+
+
+def mean_square(values: Tensor) -> Tensor:
+    """Mean square of each sample's values (B, ...): (B,)."""
+    return values.square().flatten(1).mean(1)
 
 
 # --- DMLD: logits -----------------------------------------------------------------------------------------------------
