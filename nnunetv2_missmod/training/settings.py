@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 # nnU-Net's own settings that a plan may override beside a method's numbers.
@@ -25,11 +26,20 @@ def declared_host_settings(trainer: type, base: type) -> dict[str, Any]:
     return {name: getattr(trainer, name) for name in HOST_SETTINGS if name in declared}
 
 
+def declared_settings(classes: Iterable[type]) -> dict[str, Any]:
+    """Collect the public numbers, flags and words that these classes themselves define; of one name, the first's."""
+    settings: dict[str, Any] = {}
+    for of_class in classes:
+        for name, value in vars(of_class).items():
+            if _is_setting(name, value):
+                settings.setdefault(name, value)
+    return settings
+
+
 def trainer_settings(trainer: object, base: type) -> dict[str, Any]:
     """Collect the trainer's settings: public numbers, flags and words that ``base`` and its subclasses define."""
     classes = [c for c in type(trainer).__mro__ if issubclass(c, base)]
-    names = {name for c in classes for name, value in vars(c).items() if _is_setting(name, value)}
-    return {name: getattr(trainer, name) for name in sorted(names.union(HOST_SETTINGS))}
+    return {name: getattr(trainer, name) for name in sorted({*declared_settings(classes), *HOST_SETTINGS})}
 
 
 def _is_setting(name: str, value: Any) -> bool:

@@ -42,7 +42,7 @@ on_modalities = pytest.mark.parametrize("modalities", range(1, 7))
 
 
 def plain_order(similarity, members, sign):
-    """Remove the highest score of Eq. 5 first; with two left, the scores within all members decide."""
+    """Remove the highest score of Eq. 4 first; with two left, the scores within all members decide."""
     left, order = list(members), []
     while len(left) > 1:
         among = members if len(left) == 2 else left

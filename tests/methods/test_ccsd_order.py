@@ -116,35 +116,39 @@ def logged(trainer, lines, outputs):
     return [line for line in lines if line.startswith("removed first")], rows
 
 
-ON_TRAININGS = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")]
+def in_training(test):
+    """Mark a test that takes steps, on images so small that they are saved without nnU-Net's chunk sizes."""
+    return pytest.mark.slow(pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")(test))
 
 
-class TestTrainings:
-    pytestmark = ON_TRAININGS
+@in_training
+@pytest.mark.parametrize("criticality", ["cosine", "gradient"])
+@pytest.mark.parametrize(("far", "says"), [(0.0, "in no order that can be told from chance"), (9.0, "{'mod0': ")])
+def test_the_log_gives_the_shares_only_of_an_order(criticality, far, says, make):
+    trainer, lines, outputs = epoch_of(make(criticality=criticality), available=(FULL, PARTIAL))
+    assert trainer.order.scores[0].tolist() == [6, 3, 6]
+    everything = torch.ones(100, 3, dtype=torch.bool)
+    trainer.order.clear()
+    trainer.order.first += 2
+    trainer.order.add_scores(random_scores(100, (far, 0.0, -far), 0.1), everything)
+    spread = trainer.order.spread()
+    message, rows = logged(trainer, lines, outputs)
+    assert len(message) == 1
+    assert says in message[0]
+    assert rows["criticality/spread"] == pytest.approx(spread.between, rel=1e-4)
+    assert rows["criticality/noise"] == pytest.approx(spread.noise, rel=1e-4)
+    assert sum(value for name, value in rows.items() if name.startswith("removed_first/")) == pytest.approx(1, abs=1e-4)
 
-    @pytest.mark.parametrize("criticality", ["cosine", "gradient"])
-    @pytest.mark.parametrize(("far", "says"), [(0.0, "in no order that can be told from chance"), (9.0, "{'FLAIR': ")])
-    def test_the_log_gives_the_shares_only_of_an_order(self, criticality, far, says, make):
-        trainer, lines, outputs = epoch_of(make(criticality=criticality), available=(FULL, PARTIAL))
-        assert trainer.order.scores[0].tolist() == [6, 3, 6]
-        everything = torch.ones(100, 3, dtype=torch.bool)
-        trainer.order.clear()
-        trainer.order.first += 2
-        trainer.order.add_scores(random_scores(100, (far, 0.0, -far), 0.1), everything)
-        spread = trainer.order.spread()
-        message, rows = logged(trainer, lines, outputs)
-        assert len(message) == 1
-        assert says in message[0]
-        assert rows["criticality/spread"] == pytest.approx(spread.between, rel=1e-4)
-        assert rows["criticality/noise"] == pytest.approx(spread.noise, rel=1e-4)
-        assert sum(value for name, value in rows.items() if name.startswith("removed_first/")) == pytest.approx(1)
 
-    def test_a_random_path_has_no_criticality(self, make):
-        message, rows = logged(*epoch_of(make(path_order="random")))
-        assert message[0].startswith("removed first {")
-        assert not [name for name in rows if name.startswith("criticality")]
+@in_training
+def test_a_random_path_has_no_criticality(make):
+    message, rows = logged(*epoch_of(make(path_order="random")))
+    assert message[0].startswith("removed first {")
+    assert not [name for name in rows if name.startswith("criticality")]
 
-    def test_the_scores_are_those_of_the_path_whatever_its_direction(self, make):
-        most, least = (epoch_of(make(path_order=order), steps=1)[0].order.scores for order in ("max", "min"))
-        torch.testing.assert_close(most, least)
-        assert most[2].sum() > 0
+
+@in_training
+def test_the_scores_are_those_of_the_path_whatever_its_direction(make):
+    most, least = (epoch_of(make(path_order=order), steps=1)[0].order.scores for order in ("max", "min"))
+    torch.testing.assert_close(most, least)
+    assert most[2].sum() > 0

@@ -124,6 +124,9 @@ def worker(rank, folder, results):
             trainer.configuration_manager.configuration["batch_size"] = 3
             local = torch.arange(2.0 - rank) + 2 * rank + 1
             results[name, "uneven", rank] = trainer.gather(local)
+        if hasattr(trainer, "order"):
+            trainer.order.over_ranks()
+            results[name, "order", batch_dice, rank] = (trainer.order.first, trainer.order.scores)
     for detach_teacher, trainer in pairs.items():
         wrap(trainer, rank)
         results["pair", detach_teacher, rank] = learned(trainer, CASES[2 * rank : 2 * rank + 2])
@@ -155,9 +158,19 @@ def test_two_processes_give_the_gradients_of_one(name, of_two, tmp_path):
 
 
 def test_shares_of_different_size_are_gathered(of_two):
-    gathered = [value.tolist() for (_, what, _), value in of_two.items() if what == "uneven"]
+    gathered = [value.tolist() for key, value in of_two.items() if key[1] == "uneven"]
     assert gathered
     assert all(values == [1, 2, 3, 0] for values in gathered)
+
+
+def test_the_order_of_removal_is_that_of_all_ranks(of_two, tmp_path):
+    trainer = build("CCSDTrainer", tmp_path, False)
+    gradients(trainer, CASES)
+    assert trainer.order.first.sum() == 2
+    for rank in (0, 1):
+        first, scores = of_two["CCSDTrainer", "order", False, rank]
+        assert torch.equal(first, trainer.order.first)
+        torch.testing.assert_close(scores, trainer.order.scores)
 
 
 @pytest.mark.parametrize("detach_teacher", [True, False])

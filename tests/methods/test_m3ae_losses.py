@@ -45,19 +45,24 @@ def plain_reconstruction_loss(reconstruction, images, available):
     return total / voxels
 
 
-def plain_mean_square(substitute):
-    """The mean square, times half the norm of a standard normal x_sub of the paper's size."""
-    values = substitute.flatten().tolist()
-    return math.sqrt(4 * 128 * 128 * 128) / 2 * sum(v * v for v in values) / len(values)
-
-
-def plain_norm(substitute):
+def plain_squares(substitute):
+    """Squares of the differences from each modality's mean, summed."""
     total = 0.0
     for modality in substitute[0]:
         values = modality.flatten().tolist()
         mean = sum(values) / len(values)
         total += sum((v - mean) ** 2 for v in values)
-    return math.sqrt(total)
+    return total
+
+
+def plain_mean_square(substitute):
+    """Times the root of half the norm of a standard normal x_sub of the paper's size."""
+    scale = math.sqrt(math.sqrt(4 * 128 * 128 * 128) / 2)
+    return scale * plain_squares(substitute) / substitute.numel()
+
+
+def plain_norm(substitute):
+    return math.sqrt(plain_squares(substitute))
 
 
 def plain_consistency(first, second):
@@ -110,16 +115,22 @@ def test_consistency_loss_is_the_mean_square_difference(spatial):
     assert consistency_loss(first, second).item() == pytest.approx(plain_consistency(first, second), rel=1e-9)
 
 
-def test_both_penalties_pull_a_standard_normal_substitute_of_the_papers_size_equally():
-    """What the constant of the mean square is for."""
+def test_the_pull_is_between_that_of_the_plain_mean_square_and_that_of_the_released_norm():
+    """Their geometric mean, for a standard normal x_sub of the paper's size: what the constant is for."""
     assert PAPER_SIZE == 4 * 128**3
     substitute = torch.randn(1, 4, 128, 128, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    sizes = [
+    plain, ours, released = (
         gradient(penalty(substitute), substitute).square().mean().sqrt().item()
-        for penalty in (mean_square_penalty, norm_penalty)
-    ]
+        for penalty in (lambda x: x.square().mean(), mean_square_penalty, norm_penalty)
+    )
     # The rms of the noise is 1 to a standard error of 2.4e-4; float32 sums over so many voxels err as much.
-    assert sizes == pytest.approx([1 / math.sqrt(PAPER_SIZE)] * 2, rel=1e-3)
+    assert ours == pytest.approx(math.sqrt(plain * released), rel=1e-3)
+
+
+def test_at_the_start_the_penalty_is_a_small_amount():
+    """Of the error of a network that has learned nothing, which on z-scored images is about 1."""
+    substitute = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert 0.1 < GAMMA * mean_square_penalty(substitute).item() < 0.3
 
 
 def pull_on_a_voxel(penalty, copies):
@@ -226,11 +237,13 @@ def test_order_of_the_two_subsets_does_not_matter():
     assert consistency_loss(first, second).item() == consistency_loss(second, first).item()
 
 
-def test_the_norm_does_not_see_a_modalitys_mean_and_the_mean_square_does():
+@pytest.mark.parametrize("penalty", [mean_square_penalty, norm_penalty])
+def test_a_modalitys_mean_is_free(penalty):
     substitute = random_substitute()
     shifted = substitute + torch.tensor([3.0, -7.0]).reshape(1, M, 1, 1, 1)
-    assert norm_penalty(shifted).item() == pytest.approx(norm_penalty(substitute).item(), rel=1e-9)
-    assert mean_square_penalty(shifted).item() > 2 * mean_square_penalty(substitute).item()
+    assert penalty(shifted).item() == pytest.approx(penalty(substitute).item(), rel=1e-9)
+    shifted.requires_grad_()
+    assert gradient(penalty(shifted), shifted).sum((2, 3, 4)).abs().max() < 1e-9
 
 
 def test_penalties_scale_with_their_power():

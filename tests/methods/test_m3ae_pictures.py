@@ -193,22 +193,43 @@ def test_everything_visible_hides_nothing(unsaved, tmp_path):
 
 @on_modalities
 @on_patch
-def test_a_substitute_has_a_picture_per_modality_with_its_range(modalities, patch, grid, figures, tmp_path):
-    substitute, _, _ = random_case(modalities, patch, grid)
+def test_a_substitute_is_drawn_in_the_range_of_its_image_with_its_own_in_words(
+    modalities, patch, grid, figures, tmp_path
+):
+    substitute, _, images = random_case(modalities, patch, grid)
     substitute[:, 0], substitute[:, -1] = -20.44, 9.46  # outside the middle slice of a volume
     file = tmp_path / "substitute.png"
-    draw_substitute(file, NAMES[:modalities], substitute)
+    draw_substitute(file, NAMES[:modalities], substitute, images)
     assert_readable(file)
     (figure,) = figures
     assert [axis.get_title() for axis in figure.axes] == [f"{name}: -20 to 9.5" for name in NAMES[:modalities]]
     for m, axis in enumerate(figure.axes):
         np.testing.assert_array_equal(axis.images[0].get_array(), middle_slice(substitute[m]).numpy())
-        assert axis.images[0].get_clim() == pytest.approx((-20.44, 9.46), rel=1e-6)
+        assert axis.images[0].get_clim() == pytest.approx(tuple(np.quantile(images[m], (0.01, 0.99))), rel=1e-6)
+
+
+def test_noise_that_is_small_beside_the_images_is_grey(figures, tmp_path):
+    """Its own range would stretch it to black and white."""
+    generator = torch.Generator().manual_seed(0)
+    images, noise = torch.randn(2, 2, 32, 32, generator=generator)
+    draw_substitute(tmp_path / "substitute.png", NAMES[:2], 0.02 * noise, images)
+    for axis in figures[0].axes:
+        picture = axis.images[0]
+        assert float(picture.norm(picture.get_array()).std()) < 0.02
+
+
+def test_a_modality_that_the_case_lacks_lends_the_range_of_the_others(figures, tmp_path):
+    images = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images[1] = 0
+    draw_substitute(tmp_path / "substitute.png", NAMES[:3], torch.randn(3, 16, 16), images)
+    limits = [axis.images[0].get_clim() for axis in figures[0].axes]
+    assert limits[1] == pytest.approx(tuple(np.quantile(images, (0.01, 0.99))), rel=1e-6)
+    assert limits[0] != limits[2]
 
 
 @on_patch
 def test_a_constant_substitute_is_drawn_too(patch, grid, figures, tmp_path):
-    draw_substitute(tmp_path / "substitute.png", NAMES[:2], torch.zeros(2, *patch))
+    draw_substitute(tmp_path / "substitute.png", NAMES[:2], torch.zeros(2, *patch), torch.zeros(2, *patch))
     assert_readable(tmp_path / "substitute.png")
     assert figures[0].axes[1].get_title() == "T1: 0 to 0"
 
@@ -318,7 +339,7 @@ def test_the_fonts_of_other_plots_neither_get_in_nor_are_lost(unsaved, tmp_path)
     images, visible, reconstruction = random_case(1, (8, 10), (4, 5))
     with mpl.rc_context({"font.size": 30.0, "axes.titlesize": 30.0, "legend.fontsize": 30.0, "axes.labelsize": 30.0}):
         draw_reconstruction(tmp_path / "reconstruction.png", NAMES[:1], images, visible, reconstruction)
-        draw_substitute(tmp_path / "substitute.png", NAMES[:1], images)
+        draw_substitute(tmp_path / "substitute.png", NAMES[:1], images, images)
         draw_progress(tmp_path / "progress.png", curves_of(2), rows_of(1, 2)[1])
         assert mpl.rcParams["axes.titlesize"] == 30.0
     for figure in unsaved:

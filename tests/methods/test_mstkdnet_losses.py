@@ -69,7 +69,7 @@ def plain_slkd(teacher, student, tau, axis, overlapping):
 
 
 def plain_gram(teacher, student):
-    """M1 = enc dec^T, M2 = enc t^T and M3 = dec t^T, Equations 9 and 10, of channels of zero mean and unit norm."""
+    """M1 = enc dec^T, M2 = enc t^T and M3 = dec t^T, Equation 10, of channels of zero mean and unit norm."""
     grams = []
     for lists in (teacher.flatten(2).tolist(), student.flatten(2).tolist()):
         enc, t, dec = (

@@ -69,3 +69,9 @@ def test_a_checkpoint_of_other_betas_resumes_with_its_own(make, tmp_path):
     resumed.load_checkpoint(file)
     betas = {group["betas"] for learner in resumed.learners() for group in learner.optimizer.param_groups}
     assert betas == {(0.9, 0.999)}
+
+
+def test_the_earlier_name_of_relative_errors_is_still_read(make):
+    terms = [outputs_and_terms(make(evd_scale=word))[2]["evd"] for word in ("relative", "teacher", "tokens")]
+    assert terms[0] == terms[1]
+    assert terms[0] != terms[2]

@@ -27,21 +27,46 @@ Deviations (paper / here)
       distribution, which falls with tau^2: single modalities gain, the full set loses, and with SGD it must wait until
       the network has found something (``warm_up_fraction``; docs/does_it_help.md).
     * DMCD: softmax unspecified / over the M * C channels of a voxel (over space within a channel, the modalities that
-      remain would get no gradient). With two modalities left the scores of Eq. 5 tie: those of the full set decide.
+      remain would get no gradient). With two modalities left the scores of Eq. 4 tie: those of the full set decide.
+    * order of removal: given by the scores / the same, but the log gives it only where the modalities' mean scores lie
+      further apart than chance alone would have it (``criticality/spread`` beyond twice ``criticality/noise``, both in
+      metrics.csv); while cosines are near zero they do not.
     * warm-up: not mentioned / no distillation in the first 5 % of the epochs (ShaSpec's author: starting with subsets
       is unstable); subsets are drawn from the start.
     * an incomplete case: not treated / its teacher and the start of its path are what it has. One of a single modality
       skips distillation and keeps its share of the batch's mean, so that the others' weight does not change.
+    * gradients are clipped to norm 12 and images augmented as nnU-Net does.
 
 Known oddities of the paper: its Table 6, "Random", repeats Table 3 without HMSD and DMCD; its gain over its own ShaSpec
 row is 1.0 point of mean Dice.
 
 Ablations and variants, by plan override
-    =========================================== ====================================================
+    =========================================== ==================================================================
     Table 3, without HMSD or without DMCD       ``hmsd_weight = 0``, ``dmcd_weight = 0``
+    Table 4, features that DMCD distils         ``dmcd_features = "shared"``, ``"specific"`` (default ``"fused"``);
+                                                absent slots hold E_shared(0) for shared, E_spec^m(0) for specific ones
     Table 5, order of the path                  ``path_order = "random"``, ``"min"`` (default ``"max"``)
     Table 6, criticality                        ``criticality = "gradient"`` (Eq. 9; default ``"cosine"``)
-    =========================================== ====================================================
+    =========================================== ==================================================================
+
+Settings
+    ===================== ======= ============================ ========= ============
+    setting               symbol  paper                        released  default
+    ===================== ======= ============================ ========= ============
+    ``hmsd_weight``       -       1                            -         1.0
+    ``dmcd_weight``       -       1                            -         1.0
+    ``hmsd_tau``          tau     -                            -         4.0
+    ``dmcd_tau``          tau     -                            -         1.0
+    ``full_set_weight``   -       -                            -         0.0
+    ``max_students``      -       all of a size                -         6
+    ``dmcd_features``     -       fused                        -         "fused"
+    ``path_order``        -       most critical first          -         "max"
+    ``criticality``       s_j     cosine                       -         "cosine"
+    ``warm_up_fraction``  -       -                            -         0.05
+    ``substitute``        -       zero input                   -         "zero_input"
+    ``composition``       -       conv3 + norm + nonlinearity  -         "conv"
+    ``kept_passes``       -       -                            -         4
+    ===================== ======= ============================ ========= ============
 
 Can I use?
     =========================== ================================================================

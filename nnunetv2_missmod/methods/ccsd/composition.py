@@ -36,7 +36,7 @@ class ResidualComposition(nn.Module):
 
 
 def fill_slots(fused: Tensor, substitute: Tensor, present: Tensor) -> Tensor:
-    """Build Z_S: the fused features of the present modalities, the substitute in every other slot (Eq. 4).
+    """Build Z_S: the fused features of the present modalities, the substitute in every other slot.
 
     Args:
         fused: f_fused^m, (B, M, C, *spatial).

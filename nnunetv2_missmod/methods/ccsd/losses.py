@@ -60,7 +60,7 @@ def dmcd_loss(states: Tensor, counted: Tensor, tau: float) -> Tensor:
 
 
 def removal_path(scores: Callable[[Tensor], Tensor], available: Tensor) -> Tensor:
-    """Remove the modality with the highest score, one after the other, down to one (Eq. 6 of [0]).
+    """Remove the modality with the highest score, one after the other, down to one.
 
     Args:
         scores: what remains (B, M) bool to the score of each modality (B, M).
@@ -81,13 +81,13 @@ def removal_path(scores: Callable[[Tensor], Tensor], available: Tensor) -> Tenso
 
 
 def cosine_similarity(fused: Tensor) -> Tensor:
-    """Cosines of the modalities' flattened features f_fused (B, M, C, *spatial), Eq. 5 of [0]: (B, M, M)."""
+    """Cosines of the modalities' flattened features f_fused (B, M, C, *spatial), Eq. 4 of [0]: (B, M, M)."""
     unit = F.normalize(fused.flatten(2), dim=2)
     return unit @ unit.mT
 
 
 def cosine_criticality(similarity: Tensor, remaining: Tensor, available: Tensor) -> Tensor:
-    """s_j of Eq. 5 of [0], minus the sum of j's cosines to the others that remain; high for what no other resembles.
+    """s_j of Eq. 4 of [0], minus the sum of j's cosines to the others that remain; high for what no other resembles.
 
     Two that are left always tie; their scores are those within all that is available.
 

@@ -31,19 +31,19 @@ class CCSDTrainer(MissingModalityTrainer):
     """The full set teaches its subsets, each step of a path of removals the next (CCSD, Xie et al. 2026).
 
     The ablations of Table 3 are weights of zero: ``hmsd_weight``, ``dmcd_weight``. The variants of sections 4.4 and
-    4.5 (Tables 5 and 6): ``path_order`` and ``criticality``.
+    4.5 (Tables 5 and 6): ``path_order`` and ``criticality``; of Table 4: ``dmcd_features``.
     """
 
-    hmsd_weight = 1.0  # of L_HMSD, Eq. 8
-    dmcd_weight = 1.0  # of L_DMCD, Eq. 8
-    hmsd_tau = 4.0  # tau of Eq. 2 (the paper gives none)
-    dmcd_tau = 1.0  # tau of Eq. 7 (the paper gives none)
+    hmsd_weight = 1.0  # of L_HMSD in L
+    dmcd_weight = 1.0  # of L_DMCD, Eq. 8, in L
+    hmsd_tau = 4.0  # tau of P_T and P_S, Eq. 3 (the paper gives none)
+    dmcd_tau = 1.0  # tau of the softmax in Eq. 8 (the paper gives none)
     full_set_weight = 0.0  # of L_seg on all that is available, beside L_seg on the sampled subset
     max_students = 6  # subsets that HMSD's mean is taken over at most; beyond, as many are drawn
     dmcd_over = "slots"  # what its softmax runs over (the paper does not say)
     dmcd_features = "fused"  # what fills Z in DMCD; "shared", "specific": Table 4
     path_order = "max"  # the most critical modality is removed first; "min": the least; "random"
-    criticality = "cosine"  # Eq. 5; "gradient": Eq. 9
+    criticality = "cosine"  # s_j of Eq. 4; "gradient": Eq. 9
     warm_up_fraction = 0.05  # of the epochs at the start, without distillation
 
     build_network = staticmethod(CCSDNet.from_plans)
@@ -97,7 +97,7 @@ class CCSDTrainer(MissingModalityTrainer):
         return bool(weight > 0 and self.current_epoch >= int(self.warm_up_fraction * self.num_epochs))
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L = L_seg + L_HMSD + L_DMCD, Eq. 8."""
+        """L = L_seg + L_HMSD + L_DMCD."""
         subsets = self.draw_passes(batch.cases)
         with_hmsd = self.distils(self.hmsd_weight)
         teacher = batch.available if with_hmsd and subsets.full is None else None

@@ -15,23 +15,67 @@ Deviations (paper / released code / here)
       but the heads.
     * x_sub: as large as the image, cropped where the patch is / the same in training, misaligned at prediction / as
       large as the patch: nnU-Net's sliding window tells a network nothing of where it is.
-    * R(x_sub): L2 / norm (not squared) of the whole, less its mean / mean square, scaled so that at 128^3 x 4 and
-      N(0, 1) its gradient is as large as the released norm's: the norm's weight would depend on the patch. The released
-      form by ``penalty = "norm"``.
+    * R(x_sub): "a small amount of L2" / norm (not squared) of the whole, each modality less its mean / SCALE = 38
+      times the mean square, each modality less its mean: the norm's weight would depend on the patch. The released
+      form by ``penalty = "norm"``. At 128^3 x 4 and N(0, 1) the released norm pulls 1448 times as hard as a mean
+      square: gamma R is 7.2 against a reconstruction error of 1.15, and x_sub is gone before it can learn; a mean
+      square alone leaves it noise for longer than a training lasts. SCALE is their geometric mean: gamma R begins at
+      0.19.
+    * scale of the images: clipped, then [0, 1] / the same / nnU-Net's z-score, of which the reconstruction's error, and
+      so gamma's weight against it, is another.
     * blocks: 16^3 of 128^3 / the same / the same; a side below 128 has 8 blocks; where these do not divide it, their
       sides differ by a voxel.
     * augmentation of stage 1: the target is the clean image / the same / nnU-Net's spatial part alone.
     * segmentation loss: L_seg / 0.7 Dice + 0.3 BCE, deep supervision with equal weights / the pipeline's own.
+    * the two subsets: "different" / drawn independently, 10 % of them equal / different where a case has more than one
+      modality; each is distributed as if drawn alone.
+    * x_sub in stage 2: not said / put in before the augmentation, and augmented with the image / after it.
     * consistency: bottlenecks / logits at 1/4 of the resolution, upsampled / bottlenecks; the released form by
       ``consistency_at = "logits"``.
     * schedule: 600 and 300 epochs / the same / as many updates: 264 and 263 epochs of nnU-Net.
     * without pretraining (Table 3 a): x_sub is zero, as nobody has learned one.
     * mean image (Table 3 d): here of training patches, computed before the first epoch of each stage.
+    * gradients are clipped to a norm of 12 and, in stage 2, images augmented as nnU-Net does; released: no clipping.
     * an incomplete case: not treated / not treated / its absent modalities count as dropped and are never a target;
       the number of visible blocks stays the same.
 
-Where pretraining does not help: look first whether reconstruction.png shows anatomy and whether substitute.png still
-shows the noise it began with; ``substitute_lr`` is small for less than some 10,000 updates.
+Where pretraining does not help: look first whether reconstruction.png shows anatomy and whether x_sub still is the
+noise that it began as: metrics.csv has its rms and its correlation with that noise (``substitute/``).
+``substitute_lr`` is small for less than some 10,000 updates.
+
+Settings of ``M3AEPretrainTrainer`` (symbol in the paper / paper / released code / default)
+    ================================= ======== =========== =========== =============
+    setting                           symbol   paper       released    default
+    ================================= ======== =========== =========== =============
+    ``visible_fraction``              -        0.125       0.125       0.125
+    ``gamma``                         gamma    0.005       0.005       0.005
+    ``penalty``                       R        L2          norm        "mean_square"
+    ``substitute``                    x_sub    learned     learned     "learned"
+    ``substitute_lr``                 -        -           0.005       0.005
+    ``num_epochs``                    -        600         600         264
+    ``initial_lr``                    -        3e-4        3e-4        3e-4
+    ``weight_decay``                  -        -           0           0.0
+    ``optimizer_name``                -        Adam        Adam        "adam"
+    ``lr_schedule``                   -        ?           cosine      "cosine"
+    ``oversample_foreground_percent`` -        -           -           0.0
+    ================================= ======== =========== =========== =============
+
+Settings of ``M3AETrainer`` (symbol in the paper / paper / released code / default)
+    ================================= ======== =========== =========== =====================
+    setting                           symbol   paper       released    default
+    ================================= ======== =========== =========== =====================
+    ``pretrained``                    -        yes         yes         True
+    ``pretraining``                   -        -           -           "M3AEPretrainTrainer"
+    ``substitute``                    x_sub    learned     learned     "learned"
+    ``consistency_weight``            lambda   0.1         0.1         0.1
+    ``consistency_at``                f        bottleneck  1/4 logits  "bottleneck"
+    ``num_epochs``                    -        300         300         263
+    ``initial_lr``                    -        3e-4        3e-4        3e-4
+    ``weight_decay``                  -        -           1e-4        1e-4
+    ``optimizer_name``                -        Adam        Adam        "adam"
+    ``lr_schedule``                   -        ?           cosine      "cosine"
+    ================================= ======== =========== =========== =====================
+    ``-``: says nothing; ``?``: not checked. 264 and 263 epochs of nnU-Net are the 600 and 300 of the paper.
 
 Can I use?
     =========================== ======================================================================

@@ -14,6 +14,8 @@ from nnunetv2_missmod.modalities import drop_absent
 
 # x_sub at the paper's patch of 128^3 and four modalities, with N(0, 1) in it, has a norm of the square root of this.
 PAPER_SIZE = 4 * 128**3
+# There, the norm of [1] pulls as hard as the mean square times half of that norm. So hard, x_sub is zero before it has
+# learned anything; the mean square alone leaves it the noise that it began as. This is their geometric mean, 38.
 SCALE: float = math.sqrt(math.sqrt(PAPER_SIZE) / 2)
 
 

@@ -39,7 +39,7 @@ class M3AEPretrainTrainer(M3AEStage):
     """
 
     visible_fraction = 0.125  # of all blocks of all modalities; 1: modalities are dropped alone, Table 3 (b)
-    gamma = 0.005  # weight of R(x_sub), Eq. 1 and 3
+    gamma = 0.005  # gamma, weight of R(x_sub), Eq. 1 and 3
     penalty = "mean_square"  # R; "norm": as released
     substitute_lr = 0.005  # of x_sub (released code)
 

@@ -69,12 +69,14 @@ def product_error(
     relative: bool,
 ) -> Tensor:
     """Mean squared error of each extreme times a layer's attention (B, H, T, T), Eq. 3 and 4 of [0], summed: (B,)."""
-    of_full, of_missing = [e * full for e in extremes_full], [e * missing for e in extremes_missing]
-    error = summed_errors(of_full, of_missing)
-    if not relative:
-        return error
-    size = sum(product.detach().square().flatten(1).mean(1) for product in (*of_full, *of_missing))
-    return error / (size + SHARE_EPS)
+    errors, sizes = [], []
+    for of_full, of_missing in zip(extremes_full, extremes_missing, strict=True):
+        teacher, student = of_full * full, of_missing * missing
+        errors.append(mean_square(teacher - student))
+        if relative:
+            sizes += [mean_square(teacher.detach()), mean_square(student.detach())]
+    error = torch.stack(errors).sum(0)
+    return error / (torch.stack(sizes).sum(0) + SHARE_EPS) if relative else error
 
 
 def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
@@ -88,8 +90,12 @@ def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
 
 def summed_errors(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     """Mean squared error of each pair of tensors (B, ...), summed over the pairs: (B,)."""
-    errors = [(t - s).square().flatten(1).mean(1) for t, s in zip(teacher, student, strict=True)]
-    return torch.stack(errors).sum(0)
+    return torch.stack([mean_square(t - s) for t, s in zip(teacher, student, strict=True)]).sum(0)
+
+
+def mean_square(values: Tensor) -> Tensor:
+    """Mean square of each sample's values (B, ...): (B,)."""
+    return values.square().flatten(1).mean(1)
 
 
 # --- DMLD: logits -----------------------------------------------------------------------------------------------------
@@ -108,7 +114,7 @@ def ramp_up(epoch: int, length: float) -> float:
 def slkd_loss(teacher: Tensor, student: Tensor, tau: float, axis: str = "class", overlapping: bool = False) -> Tensor:
     """Standardised logit distillation, Equations 6 to 8 of [0]: tau^2 KL(q_full || q_missing).
 
-    Summed over classes, mean over voxels. Eq. 6 misprints its denominator as 1 - mu.
+    Summed over classes, mean over voxels. Eq. 6 misprints its numerator as 1 - mu.
 
     Args:
         teacher, student: logits (B, K, *spatial) float32.
@@ -143,7 +149,7 @@ def standardise(logits: Tensor, axis: str, overlapping: bool = False) -> Tensor:
 
 
 def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Cross-Gram matching, Equations 9 and 10 of [0], of correlations: mean squared error, summed over the pairs.
+    """Cross-Gram matching, Equation 10 of [0], of correlations: mean squared error, summed over the pairs.
 
     As printed, without normalisation, its value is some 1e-16.
 
@@ -156,7 +162,7 @@ def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
 
 
 def cross_gram(first: Tensor, second: Tensor) -> Tensor:
-    """Products of every channel of one map with every channel of another, Eq. 9 of [0]: (B, C, C')."""
+    """Products of every channel of one map with every channel of another, Eq. 10 of [0]: (B, C, C')."""
     return first.flatten(2) @ second.flatten(2).mT
 
 
@@ -168,7 +174,7 @@ def unit_channels(maps: Tensor) -> Tensor:
 
 
 def adversarial_loss(missing: Tensor) -> Tensor:
-    """BCE(D(missing), 0), Eq. 11 of [0]: what the student pays for being told from the teacher.
+    """BCE(D(missing), 0), Eq. 9 of [0]: what the student pays for being told from the teacher.
 
     Args:
         missing: the discriminator's logits (B, 1).
@@ -177,5 +183,5 @@ def adversarial_loss(missing: Tensor) -> Tensor:
 
 
 def discriminator_loss(full: Tensor, missing: Tensor) -> Tensor:
-    """BCE(D(full), 0) + BCE(D(missing), 1), of logits (B, 1), Eq. 11 of [0]."""
+    """BCE(D(full), 0) + BCE(D(missing), 1), of logits (B, 1), Eq. 9 of [0]."""
     return F.softplus(full).mean() + F.softplus(-missing).mean()

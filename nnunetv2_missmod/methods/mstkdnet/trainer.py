@@ -47,20 +47,20 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     mst_of = "tokens"  # of the taps, the paper's reshaped features; "maps": what is decoded from them (released code)
     mse_weight = 10.0  # of the logit MSE, Eq. 5 (released code)
     mse_of = "probabilities"  # released code; "logits": Eq. 5
-    ramp_up_fraction = 0.08  # of the epochs: 20 of 250 (released code)
+    ramp_up_fraction = 0.08  # of the epochs: 20 (released code) of the paper's 250
     ramp_up_of = "all"  # that distils: the teacher starts from scratch as well; "mse": released code
-    slkd_weight = 1.0  # of L_SLKD, Eq. 8
+    slkd_weight = 1.0  # of L_SLKD, Eq. 8 (released code)
     slkd_axis = "class"  # Eq. 6; "last_spatial": released code
-    tau = 7.0  # temperature of Eq. 6 and 7
+    tau = 7.0  # tau, the temperature of Eq. 6 and 7 (released code)
     content_weight = 0.0  # of the mean squared error of f_dec, in no equation (released code: 0.2)
-    gram_weight = 1.0  # theta, of the cross-Gram loss, Eq. 10
-    adversarial_weight = 2e-4  # of the adversarial loss, Eq. 11 (released code)
+    gram_weight = 1.0  # theta of Eq. 11, of the cross-Gram loss, Eq. 10
+    adversarial_weight = 2e-4  # of the adversarial loss, Eq. 9 (released code)
     detach_teacher = True  # whether the teacher learns from its labels alone (released code: it does not)
 
     initial_lr = 1e-4
-    weight_decay = 1e-5
+    weight_decay = 1e-5  # released code
     optimizer_name = "adam"  # alike for student and teacher (released code: one for both)
-    adam_beta2 = 0.99  # of all three optimizers; beta_1 is 0.9
+    adam_beta2 = 0.99  # beta_2 of all three optimizers (paper); beta_1 is 0.9
 
     build_network = staticmethod(MSTKDNet.from_plans)
 
