@@ -49,7 +49,7 @@ Ablations and variants, by plan override
     Table 6, criticality                        ``criticality = "gradient"`` (Eq. 9; default ``"cosine"``)
     =========================================== ==================================================================
 
-Settings
+Settings (symbol in the paper / paper / released code / default)
     ===================== ======= ============================ ========= ============
     setting               symbol  paper                        released  default
     ===================== ======= ============================ ========= ============
@@ -59,6 +59,7 @@ Settings
     ``dmcd_tau``          tau     -                            -         1.0
     ``full_set_weight``   -       -                            -         0.0
     ``max_students``      -       all of a size                -         6
+    ``dmcd_over``         -       -                            -         "slots"
     ``dmcd_features``     -       fused                        -         "fused"
     ``path_order``        -       most critical first          -         "max"
     ``criticality``       s_j     cosine                       -         "cosine"

@@ -81,7 +81,7 @@ Ablations of Table 4, by plan override
     without SLKD           ``slkd_weight = 0``
     ====================== ======================================================
 
-Settings
+Settings (symbol in the paper / paper / released code / default)
     ======================= ======= ======== ==================== ===============
     setting                 symbol  paper    released             default
     ======================= ======= ======== ==================== ===============
