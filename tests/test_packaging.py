@@ -103,3 +103,12 @@ def test_the_wheel_works_without_the_sources(wheel_of_sdist, tmp_path):
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == door_names()
+
+
+def test_the_container_gets_what_the_wheel_is_built_from():
+    """What .dockerignore lets through has all that setup.py packs and reads; a build itself needs the network."""
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept == {"LICENSE", "README.md", "nnunetv2_missmod", "plans", "pyproject.toml", "setup.py", "trainers"}
+    assert all((ROOT / name).exists() for name in kept)
+    stages = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:1].isalpha()]
+    assert [line.split()[0] for line in stages] == "ARG FROM ARG COPY RUN ENV WORKDIR ENTRYPOINT CMD".split()
