@@ -27,11 +27,13 @@ class Run(NamedTuple):
         trainer: nnU-Net's name for it.
         settings: what is trained with in place of the defaults, by trainer.
         adam: learning rate of DC-Seg's Adam, for a trainer whose own optimizer is nnU-Net's.
+        network: constants of the trainer's network in place of the defaults.
     """
 
     trainer: str
     settings: Settings = {}  # noqa: RUF012, never changed
     adam: float = 0.0
+    network: dict[str, Any] = {}  # noqa: RUF012, never changed
 
 
 METHODS = {
@@ -161,7 +163,8 @@ class Bench:
             stage: {"num_epochs": share, **optimizer, **run.settings.get(stage, {})}
             for stage, share in zip(stages, shares, strict=True)
         }
-        for fragment in (self.fragment, {} if run.trainer == NNUNET_TRAINER else {"missmod": {"trainer": settings}}):
+        own = {"trainer": settings, **({"network": {run.trainer: run.network}} if run.network else {})}
+        for fragment in (self.fragment, {} if run.trainer == NNUNET_TRAINER else {"missmod": own}):
             plans = merge_fragment(plans, self.configuration, fragment, plans_name(name))
         write_plans(plans, self.preprocessed.parent)
         return plans_name(name)

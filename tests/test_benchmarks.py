@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer, with_small_network
 
 from nnunetv2_missmod.evaluation.summary import robustness_area
@@ -80,6 +81,17 @@ def test_all_rows_have_the_same_number_of_updates(name, bench):
         return
     settings = plan_of(bench, name)["configurations"][CONFIGURATION]["missmod"]["trainer"]
     assert sum(settings[stage]["num_epochs"] for stage in stages_of(run)) == 5
+
+
+def test_a_row_may_set_constants_of_its_network(bench):
+    row = METHODS["DC-Seg"]._replace(network={"anatomy_level": "bottleneck"})
+    plans = json.loads((bench.preprocessed / f"{bench.write_plan('DC-Seg, bottleneck', row)}.json").read_text())
+    manager = PlansManager(plans)
+    network = door_class("DCSegTrainer").build_network_architecture(
+        manager, manager.get_configuration(CONFIGURATION), 4, 3
+    )
+    assert network.anatomy_level == -1
+    assert "network" not in plan_of(bench, "DC-Seg")["configurations"][CONFIGURATION]["missmod"]
 
 
 def test_two_stages_need_two_epochs(bench):

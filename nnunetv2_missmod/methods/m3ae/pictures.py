@@ -94,7 +94,7 @@ def draw_progress(file: Path, curves: Mapping[str, list[Any]], errors: Sequence[
     losses, subsets, seconds, rates = figure.subplots(4, 1)
     losses.plot(curves["train_losses"], "b", label="loss_tr")
     losses.plot(curves["val_losses"], "r", label="loss_val (MSE)")
-    losses.set_yscale("log")  # R(x_sub) outweighs the MSE at first
+    losses.set_yscale("log")  # R(x_sub) may outweigh the MSE at first
     explained = losses.twinx()
     explained.plot(curves["mean_fg_dice"], "g:", label="explained variance")
     explained.plot(curves["ema_fg_dice"], "g", label="explained variance (mov. avg.)")
