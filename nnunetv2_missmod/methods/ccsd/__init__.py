@@ -9,38 +9,40 @@ Modalities", Knowledge-Based Systems 2026, arXiv:2511.14599. Backbone: Wang et a
 Modality via Shared-Specific Feature Modelling" (ShaSpec), CVPR 2023. No code of CCSD is public.
 
 Deviations (paper / here)
-    * optimizer: Adam 1e-2, cosine, 100 epochs at batch 12, some 1,700 updates, implausibly few (ShaSpec's released run
-      takes 180,000) / nnU-Net's own optimizer and schedule.
-    * encoders: ShaSpec's / the plan's topology with F_l / sqrt(M) features; the decoder is the plan's.
-    * composition: conv3 + norm + nonlinearity on [f_shared, f_spec] (3.1) / the same; ShaSpec's, the shared features
-      plus a weight-standardised convolution, by ``composition = "residual"``. That one has no norm: DMCD, whose softmax
-      depends on the features' scale, starts some 40 times higher.
-    * a missing modality: zero input (3.2) / its slot holds E_shared(0); ShaSpec's mean of the available modalities'
-      shared features by ``substitute = "mean_available"``, in Z alone: skips always have E_shared(0).
-    * skips: not described / E_shared's maps of all slots, reduced by convolutions of kernel 1, as is Z.
-    * L_seg: on a sampled subset / its size uniform, for the batch at once, then uniform among that size (ShaSpec's P of
-      the full set, 1 / M). The full set's in addition by ``full_set_weight``.
-    * HMSD: all C(M, k) subsets, k uniform / the same up to 6 of them, beyond 6 drawn uniformly, the same in
-      expectation. k is the size of the segmented subset, which so is a student itself and decoded once for both terms.
-      Overlapping regions: not treated / a Bernoulli distribution for each.
-    * tau: not given / 4 for HMSD, 1 for DMCD. ``hmsd_weight = 16``, tau^2, makes up for the gradient of a softened
-      distribution, which falls with tau^2: single modalities gain, the full set loses, and with SGD it must wait until
-      the network has found something (``warm_up_fraction``; docs/does_it_help.md).
-    * DMCD: softmax unspecified / over the M * C channels of a voxel (over space within a channel, the modalities that
-      remain would get no gradient). With two modalities left the scores of Eq. 4 tie: those of the full set decide.
-    * order of removal: given by the scores / the same, but the log gives it only where the modalities' mean scores lie
-      further apart than chance alone would have it (``criticality/spread`` beyond twice ``criticality/noise``, both in
-      metrics.csv); while cosines are near zero they do not.
-    * warm-up: not mentioned / no distillation in the first 5 % of the epochs (ShaSpec's author: starting with subsets
-      is unstable); subsets are drawn from the start.
-    * an incomplete case: not treated / its teacher and the start of its path are what it has. One of a single modality
-      skips distillation and keeps its share of the batch's mean, so that the others' weight does not change.
-    * gradients are clipped to norm 12 and images augmented as nnU-Net does.
+
+* optimizer: Adam 1e-2, cosine, 100 epochs at batch 12, some 1,700 updates, implausibly few (ShaSpec's released run
+  takes 180,000) / nnU-Net's own optimizer and schedule.
+* encoders: ShaSpec's / the plan's topology with F_l / sqrt(M) features; the decoder is the plan's.
+* composition: conv3 + norm + nonlinearity on [f_shared, f_spec] (3.1) / the same; ShaSpec's, the shared features
+  plus a weight-standardised convolution, by ``composition = "residual"``. That one has no norm: DMCD, whose softmax
+  depends on the features' scale, starts some 40 times higher.
+* a missing modality: zero input (3.2) / its slot holds E_shared(0); ShaSpec's mean of the available modalities'
+  shared features by ``substitute = "mean_available"``, in Z alone: skips always have E_shared(0).
+* skips: not described / E_shared's maps of all slots, reduced by convolutions of kernel 1, as is Z.
+* L_seg: on a sampled subset / its size uniform, for the batch at once, then uniform among that size (ShaSpec's P of
+  the full set, 1 / M). The full set's in addition by ``full_set_weight``.
+* HMSD: all C(M, k) subsets, k uniform / the same up to 6 of them, beyond 6 drawn uniformly, the same in
+  expectation. k is the size of the segmented subset, which so is a student itself and decoded once for both terms.
+  Overlapping regions: not treated / a Bernoulli distribution for each.
+* tau: not given / 4 for HMSD, 1 for DMCD. ``hmsd_weight = 16``, tau^2, makes up for the gradient of a softened
+  distribution, which falls with tau^2: single modalities gain, the full set loses, and with SGD it must wait until
+  the network has found something (``warm_up_fraction``; docs/does_it_help.md).
+* DMCD: softmax unspecified / over the M * C channels of a voxel (over space within a channel, the modalities that
+  remain would get no gradient). With two modalities left the scores of Eq. 4 tie: those of the full set decide.
+* order of removal: given by the scores / the same, but the log gives it only where the modalities' mean scores lie
+  further apart than chance alone would have it (``criticality/spread`` beyond twice ``criticality/noise``, both in
+  metrics.csv); while cosines are near zero they do not.
+* warm-up: not mentioned / no distillation in the first 5 % of the epochs (ShaSpec's author: starting with subsets
+  is unstable); subsets are drawn from the start.
+* an incomplete case: not treated / its teacher and the start of its path are what it has. One of a single modality
+  skips distillation and keeps its share of the batch's mean, so that the others' weight does not change.
+* gradients are clipped to norm 12 and images augmented as nnU-Net does.
 
 Known oddities of the paper: its Table 6, "Random", repeats Table 3 without HMSD and DMCD; its gain over its own ShaSpec
 row is 1.0 point of mean Dice.
 
 Ablations and variants, by plan override
+
     =========================================== ==================================================================
     Table 3, without HMSD or without DMCD       ``hmsd_weight = 0``, ``dmcd_weight = 0``
     Table 4, features that DMCD distils         ``dmcd_features = "shared"``, ``"specific"`` (default ``"fused"``);
@@ -50,6 +52,7 @@ Ablations and variants, by plan override
     =========================================== ==================================================================
 
 Settings (symbol in the paper / paper / released code / default)
+
     ===================== ======= ============================ ========= ============
     setting               symbol  paper                        released  default
     ===================== ======= ============================ ========= ============
@@ -70,6 +73,7 @@ Settings (symbol in the paper / paper / released code / default)
     ===================== ======= ============================ ========= ============
 
 Can I use?
+
     =========================== ================================================================
     2D, 3D                      yes
     plain, residual encoder     yes

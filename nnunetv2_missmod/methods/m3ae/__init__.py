@@ -11,39 +11,41 @@ The stages are two trainers: ``M3AEPretrainTrainer`` (pretraining.py), then ``M3
 for the checkpoint of the former on the same plan, configuration and fold.
 
 Deviations (paper / released code / here)
-    * network: 3D U-Net / 16-128 channels, GroupNorm, residual blocks / the plan's own; both stages share all weights
-      but the heads.
-    * x_sub: as large as the image, cropped where the patch is / the same in training, misaligned at prediction / as
-      large as the patch: nnU-Net's sliding window tells a network nothing of where it is.
-    * R(x_sub): "a small amount of L2" / norm (not squared) of the whole, each modality less its mean / SCALE = 38
-      times the mean square, each modality less its mean: the norm's weight would depend on the patch. The released
-      form by ``penalty = "norm"``. At 128^3 x 4 and N(0, 1) the released norm pulls 1448 times as hard as a mean
-      square: gamma R is 7.2 against a reconstruction error of 1.15, and x_sub is gone before it can learn; a mean
-      square alone leaves it noise for longer than a training lasts. SCALE is their geometric mean: gamma R begins at
-      0.19.
-    * scale of the images: clipped, then [0, 1] / the same / nnU-Net's z-score, of which the reconstruction's error, and
-      so gamma's weight against it, is another.
-    * blocks: 16^3 of 128^3 / the same / the same; a side below 128 has 8 blocks; where these do not divide it, their
-      sides differ by a voxel.
-    * augmentation of stage 1: the target is the clean image / the same / nnU-Net's spatial part alone.
-    * segmentation loss: L_seg / 0.7 Dice + 0.3 BCE, deep supervision with equal weights / the pipeline's own.
-    * the two subsets: "different" / drawn independently, 10 % of them equal / different where a case has more than one
-      modality; each is distributed as if drawn alone.
-    * x_sub in stage 2: not said / put in before the augmentation, and augmented with the image / after it.
-    * consistency: bottlenecks / logits at 1/4 of the resolution, upsampled / bottlenecks; the released form by
-      ``consistency_at = "logits"``.
-    * schedule: 600 and 300 epochs / the same / as many updates: 264 and 263 epochs of nnU-Net.
-    * without pretraining (Table 3 a): x_sub is zero, as nobody has learned one.
-    * mean image (Table 3 d): here of training patches, computed before the first epoch of each stage.
-    * gradients are clipped to a norm of 12 and, in stage 2, images augmented as nnU-Net does; released: no clipping.
-    * an incomplete case: not treated / not treated / its absent modalities count as dropped and are never a target;
-      the number of visible blocks stays the same.
+
+* network: 3D U-Net / 16-128 channels, GroupNorm, residual blocks / the plan's own; both stages share all weights
+  but the heads.
+* x_sub: as large as the image, cropped where the patch is / the same in training, misaligned at prediction / as
+  large as the patch: nnU-Net's sliding window tells a network nothing of where it is.
+* R(x_sub): "a small amount of L2" / norm (not squared) of the whole, each modality less its mean / SCALE = 38
+  times the mean square, each modality less its mean: the norm's weight would depend on the patch. The released
+  form by ``penalty = "norm"``. At 128^3 x 4 and N(0, 1) the released norm pulls 1448 times as hard as a mean
+  square: gamma R is 7.2 against a reconstruction error of 1.15, and x_sub is gone before it can learn; a mean
+  square alone leaves it noise for longer than a training lasts. SCALE is their geometric mean: gamma R begins at
+  0.19.
+* scale of the images: clipped, then [0, 1] / the same / nnU-Net's z-score, of which the reconstruction's error, and
+  so gamma's weight against it, is another.
+* blocks: 16^3 of 128^3 / the same / the same; a side below 128 has 8 blocks; where these do not divide it, their
+  sides differ by a voxel.
+* augmentation of stage 1: the target is the clean image / the same / nnU-Net's spatial part alone.
+* segmentation loss: L_seg / 0.7 Dice + 0.3 BCE, deep supervision with equal weights / the pipeline's own.
+* the two subsets: "different" / drawn independently, 10 % of them equal / different where a case has more than one
+  modality; each is distributed as if drawn alone.
+* x_sub in stage 2: not said / put in before the augmentation, and augmented with the image / after it.
+* consistency: bottlenecks / logits at 1/4 of the resolution, upsampled / bottlenecks; the released form by
+  ``consistency_at = "logits"``.
+* schedule: 600 and 300 epochs / the same / as many updates: 264 and 263 epochs of nnU-Net.
+* without pretraining (Table 3 a): x_sub is zero, as nobody has learned one.
+* mean image (Table 3 d): here of training patches, computed before the first epoch of each stage.
+* gradients are clipped to a norm of 12 and, in stage 2, images augmented as nnU-Net does; released: no clipping.
+* an incomplete case: not treated / not treated / its absent modalities count as dropped and are never a target;
+  the number of visible blocks stays the same.
 
 Where pretraining does not help: look first whether reconstruction.png shows anatomy and whether x_sub still is the
 noise that it began as: metrics.csv has its rms and its correlation with that noise (``substitute/``).
 ``substitute_lr`` is small for less than some 10,000 updates.
 
 Settings of ``M3AEPretrainTrainer`` (symbol in the paper / paper / released code / default)
+
     ================================= ======== =========== =========== =============
     setting                           symbol   paper       released    default
     ================================= ======== =========== =========== =============
@@ -61,6 +63,7 @@ Settings of ``M3AEPretrainTrainer`` (symbol in the paper / paper / released code
     ================================= ======== =========== =========== =============
 
 Settings of ``M3AETrainer`` (symbol in the paper / paper / released code / default)
+
     ================================= ======== =========== =========== =====================
     setting                           symbol   paper       released    default
     ================================= ======== =========== =========== =====================
@@ -78,6 +81,7 @@ Settings of ``M3AETrainer`` (symbol in the paper / paper / released code / defau
     ``-``: says nothing; ``?``: not checked. 264 and 263 epochs of nnU-Net are the 600 and 300 of the paper.
 
 Can I use?
+
     =========================== ======================================================================
     2D, 3D                      yes
     plain, residual encoder     yes

@@ -10,6 +10,7 @@ Deviations: ModDrop drops each modality independently; here, as in the missing-m
 uniformly over all non-empty ones. Network, loss, optimizer and schedule are nnU-Net's.
 
 Can I use?
+
     =========================== =============================================
     2D, 3D                      yes
     plain, residual encoder     yes
