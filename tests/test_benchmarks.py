@@ -22,11 +22,11 @@ sys.path.append(str(REPOSITORY))
 from benchmarks import seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
-from benchmarks.methods import ABLATIONS, WHOLES  # noqa: E402
+from benchmarks.methods import ABLATIONS, READINGS, WHOLES  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ROWS = METHODS | ABLATIONS
+ROWS = METHODS | ABLATIONS | READINGS
 
 
 @pytest.fixture
