@@ -77,10 +77,10 @@ def test_every_flag_of_predict_arrives(arguments_of):
 
 def test_every_flag_of_evaluate_arrives(arguments_of):
     flags = f"evaluate -i images -gt labels -o out {MODEL} {HOW} --subsets T1,T2 --min_voxels a=2 --no-save"
-    assert arguments_of(*flags.split(), "--empty", "brats", "--tolerance", "2.5") == {
+    assert arguments_of(*flags.split(), "--empty", "brats", "--tolerance", "2.5", "--hd95", "medpy") == {
         "choice": CHOICE,
         "prediction": SETTINGS,
-        "evaluation": EvaluationSettings("T1,T2", ScoringRules("brats", 2.5), {"a": 2}, save=False),
+        "evaluation": EvaluationSettings("T1,T2", ScoringRules("brats", 2.5, "medpy"), {"a": 2}, save=False),
         "out": Path("out"),
         "images": Path("images"),
         "labels": Path("labels"),
@@ -191,7 +191,8 @@ def test_a_mistake_is_said_in_a_line_with_the_exit_code_2(verb, error, monkeypat
         (["-device", "tpu"], "got tpu"),
         (["-device", "cpu", "-step_size", "2"], "got 2.0"),
         (["-device", "cpu", "-part_id", "1"], "got 1 of 1"),
-        (["-device", "cpu", "--empty", "zero"], "got 'zero'"),
+        (["-device", "cpu", "--empty", "none"], "got 'none'"),
+        (["-device", "cpu", "--hd95", "itk"], "got 'itk'"),
         (["-device", "cpu", "--tolerance", "-1"], "got -1.0"),
     ],
 )
