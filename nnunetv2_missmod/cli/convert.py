@@ -10,6 +10,7 @@ from nnunetv2_missmod.cli.exit_codes import report_failures
 from nnunetv2_missmod.datasets.layouts.recognition import LAYOUTS
 
 if TYPE_CHECKING:
+    from nnunetv2_missmod.datasets.conversion.availability import PublishedTable
     from nnunetv2_missmod.datasets.layouts.pattern import PatternLayout
 
 
@@ -38,6 +39,15 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="published splits: nnU-Net's .json, a .csv of folds, or lists train.txt and val.txt (default: by subject)",
     )
+    verb.add_argument(
+        "--availability",
+        type=Path,
+        metavar="FILE",
+        help="a .csv of which modalities each case keeps; the other files of the cases in it are left behind",
+    )
+    verb.add_argument(
+        "--mask_order", nargs="+", default=(), metavar="NAME", help="modalities in the order of its masks"
+    )
     verb.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
     verb.add_argument("--complete-only", action="store_true", help="leave out cases that lack modalities")
     verb.add_argument("-np", type=int, default=8, help="processes (default: %(default)s)")
@@ -49,7 +59,9 @@ def run(parsed: argparse.Namespace) -> int:
     from nnunetv2_missmod.datasets.conversion.convert_folder import convert_folder  # noqa: PLC0415
 
     settings = ConversionSettings(parsed.name, parsed.copy, parsed.complete_only, parsed.np)
-    refused = convert_folder(parsed.folder, parsed.d, parsed.layout, pattern_of(parsed), settings, parsed.splits)
+    refused = convert_folder(
+        parsed.folder, parsed.d, parsed.layout, pattern_of(parsed), settings, parsed.splits, table_of(parsed)
+    )
     return report_failures(refused)
 
 
@@ -69,3 +81,18 @@ def pattern_of(parsed: argparse.Namespace) -> PatternLayout | None:
     return PatternLayout(
         parsed.pattern, parse_modalities(parsed.modalities), parsed.label_pattern, parse_labels(parsed.labels)
     )
+
+
+def table_of(parsed: argparse.Namespace) -> PublishedTable | None:
+    """Read the flags of a table of missing modalities.
+
+    Raises:
+        ValueError: an order without a table.
+    """
+    from nnunetv2_missmod.datasets.conversion.availability import PublishedTable  # noqa: PLC0415
+
+    if parsed.availability is None:
+        if parsed.mask_order:
+            raise ValueError("Expected --availability with --mask_order, got none. Give it, or leave both out.")
+        return None
+    return PublishedTable(parsed.availability, parsed.mask_order)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import (
+    availability,
     convert,
     demo,
     doctor,
@@ -31,6 +32,7 @@ VERBS = {
     "doctor": doctor,
     "phantom": phantom,
     "convert": convert,
+    "availability": availability,
     "fingerprint": fingerprint,
     "restore-labels": restore_labels,
     "plan": plan,

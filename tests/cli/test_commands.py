@@ -19,8 +19,8 @@ from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
 SMALL = ["--training", "1", "--test", "1", "--size", "32"]
 SIGNATURE = inspect.signature(write_phantom_dataset)
 VERBS = (
-    *("doors", "run", "doctor", "phantom", "convert", "fingerprint", "restore-labels", "plan", "predict", "evaluate"),
-    *("report", "demo"),
+    *("doors", "run", "doctor", "phantom", "convert", "availability", "fingerprint", "restore-labels", "plan"),
+    *("predict", "evaluate", "report", "demo"),
 )
 
 

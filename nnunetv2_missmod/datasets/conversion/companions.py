@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_missmod.datasets.conversion.availability import AVAILABILITY_FILE, Availability, write_availability
 from nnunetv2_missmod.datasets.conversion.outcomes import INCOMPLETE, CaseOutcome
 from nnunetv2_missmod.datasets.conversion.splits import Splits, read_splits, subject_splits
 from nnunetv2_missmod.datasets.layouts.source import Source
@@ -26,6 +27,7 @@ class DatasetCompanions:
         processes: that read cases.
         notes: what to say when all is done.
         warnings: likewise, to stderr.
+        kept: the modalities that a table leaves the cases that it lists; it goes into the dataset's folder.
     """
 
     source: Source
@@ -35,6 +37,7 @@ class DatasetCompanions:
     processes: int = 8
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    kept: Availability = field(default_factory=dict)
 
     def __call__(self, written: Path, outcomes: Sequence[CaseOutcome]) -> Mapping[Path, Path]:
         """Write the files of a dataset that was written to a hidden folder.
@@ -46,6 +49,8 @@ class DatasetCompanions:
             ValueError: published splits do not fit the cases, or a case cannot be read.
             OSError: a file could not be written.
         """
+        if self.kept:
+            write_availability(written / AVAILABILITY_FILE, self.kept, self.source.modalities)
         # A dataset that is filled lies where it was, and only its new files in the hidden folder.
         hidden = written if self.is_in_place else written.parent
         return {**self._splits(hidden, outcomes), **self._fingerprint(written, hidden, outcomes)}

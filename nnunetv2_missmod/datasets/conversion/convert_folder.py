@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunetv2_missmod.datasets.conversion.availability import (
+    PublishedTable,
+    read_availability,
+    said_of,
+    without_absent,
+)
 from nnunetv2_missmod.datasets.conversion.companions import DatasetCompanions
 from nnunetv2_missmod.datasets.conversion.convert import CONVERTING, ConversionSettings, convert
 from nnunetv2_missmod.datasets.conversion.fill import FILLING, fill
@@ -55,6 +61,7 @@ def convert_folder(
     pattern: PatternLayout | None,
     settings: ConversionSettings,
     split_files: Sequence[Path] = (),
+    table: PublishedTable | None = None,
 ) -> int:
     """Convert a folder, or add the missing files where it is that very dataset; print what became of its cases.
 
@@ -63,6 +70,7 @@ def convert_folder(
         dataset_id: 1 to 999.
         settings: how.
         split_files: published splits; by subject without them.
+        table: of the modalities that cases keep; all without it.
 
     Returns:
         How many cases were refused.
@@ -73,26 +81,37 @@ def convert_folder(
     """
     folders, folder = NnunetFolders.from_environment(), folder.absolute()
     is_dataset = _is_dataset(folder, folders.raw, dataset_id)
-    clear_hidden_folders(folders.raw, CONVERTING, take_back)
-    if is_dataset:
-        clear_hidden_folders(folder, FILLING, take_back)
+    _clear_dead(folders.raw, folder if is_dataset else None)
     source = read_source(folder, layout, pattern)
     if split_files:
         _check_splits(split_files, source, folders)
     if is_dataset and source.layout == "nnunet":
         companions = DatasetCompanions(source, folder, folders.preprocessed, split_files, settings.processes)
-        outcomes = _fill(folder, settings, companions)
+        outcomes = _fill(folder, settings, companions, table)
     else:
         dataset = free_folder(folders.raw, dataset_id, settings.name or source.name, folders.others)
         companions = DatasetCompanions(source, dataset, folders.preprocessed, split_files, settings.processes)
-        outcomes = _convert(folders, dataset_id, settings, companions)
+        outcomes = _convert(folders, dataset_id, settings, companions, table)
     _print_notes(companions)
     return sum(outcome.status == REFUSED for outcome in outcomes)
 
 
+def _clear_dead(raw: Path, dataset: Path | None) -> None:
+    """Clear away what dead conversions left."""
+    clear_hidden_folders(raw, CONVERTING, take_back)
+    if dataset:
+        clear_hidden_folders(dataset, FILLING, take_back)
+
+
 def _convert(
-    folders: NnunetFolders, dataset_id: int, settings: ConversionSettings, companions: DatasetCompanions
+    folders: NnunetFolders,
+    dataset_id: int,
+    settings: ConversionSettings,
+    companions: DatasetCompanions,
+    table: PublishedTable | None,
 ) -> list[CaseOutcome]:
+    if table:
+        _take_away(table, companions, settings)
     source = companions.source
     companions.check_unwritten()
     dataset, outcomes = convert(source, folders.raw, dataset_id, settings, folders.others, companions)
@@ -101,9 +120,11 @@ def _convert(
     return outcomes
 
 
-def _fill(folder: Path, settings: ConversionSettings, companions: DatasetCompanions) -> list[CaseOutcome]:
+def _fill(
+    folder: Path, settings: ConversionSettings, companions: DatasetCompanions, table: PublishedTable | None
+) -> list[CaseOutcome]:
+    _check_in_place(settings, folder, table)
     source = companions.source
-    _check_in_place(settings, folder)
     companions.check_unwritten()
     added, outcomes = fill(source, folder, description_of(folder)["file_ending"], settings.processes, companions)
     print_summary(outcomes, source.modalities, source.unread.get("", ()))
@@ -136,9 +157,19 @@ def _check_splits(split_files: Sequence[Path], source: Source, folders: NnunetFo
     read_splits(split_files, {case.name: case.subject for case in source.cases if case.is_training})
 
 
-def _check_in_place(settings: ConversionSettings, folder: Path) -> None:
-    if settings.name or settings.copy or settings.complete_only:
+def _take_away(table: PublishedTable, companions: DatasetCompanions, settings: ConversionSettings) -> None:
+    """Leave the cases of a table what it leaves them."""
+    if settings.complete_only:
+        raise ValueError("Expected one of --availability and --complete-only, which undoes it, got both. Drop one.")
+    source = companions.source
+    companions.kept = read_availability(table, source)
+    companions.source = without_absent(source, companions.kept)
+    companions.notes += said_of(source, companions.kept)
+
+
+def _check_in_place(settings: ConversionSettings, folder: Path, table: PublishedTable | None) -> None:
+    if settings.name or settings.copy or settings.complete_only or table:
         raise ValueError(
-            f"Expected another -d with --name, --copy or --complete-only, got that of {folder}, to which missing files "
-            "are only added."
+            f"Expected another -d with --name, --copy, --complete-only or --availability, got that of {folder}, to "
+            "which missing files are only added."
         )
