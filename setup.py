@@ -46,7 +46,6 @@ setup(
         "jinja2",
         "filelock",
         "rich",
-        "tqdm",
     ],
     extras_require={
         "dev": [
@@ -55,7 +54,6 @@ setup(
             "hypothesis",
             "ruff",
             "mypy",
-            "types-tqdm",
             "pandas-stubs",
             "markdown-it-py",
         ]
