@@ -8,18 +8,24 @@ from pathlib import Path
 
 TRAINER = "DCSegTrainer"
 MEANING = "the whole job on the phantom: plan, train, score every subset, report"
+SENTENCE = (
+    "Makes a synthetic cohort, trains briefly on it, scores every subset of the modalities, and writes the report."
+)
+EXAMPLE = "missmod demo --quick"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
     """Add the flags of `missmod demo`."""
     verb.add_argument(
-        "--out", type=Path, default=Path("missmod_demo"), help="folder to write to (default: %(default)s)"
+        "-o", "--out", type=Path, default=Path("missmod_demo"), help="folder to write to (default: %(default)s)"
     )
     verb.add_argument(
         "--quick", action="store_true", help="train nothing: take the model that comes with the package (a minute)"
     )
     verb.add_argument("--trainer", "-tr", help=f"trainer (default: {TRAINER})")
-    verb.add_argument("--device", "-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
+    verb.add_argument(
+        "--device", "-device", choices=("cpu", "cuda", "mps"), default="cpu", help="(default: %(default)s)"
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def chatter() -> Iterator[None]:
 
 @contextmanager
 def chatter_kept_beside(output: Path | None, verbose: bool = False) -> Iterator[None]:
-    """Keep a log of the chatter for as long as a command runs, and say at the end where it is.
+    """Keep a log of the chatter for as long as a command runs, and say at a good end where it is.
 
     Args:
         output: folder that the log is added to, if it is there at the end; None: it is dropped.
@@ -47,12 +47,14 @@ def chatter_kept_beside(output: Path | None, verbose: bool = False) -> Iterator[
             yield
         return
     with tempfile.TemporaryFile("w+", buffering=1, encoding="utf-8", errors="replace") as log:
+        is_at_end = False
         try:
             with _descriptors_at(log), _kept(log):
                 yield
+            is_at_end = True
         finally:
-            if output is not None and output.is_dir():
-                _add(log, output / LOG)
+            if output is not None and output.is_dir() and _add(log, output / LOG) and is_at_end:
+                print(f"missmod: what nnU-Net printed is in {output / LOG}; --verbose shows it.", file=sys.stderr)
 
 
 class _ToLog(io.TextIOBase):
@@ -78,14 +80,15 @@ def _kept(log: TextIO) -> Iterator[None]:
         _kept_in.pop()
 
 
-def _add(log: TextIO, file: Path) -> None:
+def _add(log: TextIO, file: Path) -> bool:
+    """Add a log to that of earlier commands; tell whether there was anything to add."""
     log.flush()
     if not log.seek(0, os.SEEK_END):
-        return
+        return False
     log.seek(0)
     with open(file, "a", encoding="utf-8") as kept:
         shutil.copyfileobj(log, kept)
-    print(f"missmod: what nnU-Net printed is in {file}; --verbose shows it.", file=sys.stderr)
+    return True
 
 
 @contextmanager
