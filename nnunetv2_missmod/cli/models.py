@@ -57,10 +57,11 @@ def lines_of(model: TrainedModel) -> list[str]:
 def words_of(fold: TrainedFold) -> str:
     """Say how far a fold is."""
     state = "complete" if fold.is_complete else "not complete"
-    if fold.epochs is None:
+    if not fold.is_readable:
         return f"fold {fold.fold}: {state}, {fold.checkpoint} cannot be read"
+    epochs = "" if fold.epochs is None else f" after {fold.epochs} epochs"
     dice = "" if fold.pseudo_dice is None else f", pseudo Dice {fold.pseudo_dice:.3f}"
-    return f"fold {fold.fold}: {state} after {fold.epochs} epochs{dice}"
+    return f"fold {fold.fold}: {state}{epochs}{dice}"
 
 
 def flags_of(model: TrainedModel, folds: list[TrainedFold]) -> str:
@@ -81,6 +82,6 @@ def as_object(model: TrainedModel) -> dict[str, object]:
         "configuration": model.configuration,
         "trainer": model.trainer,
         "plans": model.plans,
-        "folds": [{**fold._asdict(), "complete": fold.is_complete} for fold in folds],
+        "folds": [{**fold._asdict(), "is_complete": fold.is_complete} for fold in folds],
         "flags": flags_of(model, folds),
     }

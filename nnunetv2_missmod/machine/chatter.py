@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
-from unittest.mock import patch
 
 LOG = "missmod_log.txt"
 OUT, ERR = 1, 2  # file descriptors
@@ -69,15 +68,16 @@ class _ToLog(io.TextIOBase):
 
 @contextmanager
 def _kept(log: TextIO) -> Iterator[None]:
-    def show(message: Warning | str, category: type[Warning], file: str, line: int, *_: object) -> None:
-        log.write(warnings.formatwarning(message, category, file, line))
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        log.write(warnings.formatwarning(message, category, filename, lineno))
 
+    before, warnings.showwarning = warnings.showwarning, show
     _kept_in.append(log)
     try:
-        with patch.object(warnings, "showwarning", show):
-            yield
+        yield
     finally:
         _kept_in.pop()
+        warnings.showwarning = before
 
 
 def _add(log: TextIO, file: Path) -> bool:

@@ -198,7 +198,8 @@ def _printed(done: Finished[T], num_subsets: int) -> Finished[T]:
     elif len(done.of_subset) < num_subsets:
         outcome = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
     red, plain = ("\x1b[31m", "\x1b[0m") if done.error and sys.stdout.isatty() else ("", "")
-    print(f"{red}{done.case.name}: {outcome}{plain}", flush=True)
+    name = done.case.name if done.case.name.strip() else f"the case of {', '.join(done.case.images)}"
+    print(f"{red}{name}: {outcome}{plain}", flush=True)
     return done
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from nnunetv2.paths import nnUNet_results
 
 from nnunetv2_missmod.files.entries import is_finite
@@ -26,12 +25,14 @@ class TrainedFold(NamedTuple):
     Attributes:
         fold: a number or "all".
         checkpoint: the name of the file that went furthest.
-        epochs: after which it was written; None where it cannot be read.
+        is_readable: whether it can be opened.
+        epochs: after which it was written; None where it does not say.
         pseudo_dice: its moving average then, over the subsets for a trainer of this package; None likewise.
     """
 
     fold: str
     checkpoint: str
+    is_readable: bool
     epochs: int | None
     pseudo_dice: float | None
 
@@ -133,9 +134,11 @@ def _furthest(fold: Path) -> str | None:
 def _look_at(file: Path) -> TrainedFold:
     fold = file.parent.name.removeprefix("fold_")
     try:
-        checkpoint: dict[str, Any] = load_data(file)
-        epochs, averages = checkpoint["current_epoch"], checkpoint["logging"][AVERAGE]
-        average = float(averages[-1]) if len(averages) else np.nan
-    except (ValueError, KeyError, TypeError):
-        return TrainedFold(fold, file.name, None, None)
-    return TrainedFold(fold, file.name, int(epochs), average if is_finite(average) else None)
+        checkpoint: Any = load_data(file)
+    except ValueError:
+        return TrainedFold(fold, file.name, False, None, None)
+    try:  # one that is handed on may hold the weights alone
+        epochs, average = int(checkpoint["current_epoch"]), float(checkpoint["logging"][AVERAGE][-1])
+    except (KeyError, TypeError, IndexError, ValueError):
+        return TrainedFold(fold, file.name, True, None, None)
+    return TrainedFold(fold, file.name, True, epochs, average if is_finite(average) else None)

@@ -120,7 +120,14 @@ def test_the_list_of_one_dataset_as_json(trained, capsys):
     (model,) = json.loads(capsys.readouterr().out)["models"]
     assert (model["dataset"], model["trainer"]) == ("Dataset007_Other", "CCSDTrainer")
     assert model["folds"] == [
-        {"fold": "0", "checkpoint": FINAL, "epochs": 3, "pseudo_dice": pytest.approx(0.3), "complete": True}
+        {
+            "fold": "0",
+            "checkpoint": FINAL,
+            "is_readable": True,
+            "epochs": 3,
+            "pseudo_dice": pytest.approx(0.3),
+            "is_complete": True,
+        }
     ]
 
 
@@ -128,6 +135,12 @@ def test_a_checkpoint_that_cannot_be_read_stays_in_the_list(trained, capsys):
     trained("DCSegTrainer").write_bytes(b"no checkpoint")
     assert main(["models"]) == 0
     assert f"fold 0: complete, {FINAL} cannot be read" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_weights_alone_stays_in_the_list(trained, capsys):
+    torch.save({"network_weights": {}}, trained("DCSegTrainer"))
+    assert main(["models"]) == 0
+    assert "  fold 0: complete\n" in capsys.readouterr().out
 
 
 def test_folders_without_a_checkpoint_are_no_models(tmp_path):
