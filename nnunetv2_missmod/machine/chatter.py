@@ -68,7 +68,14 @@ class _ToLog(io.TextIOBase):
 
 @contextmanager
 def _kept(log: TextIO) -> Iterator[None]:
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         log.write(warnings.formatwarning(message, category, filename, lineno))
 
     before, warnings.showwarning = warnings.showwarning, show

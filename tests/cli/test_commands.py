@@ -367,13 +367,13 @@ def test_the_flags_of_demo_arrive(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("nnunetv2_missmod.cli.demo_job.run_demo", lambda *arguments: calls.append(arguments))
     assert main(["demo"]) == 0
-    assert main(["demo", "--out", str(tmp_path), "-tr", "ModalityDropoutTrainer", "-device", "cuda"]) == 0
+    assert main(["demo", "-o", str(tmp_path), "-tr", "ModalityDropoutTrainer", "-device", "cuda", "--overwrite"]) == 0
     assert main(["demo", "--trainer", "ModalityDropoutTrainer", "--device", "mps"]) == 0
     here = Path("missmod_demo")
     assert calls == [
-        (here, "DCSegTrainer", "cpu"),
-        (tmp_path, "ModalityDropoutTrainer", "cuda"),
-        (here, "ModalityDropoutTrainer", "mps"),
+        (here, "DCSegTrainer", "cpu", False),
+        (tmp_path, "ModalityDropoutTrainer", "cuda", True),
+        (here, "ModalityDropoutTrainer", "mps", False),
     ]
 
 
