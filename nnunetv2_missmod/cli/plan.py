@@ -26,9 +26,10 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--setting",
-        choices=("nnunet", "paper"),
+        choices=("nnunet", "paper", "quick"),
         default="nnunet",
-        help="nnunet: fitted to the GPU by nnU-Net's planner (the default), or paper: the paper's settings",
+        help="nnunet: fitted to the GPU by nnU-Net's planner (the default), paper: the paper's settings, "
+        "or quick: a small network and a short schedule, to see all of it at work",
     )
     verb.add_argument("--merge", type=Path, metavar="FILE", help="JSON: a fragment of a configuration, merged last")
     verb.add_argument(
