@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 LOG = "missmod_log.txt"
 OUT, ERR = 1, 2  # file descriptors
@@ -45,14 +47,15 @@ def chatter_kept_beside(output: Path | None, verbose: bool = False) -> Iterator[
         with _kept(sys.stderr):
             yield
         return
-    with tempfile.TemporaryFile("w+", buffering=1, encoding="utf-8", errors="replace") as log:
+    with tempfile.TemporaryFile("w+b", buffering=0) as raw:
+        log = io.TextIOWrapper(raw, "utf-8", "replace", write_through=True)
         is_at_end = False
         try:
             with _descriptors_at(log), _kept(log):
                 yield
             is_at_end = True
         finally:
-            if output is not None and output.is_dir() and _add(log, output / LOG) and is_at_end:
+            if output is not None and output.is_dir() and _added(raw, output / LOG) and is_at_end:
                 print(f"missmod: what nnU-Net printed is in {output / LOG}; --verbose shows it.", file=sys.stderr)
 
 
@@ -60,7 +63,9 @@ class _ToLog(io.TextIOBase):
     """Writes to the log that is kept, or to standard error once there is none: loggers hold on to their streams."""
 
     def write(self, text: str) -> int:
-        return (_kept_in[-1] if _kept_in else sys.__stderr__ or sys.stderr).write(text)
+        with suppress(OSError):  # a full disk is the command's trouble where it writes results, not here
+            (_kept_in[-1] if _kept_in else sys.__stderr__ or sys.stderr).write(text)
+        return len(text)
 
     def writable(self) -> bool:
         return True
@@ -76,7 +81,7 @@ def _kept(log: TextIO) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        log.write(warnings.formatwarning(message, category, filename, lineno))
+        _ToLog().write(warnings.formatwarning(message, category, filename, lineno))
 
     before, warnings.showwarning = warnings.showwarning, show
     _kept_in.append(log)
@@ -87,14 +92,20 @@ def _kept(log: TextIO) -> Iterator[None]:
         warnings.showwarning = before
 
 
-def _add(log: TextIO, file: Path) -> bool:
-    """Add a log to that of earlier commands; tell whether there was anything to add."""
-    log.flush()
+def _added(log: BinaryIO, file: Path) -> bool:
+    """Add a log to that of earlier commands; tell whether there was anything to add, and room for it."""
     if not log.seek(0, os.SEEK_END):
         return False
     log.seek(0)
-    with open(file, "a", encoding="utf-8") as kept:
-        shutil.copyfileobj(log, kept)
+    is_new = not file.exists()
+    try:
+        with open(file, "ab", buffering=0) as kept:
+            kept.write(f"# {datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join(sys.argv)}\n".encode())
+            shutil.copyfileobj(log, kept)
+    except OSError:
+        if is_new:
+            file.unlink(missing_ok=True)
+        return False
     return True
 
 

@@ -122,7 +122,7 @@ def time_of(rehearsal: Rehearsal, macs: int, device: torch.device) -> str:
     trainer, speed = rehearsal.trainer, macs_per_second(device)
     least = least_duration(macs * trainer.num_epochs * trainer.num_iterations_per_epoch, speed)
     where = "this GPU" if device.type == "cuda" else "this CPU"
-    return f"{least} or more on {where}, by its speed ({speed / 1e9:.0f} GMAC/s); the log tells after the first epoch"
+    return f"{least} or more on {where}, by its present speed, {speed / 1e9:.0f} GMAC/s; the log tells after an epoch"
 
 
 def settings_of(rehearsal: Rehearsal, block: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:

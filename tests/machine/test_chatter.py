@@ -1,11 +1,13 @@
 """The chatter of libraries: in the log, whoever prints it; our own lines and errors on the console."""
 
 import logging
+import re
 import subprocess
 import sys
 import warnings
 
 import pytest
+from full_disk import full_disk
 
 from nnunetv2_missmod.machine.chatter import LOG, chatter, chatter_kept_beside
 
@@ -31,7 +33,7 @@ def test_our_lines_stay_and_the_chatter_goes_to_the_log(tmp_path, capsys):
         f"missmod: what nnU-Net printed is in {tmp_path / LOG}; --verbose shows it.",
     ]
     log = (tmp_path / LOG).read_text()
-    assert log.startswith("Searching for class\ncannot inspect\n")
+    assert re.match(r"# \d{4}-\d\d-\d\d [\d:]{8} .*\nSearching for class\ncannot inspect\n", log)
     assert "UserWarning: deprecated" in log
 
 
@@ -85,8 +87,18 @@ def test_a_logger_that_was_made_meanwhile_goes_on_elsewhere(tmp_path, capfd):
         handler = logging.StreamHandler()
         handler.emit(logging.makeLogRecord({"msg": "first"}))
     handler.emit(logging.makeLogRecord({"msg": "second"}))
-    assert (tmp_path / LOG).read_text() == "first\n"
+    assert (tmp_path / LOG).read_text().splitlines()[1:] == ["first"]
     assert "error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("room", [0, 15, 100_000])
+def test_a_full_disk_neither_ends_the_command_nor_leaves_half_a_log(room, tmp_path, capsys):
+    with full_disk(room), chatter_kept_beside(tmp_path):
+        for _ in range(10):
+            noise()
+        print("done")
+    assert capsys.readouterr().out == "done\n"
+    assert [file.name for file in tmp_path.iterdir()] == ([LOG] if room == 100_000 else [])
 
 
 SCRIPT = """
@@ -108,4 +120,4 @@ def test_processes_and_compiled_code_print_to_the_log(tmp_path):
     assert done.stdout == "ours\nafter\n"
     assert done.stderr.startswith("our error\nmissmod: what nnU-Net printed is in ")
     assert done.stderr.endswith("RuntimeError: seen\n")
-    assert (tmp_path / LOG).read_text() == "compiled code\na process\n"
+    assert (tmp_path / LOG).read_text().splitlines()[1:] == ["compiled code", "a process"]

@@ -35,4 +35,4 @@ def test_the_whole_schedule_counts(device, where, monkeypatch):
     monkeypatch.setattr(show, "macs_per_second", lambda device: 20e9)
     rehearsal = SimpleNamespace(trainer=SimpleNamespace(num_epochs=220, num_iterations_per_epoch=250))
     said = show.time_of(rehearsal, 71_200_000_000, torch.device(device))
-    assert said == f"2 days or more on {where}, by its speed (20 GMAC/s); the log tells after the first epoch"
+    assert said == f"2 days or more on {where}, by its present speed, 20 GMAC/s; the log tells after an epoch"
