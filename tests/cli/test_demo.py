@@ -3,9 +3,9 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 import time
+import traceback
 
 import pytest
 from pages import README
@@ -189,27 +189,36 @@ def test_a_device_that_is_not_there_is_found_first(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-STOPPED = """
-import sys
-from nnunetv2_missmod.cli import demo_job
-from nnunetv2_missmod.cli.main import main
-demo_job.find_command = lambda name: sys.argv[1]
-demo_job.Job.prepare_data = lambda job: None
-sys.exit(main(["demo", "-o", sys.argv[2]]))
-"""
+def in_a_fork(function, output):
+    """Call a function in a fork of this process, as a console script does; give the process."""
+    if process := os.fork():
+        return process
+    code = 1
+    try:
+        with open(output, "w", buffering=1) as sys.stdout:
+            sys.stderr = sys.stdout
+            code = function()
+    except SystemExit as exit_:
+        code = exit_.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 @pytest.mark.parametrize(("signal_", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_demo_that_is_stopped_ends_its_training_and_says_so_in_a_line(signal_, code, tmp_path, command):
+def test_a_demo_that_is_stopped_ends_its_training_and_says_no_more(signal_, code, tmp_path, command, monkeypatch):
     command(f"print(os.getpid(), file=open({str(tmp_path / 'pid')!r}, 'w'), flush=True)\nimport time\ntime.sleep(60)")
-    start = [sys.executable, "-c", STOPPED, str(tmp_path / "nnUNetv2_fake"), str(tmp_path / "demo")]
-    demo_ = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    monkeypatch.setattr(Job, "prepare_data", lambda job: None)
+    monkeypatch.setattr(demo, "find_command", lambda name: str(tmp_path / "nnUNetv2_fake"))
+    process = in_a_fork(lambda: main(["demo", "-o", str(tmp_path / "demo")]), tmp_path / "said")
     while not ((tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text().strip())):
-        assert demo_.poll() is None
-        time.sleep(0.05)
-    demo_.send_signal(signal_)
-    _, said = demo_.communicate(timeout=60)
-    assert demo_.returncode == code
+        assert os.waitpid(process, os.WNOHANG) == (0, 0), (tmp_path / "said").read_text()
+        time.sleep(0.02)
+    os.kill(process, signal_)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == code
+    said = (tmp_path / "said").read_text()
+    assert "Train DCSegTrainer" in said
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
