@@ -50,7 +50,7 @@ def lines_of(model: TrainedModel) -> list[str]:
     return [
         f"{model.dataset}: {model.trainer}, {model.configuration}, {model.plans}",
         f"  {'; '.join(words_of(fold) for fold in folds)}",
-        f"  {flags_of(model, folds)}",
+        f"  {flags_of(model, folds)}" if model.segments else "  a pretraining, which segments nothing",
     ]
 
 

@@ -53,6 +53,11 @@ class TrainedModel:
     folder: Path
 
     @property
+    def segments(self) -> bool:
+        """Whether it segments; a pretraining does not, and its curve is no Dice."""
+        return not self.trainer.endswith(PRETRAINING)
+
+    @property
     def flags(self) -> str:
         """The flags that name it among those of its dataset."""
         return f"-c {self.configuration} -tr {self.trainer} -p {self.plans}"
@@ -60,7 +65,8 @@ class TrainedModel:
     def folds(self) -> list[TrainedFold]:
         """Look at the checkpoints of its folds."""
         found = [(folder, _furthest(folder)) for folder in sorted(self.folder.glob("fold_*"))]
-        return [_look_at(folder / name) for folder, name in found if name]
+        looked_at = [_look_at(folder / name) for folder, name in found if name]
+        return looked_at if self.segments else [fold._replace(pseudo_dice=None) for fold in looked_at]
 
 
 def trained_models(results: Path, dataset: str = "Dataset*") -> list[TrainedModel]:
@@ -97,7 +103,7 @@ def complete_choice(choice: ModelChoice, given: dict[str, str | None]) -> ModelC
     if not nnUNet_results.is_set():
         raise ValueError("Expected -c, a configuration, or the variable nnUNet_results, got neither. Give one of them.")
     every = trained_models(Path(str(nnUNet_results)), choice.dataset_name)
-    models = [model for model in every if not model.trainer.endswith(PRETRAINING)]
+    models = [model for model in every if model.segments]
     fitting = [model for model in models if all(getattr(model, name) == value for name, value in named.items())]
     if len(fitting) == 1:
         return _taken(choice, fitting[0])

@@ -131,6 +131,15 @@ def test_the_list_of_one_dataset_as_json(trained, capsys):
     ]
 
 
+def test_a_pretraining_has_no_dice_and_nothing_to_type(trained, capsys):
+    trained("M3AEPretrainTrainer")
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "  fold 0: complete after 3 epochs",
+        "  a pretraining, which segments nothing",
+    ]
+
+
 def test_a_checkpoint_that_cannot_be_read_stays_in_the_list(trained, capsys):
     trained("DCSegTrainer").write_bytes(b"no checkpoint")
     assert main(["models"]) == 0
