@@ -70,6 +70,26 @@ def table_of_means(means: pd.DataFrame) -> str:
     return markdown(head, rows)
 
 
+def table_by_count(means: pd.DataFrame) -> str:
+    """A row for each trainer: Dice over regions, of all subsets and of those with one, two, ... modalities."""
+    curves = {
+        name: pd.DataFrame([{"all": of_seed.mean().mean(), **curve_of(of_seed)} for of_seed in of_trainer])
+        for name, of_trainer in by_trainer(means)
+    }
+    counts = list(next(iter(curves.values())))[1:]
+    head = ["trainer", "seeds", "all subsets", *(f"{count} present" for count in counts)]
+    rows = [
+        [name, str(len(curve)), *(spread(curve[column]) for column in ("all", *counts))]
+        for name, curve in curves.items()
+    ]
+    return markdown(head, rows)
+
+
+def curve_of(of_seed: pd.DataFrame) -> dict[int, float]:
+    """Mean over the regions by the number of modalities present."""
+    return {int(str(count)): dice for count, dice in robustness_curve(of_seed).mean(axis=1).items()}
+
+
 def table_of_subsets(means: pd.DataFrame) -> str:
     """The Dice of every subset and region, a column for each trainer."""
     trainers = list(dict.fromkeys(means["trainer"]))

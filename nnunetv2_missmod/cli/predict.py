@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_missmod.cli.exit_codes import report_failures
+from nnunetv2_missmod.cli.json_output import add_json, print_json, words_on_stderr
 from nnunetv2_missmod.cli.model_flags import add_model, add_subsets, min_voxels_of, model_of
 from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 MEANING = "masks from what each case has, or from subsets of its modalities"
+SENTENCE = "Segments each case from whichever of the channels it has, and writes down what each mask was made from."
+EXAMPLE = "missmod predict -i cases -o masks -d 501 -c 3d_fullres -tr DCSegTrainer -f 0"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
@@ -27,16 +32,27 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="bring images that lie elsewhere onto the grid of the case's first one",
     )
+    add_json(verb, "which masks there are and what each was made from,")
     verb.set_defaults(subsets="available")
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Segment a folder of cases; 1 if a case failed."""
     os.environ.update(with_doors(os.environ))
+    with chatter_kept_beside(parsed.o, parsed.verbose), words_on_stderr(parsed.json):
+        failed = predict(parsed)
+        code = report_failures(failed)
+    if parsed.json:
+        print_json(summary_of(parsed.o, failed))
+    return code
+
+
+def predict(parsed: argparse.Namespace) -> int:
+    """Segment; count the cases that failed."""
     from nnunetv2_missmod.prediction.masks import predict_masks  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
-    failed = predict_masks(
+    return predict_masks(
         choice,
         settings,
         parsed.i,
@@ -46,4 +62,10 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.continue_prediction,
         parsed.resample,
     )
-    return report_failures(failed)
+
+
+def summary_of(out: Path, failed: int) -> dict[str, Any]:
+    """Say what the folder holds: of this run, of its other parts and of those that it went on from."""
+    from nnunetv2_missmod.prediction.mask_table import read_masks  # noqa: PLC0415
+
+    return {"folder": str(out.resolve()), "failed": failed, "masks": read_masks(out).to_dict("records")}

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 MEANING = "one HTML page, and tables, of what missmod evaluate wrote"
+SENTENCE = "Writes tables, figures and tests of the scores of one or more models into one HTML page."
+EXAMPLE = "missmod report scores/dcseg scores/m3ae -o report"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from nnunetv2_missmod.host.plan_checks import open_plan, refused_as
 from nnunetv2_missmod.host.predictor import make_predictor
 from nnunetv2_missmod.host.preprocessor import accept_missing_files
 from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
+from nnunetv2_missmod.machine.devices import require_device
 
 MODEL_FILES = ("plans.json", "dataset.json")
 
@@ -152,8 +153,7 @@ class PredictionSettings:
     def __post_init__(self) -> None:
         if self.device not in ("cuda", "cpu", "mps"):
             raise ValueError(f"Expected -device cuda, cpu or mps, got {self.device}.")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("Expected a CUDA device, found none. Predict with -device cpu.")
+        require_device(self.device)
         if not 0 < self.step_size <= 1:
             raise ValueError(f"Expected -step_size above 0 and up to 1, got {self.step_size}. 0.5 is usual.")
         if not 0 <= self.part_id < self.num_parts:
