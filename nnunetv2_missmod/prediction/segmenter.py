@@ -105,7 +105,7 @@ class Segmenter:
         if not path.is_file():
             return cls(ModelChoice.of_folder(path, names, checkpoint), settings)
         with tempfile.TemporaryDirectory() as unpacked:  # all that a prediction needs is read before it goes
-            return cls(ModelChoice.of_folder(_unpack(path, Path(unpacked)), names, checkpoint), settings)
+            return cls(ModelChoice.of_folder(unpack(path, Path(unpacked)), names, checkpoint), settings)
 
     def segment(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None = None, resample: bool = False
@@ -201,8 +201,12 @@ class Segmenter:
         return self.modalities.index(name)
 
 
-def _unpack(file: Path, folder: Path) -> Path:
-    """Unpack a zip of one model; give the model's folder."""
+def unpack(file: Path, folder: Path) -> Path:
+    """Unpack a zip of one model; give the model's folder.
+
+    Raises:
+        ValueError: it is no zip, or holds no model or several.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             archive.extractall(folder)  # which keeps every name within the folder
