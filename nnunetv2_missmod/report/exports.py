@@ -12,10 +12,12 @@ import math
 import re
 from collections.abc import Sequence
 
+from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
 from nnunetv2_missmod.report.tables import UNDEFINED, Cell, Row, Table, print_p
 
 PRESENT, ABSENT, MINUS = "●", "○", "−"
 INTERVALS = "with 95 % intervals"
+COUNT = "cases"  # heads the column that says how many a row rests on
 LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -31,6 +33,7 @@ LATEX = {
     "↓": r"$\downarrow$",
     "→": r"$\rightarrow$",
     MINUS: "$-$",
+    UNEQUAL_MARK: r"$^\dagger$",
 }
 TEST_COLUMNS = ["models", "region", "pairs", "median difference", "favoured", "p", "p (Holm)"]
 
@@ -51,18 +54,20 @@ def _markdown_tables(table: Table) -> list[str]:
     title, names = table.metric.heading, [escape_markdown(modality) for modality in table.modalities]
     heads = [f"{escape_markdown(region)}<br>{escape_markdown(model)}" for region, model in table.columns]
     mean = table.summaries[0]
-    subsets = [[*_dots(row), *map(_markdown_cell, row.cells)] for row in table.rows]
-    subsets.append([mean.name, *[""] * (len(names) - 1), *map(_markdown_cell, mean.cells)])
+    subsets = [[*_dots(row), *map(_markdown_cell, row.cells), row.cases.text] for row in table.rows]
+    subsets.append([mean.name, *[""] * (len(names) - 1), *map(_markdown_cell, mean.cells), mean.cases.text])
     summaries = [
-        [row.name, *(f"{_markdown_cell(cell)} {cell.interval}".strip() for cell in row.cells)]
+        [row.name, *(f"{_markdown_cell(cell)} {cell.interval}".strip() for cell in row.cells), row.cases.text]
         for row in table.summaries
     ]
-    gains = [[escape_markdown(row.name), *(cell.text for cell in row.cells)] for row in table.contributions]
+    gains = [[escape_markdown(row.name), *(c.text for c in row.cells), row.cases.text] for row in table.contributions]
     tests = [[escape_markdown(text) for text in line] for line in _test_lines(table)]
+    heads.append(COUNT)
     right = ["--:"] * len(heads)
+    note = f"\n{UNEQUAL_MARK} {UNEQUAL}\n" if table.unequal else ""
     made = [
-        _markdown(f"## {title}", [*names, *heads], [*[":-:"] * len(names), *right], subsets),
-        _markdown(f"### {title}: mean and area, {INTERVALS}", ["", *heads], [":--", *right], summaries),
+        _markdown(f"## {title}", [*names, *heads], [*[":-:"] * len(names), *right], subsets) + note,
+        _markdown(f"### {title}: mean and area, {INTERVALS}", ["", *heads], [":--", *right], summaries) + note,
         _markdown(f"### {title}: contribution of each modality", ["", *heads], [":--", *right], gains),
     ]
     if tests:
@@ -82,7 +87,7 @@ def escape_markdown(name: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return _mark(cell, "**{}**", "*{}*")
+    return _mark(cell, "**{}**", "*{}*") + cell.mark
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
@@ -97,17 +102,22 @@ def to_latex(tables: Sequence[Table]) -> str:
 def _latex_tables(table: Table) -> list[str]:
     title, count = table.metric.heading, len(table.modalities)
     dots = {PRESENT: r"$\bullet$", ABSENT: r"$\circ$"}
-    subsets = [[*(dots[dot] for dot in _dots(row)), *map(_latex_cell, row.cells)] for row in table.rows]
-    mean = [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, table.summaries[0].cells)]
-    summaries = [[row.name, *map(_latex_interval, row.cells)] for row in table.summaries]
-    gains = [[escape_latex(row.name), *map(_latex_cell, row.cells)] for row in table.contributions]
+    subsets = [
+        [*(dots[dot] for dot in _dots(row)), *map(_latex_cell, row.cells), _latex_count(row)] for row in table.rows
+    ]
+    first = table.summaries[0]
+    mean = [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, first.cells), _latex_count(first)]
+    summaries = [[row.name, *map(_latex_interval, row.cells), _latex_count(row)] for row in table.summaries]
+    gains = [[escape_latex(row.name), *map(_latex_cell, row.cells), _latex_count(row)] for row in table.contributions]
     tests = [[escape_latex(text) for text in line] for line in _test_lines(table)]
     regions, heads = _latex_heads(table, count), _latex_heads(table, 1)
     names, models = [*map(escape_latex, table.modalities)], [escape_latex(model) for _, model in table.columns]
+    models.append(COUNT)
     right = "r" * len(models)
+    note = UNEQUAL if table.unequal else ""
     made = [
-        _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]]),
-        _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries]),
+        _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]], note),
+        _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries], note),
         _latex(f"{title}: contribution of each modality", f"l{right}", [heads, _line(["", *models])], [gains]),
     ]
     if tests:
@@ -115,8 +125,8 @@ def _latex_tables(table: Table) -> list[str]:
     return made
 
 
-def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list[list[str]]]) -> str:
-    """A table of groups of lines, with a rule before each."""
+def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list[list[str]]], note: str = "") -> str:
+    """A table of groups of lines, with a rule before each, and a note on what has a dagger under it."""
     body = [part for group in groups for part in (r"\midrule", *map(_line, group))]
     return "\n".join(
         [
@@ -126,6 +136,7 @@ def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list
             rf"\begin{{tabular}}{{{alignment}}}",
             *(r"\toprule", *heads, *body, r"\bottomrule"),
             r"\end{tabular}",
+            *([rf"\par\smallskip{{\footnotesize {LATEX[UNEQUAL_MARK]} {escape_latex(note)}}}"] if note else []),
             r"\end{table}",
             "",
         ]
@@ -138,7 +149,7 @@ def _latex_heads(table: Table, names: int) -> str:
     regions = [rf"\multicolumn{{{models}}}{{c}}{{{escape_latex(region)}}}" for region in table.regions]
     starts = [names + 1 + i * models for i in range(len(table.regions))]
     rules = " ".join(rf"\cmidrule(lr){{{start}-{start + models - 1}}}" for start in starts)
-    return f"{_line([*[''] * names, *regions])}\n{rules}"
+    return f"{_line([*[''] * names, *regions, ''])}\n{rules}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -155,7 +166,12 @@ def _latex_number(text: str) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    return _mark(cell._replace(text=_latex_number(cell.text)), r"\textbf{{{}}}", r"\underline{{{}}}")
+    text = _mark(cell._replace(text=_latex_number(cell.text)), r"\textbf{{{}}}", r"\underline{{{}}}")
+    return text + LATEX.get(cell.mark, "")
+
+
+def _latex_count(row: Row) -> str:
+    return _latex_number(row.cases.text)
 
 
 def _latex_interval(cell: Cell) -> str:
@@ -170,18 +186,20 @@ def to_csv(tables: Sequence[Table]) -> str:
     """Tables as one CSV: a row per metric and subset, 1 and 0 for the modalities, a column per region and model.
 
     After a metric's subsets come rows for the mean and the areas, each with the bounds of its interval, and for the
-    contributions; ``comparison_csv`` holds the tests.
+    contributions; ``comparison_csv`` holds the tests. The last columns say on how many cases a row rests, and whether
+    the subsets that it compares rest on the same ones.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     modalities = tables[0].modalities
     columns = [f"{region} / {model}" for region, model in tables[0].columns]
-    writer.writerow(["metric", "unit", "subset", *modalities, *columns])
+    writer.writerow(["metric", "unit", "subset", *modalities, *columns, "fewest cases", "most cases", "same cases"])
     for table in tables:
         for name, row, values in _csv_rows(table):
             present = [str(int(p)) for p in row.present] or [""] * len(modalities)
             defined = ["" if value == UNDEFINED else value for value in values]
-            writer.writerow([table.metric.column, table.metric.unit, name, *present, *defined])
+            cases = [row.cases.fewest, row.cases.most, int(row.cases.same)]
+            writer.writerow([table.metric.column, table.metric.unit, name, *present, *defined, *cases])
     return text.getvalue()
 
 

@@ -20,9 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
+from nnunetv2_missmod.evaluation.complete_cases import Cases
 from nnunetv2_missmod.evaluation.summary import contribution, robustness_curve, subset_means
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
+from nnunetv2_missmod.report.tables import complete_cases
 
 INK = "#010203"  # replaced by the page's text colour
 MARKERS = "osD^vPX*<>"
@@ -45,7 +47,7 @@ def draw_all(comparison: Comparison, metric: Metric) -> dict[str, list[Drawing]]
     gains = comparison.side_by_side(lambda table: contribution(table, metric.column)) * metric.scale
     return {
         "heat": [heat_map(comparison, metric, means, model) for model in comparison.models],
-        "curves": [curves(comparison, metric, means, region) for region in comparison.regions],
+        "curves": draw_curves(comparison, metric),
         "dots": [dots_per_case(comparison, metric, region) for region in comparison.regions],
         "gains": [gain_bars(comparison, metric, gains, region) for region in comparison.regions],
     }
@@ -69,7 +71,18 @@ def heat_map(comparison: Comparison, metric: Metric, means: pd.DataFrame, model:
         return _drawing(figure, f"{metric.heading} of {model} by subset (rows) and region (columns).", model)
 
 
-def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: str) -> Drawing:
+def draw_curves(comparison: Comparison, metric: Metric) -> list[Drawing]:
+    """The curves of every region, over the cases that have all subsets."""
+    complete, cases = complete_cases(comparison, metric)
+    means = complete.side_by_side(lambda table: subset_means(table, metric.column)) * metric.scale
+    means = means.reindex(list(comparison.subsets))
+    count = len(comparison.models)
+    of_region = [Cases.together(cases[i : i + count]) for i in range(0, len(cases), count)]
+    pairs = zip(comparison.regions, of_region, strict=True)
+    return [curves(comparison, metric, means, region, of_this) for region, of_this in pairs]
+
+
+def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: str, cases: Cases) -> Drawing:
     """Mean by the number of modalities present, a line per model; small dots are the single subsets."""
     numbers = [len(present) for present in comparison.subsets.values()]
     curve = robustness_curve(means)[region]
@@ -82,10 +95,11 @@ def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: 
         ax.set(xlabel="modalities present", ylabel=metric.heading, xticks=sorted(set(numbers)))
         ax.set_ylim(*_limits(metric, means, margin=0.04))
         ax.grid(axis="y", color="#88888844")
-        ax.set_title(_plain(region))
+        ax.set_title(f"{_plain(region)}, n = {cases.text}{cases.mark}")
         _legend(ax, len(comparison.models), -0.22)
         in_words = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curve[m].items()) for m in curve)
-        return _drawing(figure, f"{metric.heading} of {region} by number of modalities present. {in_words}.", region)
+        text = f"{metric.heading} of {region} by number of modalities present, over {cases.in_words}. {in_words}."
+        return _drawing(figure, text, region)
 
 
 def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawing:

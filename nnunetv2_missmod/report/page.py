@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
 from nnunetv2_missmod.evaluation.paired_tests import MIN_DIFFERING_PAIRS
 from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.report.case_volumes import Case, cases_to_show, read_cropped_case, with_predictions
@@ -76,6 +77,8 @@ def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
         colours=dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True)),
         facts=facts(comparison),
         too_few=TOO_FEW,
+        unequal=UNEQUAL,
+        unequal_mark=UNEQUAL_MARK,
         fewest_pairs=MIN_DIFFERING_PAIRS,
     )
 

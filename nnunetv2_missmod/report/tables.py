@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets
+from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
 from nnunetv2_missmod.evaluation.paired_tests import compare
 from nnunetv2_missmod.evaluation.summary import (
-    Summary,
-    bootstrap_intervals,
     case_counts,
     contribution,
+    contribution_counts,
     mean_over_subsets,
     modalities_in,
     robustness_area,
@@ -30,12 +31,12 @@ TOO_FEW = "too few cases"
 class Cell(NamedTuple):
     """A printed value and its place among the models of its row and region.
 
-    ``cases`` is how many are in it; ``low`` and ``high`` are the bounds of its 95 % interval, "" where there is none.
+    ``low`` and ``high`` are the bounds of its 95 % interval, "" where there is none.
     """
 
     text: str
+    cases: Cases
     place: Literal["best", "second", ""] = ""
-    cases: int = 0
     low: str = ""
     high: str = ""
 
@@ -44,6 +45,11 @@ class Cell(NamedTuple):
         """The bounds in brackets, "" where there are none."""
         return f"[{self.low}, {self.high}]" if self.low else ""
 
+    @property
+    def mark(self) -> str:
+        """A sign at a value that compares different cases."""
+        return "" if self.text == UNDEFINED else self.cases.mark
+
 
 class Row(NamedTuple):
     """A subset, a summary or a modality: which modalities are present, and cells in the order of the columns."""
@@ -51,6 +57,11 @@ class Row(NamedTuple):
     name: str
     present: list[bool]
     cells: list[Cell]
+
+    @property
+    def cases(self) -> Cases:
+        """How many cases its cells rest on."""
+        return Cases.together([cell.cases for cell in self.cells])
 
 
 class PairedTest(NamedTuple):
@@ -87,6 +98,11 @@ class Table(NamedTuple):
     contributions: list[Row]
     tests: list[PairedTest]
 
+    @property
+    def unequal(self) -> bool:
+        """Whether a summary compares subsets on different cases."""
+        return any(cell.mark for row in self.summaries for cell in row.cells)
+
 
 def build_table(comparison: Comparison, metric: Metric) -> Table:
     """Compute all that the report prints of one metric."""
@@ -118,12 +134,12 @@ def print_p(p: float) -> str:
 
 def _subset_rows(comparison: Comparison, metric: Metric) -> list[Row]:
     means = comparison.side_by_side(lambda table: subset_means(table, metric.column))
-    counts = comparison.side_by_side(lambda table: case_counts(table, metric.column))
+    counts = comparison.side_by_side(lambda table: case_counts(table, metric.column)).fillna(0).astype(int)
     return [
         Row(
             name,
             [modality in present for modality in comparison.modalities],
-            _cells(comparison, metric, means.loc[name], counts.loc[name]),
+            _cells(comparison, metric, means.loc[name], [Cases(count, count) for count in counts.loc[name]]),
         )
         for name, present in comparison.subsets.items()
     ]
@@ -136,21 +152,37 @@ def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
         "area": robustness_area,
         f"area / {steps}": partial(robustness_area, normalised=True),
     }
-    return [Row(name, [], _bounded_cells(comparison, metric, summary)) for name, summary in summaries.items()]
+    complete, cases = complete_cases(comparison, metric)
+    return [Row(name, [], _bounded_cells(complete, metric, summary, cases)) for name, summary in summaries.items()]
 
 
-def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary) -> list[Cell]:
+def complete_cases(comparison: Comparison, metric: Metric) -> tuple[Comparison, list[Cases]]:
+    """Leave what a comparison of subsets rests on, and say for each column how many cases that is."""
+    complete, same_cases = comparison.on_complete_cases(metric.column)
+    of_model = {name: cases_of_subsets(table, metric.column, same_cases) for name, table in complete.tables.items()}
+    return complete, [of_model[model][region] for region, model in complete.columns]
+
+
+def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary, cases: Sequence[Cases]) -> list[Cell]:
     found = comparison.side_by_side(lambda table: bootstrap_intervals(table, metric.column, summary).T)
     lows, highs = (
         ["" if math.isnan(bound) else metric.text(bound) for bound in found.loc[name]] for name in ("low", "high")
     )
-    cells = _cells(comparison, metric, found.loc["estimate"])
+    cells = _cells(comparison, metric, found.loc["estimate"], cases)
     return [cell._replace(low=low, high=high) for cell, low, high in zip(cells, lows, highs, strict=True)]
 
 
 def _contribution_rows(comparison: Comparison, metric: Metric) -> list[Row]:
     gains = comparison.side_by_side(lambda table: contribution(table, metric.column))
-    return [Row(str(modality), [], [Cell(metric.text(gain)) for gain in row]) for modality, row in gains.iterrows()]
+    fewest, most = (
+        comparison.side_by_side(partial(contribution_counts, metric=metric.column, of=of)).to_numpy()
+        for of in ("fewest", "most")
+    )
+    rows = []
+    for modality, row, *counts in zip(gains.index, gains.to_numpy(), fewest, most, strict=True):
+        cells = [Cell(metric.text(gain), Cases(*of_cell)) for gain, *of_cell in zip(row, *counts, strict=True)]
+        rows.append(Row(str(modality), [], cells))
+    return rows
 
 
 def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
@@ -169,13 +201,10 @@ def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
     ]
 
 
-def _cells(
-    comparison: Comparison, metric: Metric, values: pd.Series[float], counts: pd.Series[int] | None = None
-) -> list[Cell]:
+def _cells(comparison: Comparison, metric: Metric, values: pd.Series[float], cases: Sequence[Cases]) -> list[Cell]:
     """Print values in the order of the columns, the models of a region ranked among each other."""
     texts = [metric.text(value) for value in values]
     badness = [math.nan if text == UNDEFINED else metric.badness(text) for text in texts]
     count = len(comparison.models)
     places = [place for start in range(0, len(texts), count) for place in rank(badness[start : start + count])]
-    cases = [0] * len(texts) if counts is None else counts.fillna(0).astype(int).tolist()
-    return [Cell(*cell) for cell in zip(texts, places, cases, strict=True)]
+    return [Cell(*cell) for cell in zip(texts, cases, places, strict=True)]

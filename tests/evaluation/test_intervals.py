@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from small_scores import REGIONS, constant_table, long_table
 
+from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
 from nnunetv2_missmod.evaluation.summary import (
-    bootstrap_intervals,
     mean_over_subsets,
     robustness_area,
     robustness_curve,
