@@ -26,9 +26,8 @@ def bootstrap_intervals(
 ) -> pd.DataFrame:
     """Percentile bootstrap interval over the cases of the subsets' means, or of a summary of them.
 
-    Cases are drawn with replacement, each with all its rows; those without any score are not drawn. Bounds are NaN for
-    a single case, and where more than a fifth of the resamples leave the summary undefined, as when one case alone has
-    a score.
+    Cases are drawn with replacement, each with all its rows. Bounds are NaN for a single case, and where more than a
+    fifth of the resamples leave the summary undefined, as when one case alone has a score.
 
     Args:
         table: the long table of one model.
@@ -48,7 +47,6 @@ def bootstrap_intervals(
             f"The usual values are 1000 and 0.95."
         )
     wide = wide_table(table, metric)
-    wide = wide[wide.notna().any(axis="columns")] if wide.notna().any(axis=None) else wide
     estimate = _flat(summary(as_means(wide.mean().to_numpy(), wide.columns)))
     resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
     draws = _summarised(resampled, wide.columns, summary)

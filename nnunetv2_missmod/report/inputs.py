@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.complete_cases import on_complete_cases
 from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
 from nnunetv2_missmod.evaluation.scores import SCORES_CSV, read_scores
@@ -72,15 +71,6 @@ class Comparison:
         columns = pd.MultiIndex.from_tuples(self.columns, names=["region", "model"])
         beside: pd.DataFrame = found.swaplevel(axis=1).reindex(columns=columns)
         return beside
-
-    def on_complete_cases(self, metric: str) -> tuple[Comparison, pd.Series[bool]]:
-        """Leave, region by region, the cases that every subset of every model has a score of.
-
-        Returns:
-            The comparison, and by region whether there are such cases; all stay where there are none.
-        """
-        tables, same_cases = on_complete_cases(list(self.tables.values()), metric)
-        return replace(self, scores=pd.concat(tables)), same_cases
 
 
 def load_comparison(folders: Sequence[Path]) -> Comparison:

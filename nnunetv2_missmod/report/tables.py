@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets
+from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets, on_complete_cases
 from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
 from nnunetv2_missmod.evaluation.paired_tests import compare
 from nnunetv2_missmod.evaluation.summary import (
@@ -158,9 +159,10 @@ def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
 
 def complete_cases(comparison: Comparison, metric: Metric) -> tuple[Comparison, list[Cases]]:
     """Leave what a comparison of subsets rests on, and say for each column how many cases that is."""
-    complete, same_cases = comparison.on_complete_cases(metric.column)
-    of_model = {name: cases_of_subsets(table, metric.column, same_cases) for name, table in complete.tables.items()}
-    return complete, [of_model[model][region] for region, model in complete.columns]
+    complete = {name: on_complete_cases(table) for name, table in comparison.tables.items()}
+    cases = {name: cases_of_subsets(comparable, metric.column) for name, comparable in complete.items()}
+    scores = pd.concat([comparable.table for comparable in complete.values()])
+    return replace(comparison, scores=scores), [cases[model][region] for region, model in comparison.columns]
 
 
 def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary, cases: Sequence[Cases]) -> list[Cell]:

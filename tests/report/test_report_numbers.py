@@ -41,7 +41,7 @@ def test_the_cells_of_the_page_are_the_means_of_the_long_tables(cohort, page, me
     assert [row[0]["title"] for row in rows] == subset_names()
     means = {model: looped_means(table, metric) for model, table in tables.items()}
     for subset, row in zip(subset_names(), rows, strict=True):
-        for (region, model), cell in zip(COLUMNS, row[4:], strict=True):
+        for (region, model), cell in zip(COLUMNS, row[4:-1], strict=True):
             value = means[model][subset, region]
             assert cell["text"] == ("–" if value is None else f"{value * scale:.2f}"), (subset, region, model)
 
@@ -137,16 +137,28 @@ def test_a_single_case_has_no_intervals(small):
 def test_the_contribution_of_a_modality_is_the_mean_gain_from_adding_it(cohort, page, metric, scale):
     _, tables = cohort
     assert [row[0] for row in page.texts(metric, "contribution")[2:]] == list(MODALITIES)
-    means = {model: looped_means(table, metric) for model, table in tables.items()}
     for modality in MODALITIES:
         for (region, model), cell in zip(COLUMNS, page.row(modality, metric, "contribution"), strict=True):
-            gains = []
-            for without in subset_names():
-                if modality not in without.split("+"):
-                    added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
-                    pair = [means[model][subset, region] for subset in (without, added)]
-                    gains += [] if None in pair else [pair[1] - pair[0]]
-            assert float(cell["text"]) == pytest.approx(scale * sum(gains) / len(gains), abs=0.0051)
+            gains = list(looped_gains(tables[model], metric, modality, region))
+            expected = scale * sum(map(mean_of, gains)) / len(gains)
+            assert float(cell["text"]) == pytest.approx(expected, abs=0.0051)
+            assert cell["title"] == words_of({len(of_pair) for of_pair in gains})
+
+
+def looped_gains(table, metric, modality, region):
+    """Gains within the cases where both scores are defined, a list for each pair of subsets with such a case."""
+    rows = table[table["region"] == region]
+    scores = {(row["case"], row["subset"]): row[metric] for row in rows.to_dict("records")}
+    for without in (subset for subset in subset_names() if modality not in subset.split("+")):
+        added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
+        gains = [scores[case, added] - scores[case, without] for case in sorted(set(rows["case"]))]
+        if known := [gain for gain in gains if not math.isnan(gain)]:
+            yield known
+
+
+def words_of(counts):
+    least, most = min(counts), max(counts)
+    return f"{most if least == most else f'{least}–{most}'} {'case' if most == 1 else 'cases'}"
 
 
 # --- the comparison of models -----------------------------------------------------------------------------------------
