@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -39,7 +39,18 @@ def viewer_of(comparison: Comparison, case: Case, models: list[str], budget: int
     else:
         return f"{case.name} is too large for this page even at an eighth of its resolution; the viewer is left out."
     data |= {"labels": label_colours(comparison), "subsets": list(comparison.subsets), "centre": centre(case)}
+    data["start"] = start_of(data["masks"])
     return Viewer(data, _note(case, factor))
+
+
+def start_of(masks: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Model and subset that the viewer opens on: the largest subset of the first model; of those that the case has.
+
+    Args:
+        masks: model and subset of each mask of the case, model by model, the smallest subset first.
+    """
+    of_first = [mask for mask in masks if mask["model"] == masks[0]["model"]]
+    return {key: of_first[-1][key] for key in ("model", "subset")} if of_first else {"model": "", "subset": ""}
 
 
 def centre(case: Case) -> list[float]:

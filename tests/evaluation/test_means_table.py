@@ -51,7 +51,7 @@ def test_the_table_has_dots_and_means(capsys, monkeypatch):
     ]
     whole, core = (0.6 + 0.3 + 0.75) / 3, (0.125 + 0.5) / 2
     assert ["mean", f"{whole:.3f}", f"{core:.3f}", "1–2"] in rows
-    assert ["MyTrainer:", "mean", "Dice", "of", "2"] in rows  # the title is as wide as the table
+    assert ["MyTrainer:", "mean", "Dice", "of", "2", "cases"] in rows
 
 
 @pytest.mark.filterwarnings("error")

@@ -144,6 +144,7 @@ def test_the_viewer_holds_images_and_masks_where_they_are_in_space(cohort, tmp_p
         np.testing.assert_allclose(volume.GetOrigin(), case.truth.GetOrigin(), atol=1e-4)
         np.testing.assert_allclose(volume.GetSpacing(), case.truth.GetSpacing(), atol=1e-4)
     assert "reduced to 256 grey values." in viewer.note
+    assert viewer.data["start"] == {"model": "DCSeg", "subset": "FLAIR+T1c"}
 
 
 def test_a_large_case_is_made_coarser_until_it_fits_and_the_page_says_so(cohort, tmp_path):

@@ -4,11 +4,13 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from report_page import read_page
 from small_folders import change_provenance
 from small_scores import NASTY
 
+from nnunetv2_missmod.evaluation.scores import read_scores, write_scores
 from nnunetv2_missmod.report.page import render, write_report
 
 pytestmark = pytest.mark.slow
@@ -109,6 +111,19 @@ def test_a_model_without_predictions_is_left_out_of_the_overlays_alone(small):
     page = read_page(write_report([small / "model", small / "other"], small / "report"))
     assert "Other: no predictions (none in other/predictions)" in " ".join(page.text)
     assert {"overlays", "viewer"} <= {a.get("id") for _, a in page.tags}
+
+
+def test_the_viewer_opens_on_a_subset_that_its_case_has(small):
+    """The case lacks T1c, so that it has neither rows nor masks of the subsets with it."""
+    table = read_scores(small / "model").table
+    hard = table.assign(case="other")  # has all subsets, and is not the one that is shown first
+    write_scores(small / "model", pd.concat([table[table["subset"] == "FLAIR"], hard.assign(dice=0.99)]))
+    for subset in ("T1c", "FLAIR+T1c"):
+        (small / "model" / "predictions" / subset / "case.nii.gz").unlink()
+    (small / "imagesTs" / "case_0001.nii.gz").unlink()
+    page = read_page(write_report([small / "model"], small / "report"))
+    options = [a for a in page.attributes("option") if a["value"] in ("FLAIR", "T1c", "FLAIR+T1c")]
+    assert [("selected" in a, "disabled" in a) for a in options] == [(True, False), (False, True), (False, True)]
 
 
 def test_the_folder_to_write_to_may_not_be_a_file(small):
