@@ -72,6 +72,7 @@ def _markdown_tables(table: Table) -> list[str]:
     ]
     if tests:
         made.append(_markdown(f"### {title}: comparison", TEST_COLUMNS, _test_columns(":--", "--:"), tests))
+        made[-1] += f"\n{table.smallest_p}\n"
     return made
 
 
@@ -114,19 +115,27 @@ def _latex_tables(table: Table) -> list[str]:
     names, models = [*map(escape_latex, table.modalities)], [escape_latex(model) for _, model in table.columns]
     models.append(COUNT)
     right = "r" * len(models)
-    note = UNEQUAL if table.unequal else ""
+    note = f"{UNEQUAL_MARK} {UNEQUAL}" if table.unequal else ""
     made = [
         _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]], note),
         _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries], note),
         _latex(f"{title}: contribution of each modality", f"l{right}", [heads, _line(["", *models])], [gains]),
     ]
     if tests:
-        made.append(_latex(f"{title}: comparison", "".join(_test_columns("l", "r")), [_line(TEST_COLUMNS)], [tests]))
+        made.append(
+            _latex(
+                f"{title}: comparison",
+                "".join(_test_columns("l", "r")),
+                [_line(TEST_COLUMNS)],
+                [tests],
+                table.smallest_p,
+            )
+        )
     return made
 
 
 def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list[list[str]]], note: str = "") -> str:
-    """A table of groups of lines, with a rule before each, and a note on what has a dagger under it."""
+    """A table of groups of lines, with a rule before each, and a note under it."""
     body = [part for group in groups for part in (r"\midrule", *map(_line, group))]
     return "\n".join(
         [
@@ -136,7 +145,7 @@ def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list
             rf"\begin{{tabular}}{{{alignment}}}",
             *(r"\toprule", *heads, *body, r"\bottomrule"),
             r"\end{tabular}",
-            *([rf"\par\smallskip{{\footnotesize {LATEX[UNEQUAL_MARK]} {escape_latex(note)}}}"] if note else []),
+            *([rf"\par\smallskip{{\footnotesize {escape_latex(note)}}}"] if note else []),
             r"\end{table}",
             "",
         ]
@@ -216,13 +225,16 @@ def comparison_csv(tables: Sequence[Table]) -> str:
     """The paired tests of all metrics as one CSV: a row per metric, pair of models and region."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = ["pairs", "left_out", "median_difference", "favoured", "p", "p_holm"]
+    columns = ["pairs", "left_out", "median_difference", "favoured", "p", "p_holm", "smallest_p", "smallest_p_holm"]
     writer.writerow(["metric", "unit", "model_a", "model_b", "region", *columns])
     for table in tables:
         for test in table.tests:
             difference = "" if test.difference == UNDEFINED else test.difference
             values = [test.pairs, test.left_out, difference, test.better]
-            p_values = ["" if math.isnan(p) else f"{p:.4g}" for p in (test.p, test.p_holm)]
+            p_values = [
+                "" if math.isnan(p) else f"{p:.4g}"
+                for p in (test.p, test.p_holm, test.smallest_p, test.smallest_p_holm)
+            ]
             writer.writerow([table.metric.column, table.metric.unit, *test.models, test.region, *values, *p_values])
     return text.getvalue()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike
+from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike, compared_models
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
 from nnunetv2_missmod.evaluation.scores import SCORES_CSV, read_scores
 from nnunetv2_missmod.evaluation.summary import BETTER, checked
@@ -31,7 +31,8 @@ class Comparison:
     """The models of a report on what all of them share.
 
     ``scores`` is the long table of all models, with a column ``model`` of the names; ``subsets`` gives the modalities
-    of each common subset in the order of evaluation; ``notes`` say what was left out.
+    of each common subset in the order of evaluation; ``notes`` say what was left out; the others are tested against
+    the ``reference``, or every two models where it is None.
     """
 
     models: dict[str, Model]
@@ -40,6 +41,7 @@ class Comparison:
     subsets: dict[str, list[str]]
     scores: pd.DataFrame
     notes: list[str]
+    reference: str | None = None
 
     @property
     def first(self) -> Model:
@@ -73,8 +75,12 @@ class Comparison:
         return beside
 
 
-def load_comparison(folders: Sequence[Path]) -> Comparison:
+def load_comparison(folders: Sequence[Path], reference: str | None = None) -> Comparison:
     """Read the models' folders and keep the subsets and cases that all of them have.
+
+    Args:
+        folders: what `missmod evaluate` wrote, one folder per model.
+        reference: name of the model that the others are tested against, as in the report; None: every two models.
 
     Raises:
         ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
@@ -89,10 +95,11 @@ def load_comparison(folders: Sequence[Path]) -> Comparison:
     check_measured_alike({str(model.folder / PROVENANCE): model.provenance for model in models})
     check_comparable({str(model.folder / SCORES_CSV): model.scores for model in models}, "dice")
     named = dict(zip(model_names(models), models, strict=True))
+    compared_models(list(named), reference)
     subsets, notes = _common_subsets(models)
     scores, left_out = _common_cases(named, list(subsets))
     first = models[0].provenance
-    return Comparison(named, first.modalities, first.regions, subsets, scores, [*notes, *left_out])
+    return Comparison(named, first.modalities, first.regions, subsets, scores, [*notes, *left_out], reference)
 
 
 def load_model(folder: Path) -> Model:

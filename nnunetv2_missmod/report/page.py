@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
-from nnunetv2_missmod.evaluation.paired_tests import MIN_DIFFERING_PAIRS
+from nnunetv2_missmod.evaluation.paired_tests import ALPHA, MIN_DIFFERING_PAIRS
 from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.report.case_volumes import Case, cases_to_show, read_cropped_case, with_predictions
 from nnunetv2_missmod.report.exports import comparison_csv, to_csv, to_latex, to_markdown
@@ -32,7 +32,7 @@ POLICIES = {
 }
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(folders: Sequence[Path], out: Path, reference: str | None = None) -> Path:
     """Write ``out/index.html`` and ``out/table.md``, ``.tex`` and ``.csv`` for one or several models' scores.
 
     Of several models the paired tests are also in ``out/comparison.csv``.
@@ -40,6 +40,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Args:
         folders: what `missmod evaluate` wrote, one folder per model.
         out: the folder to write to; the report's own files in it are replaced.
+        reference: name of the model that the others are tested against; None: every two models are.
 
     Returns:
         The HTML file. Overlays and viewer need the predictions and images; without them the page says so.
@@ -48,7 +49,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
         OSError: a file could not be written; one that was there is as it was.
     """
-    comparison = load_comparison(folders)
+    comparison = load_comparison(folders, reference)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
     tables = [build_table(comparison, metric) for metric in metrics_with_values(comparison.scores)]
@@ -79,6 +80,7 @@ def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
         too_few=TOO_FEW,
         unequal=UNEQUAL,
         unequal_mark=UNEQUAL_MARK,
+        alpha=ALPHA,
         fewest_pairs=MIN_DIFFERING_PAIRS,
     )
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets, on_complete_cases
 from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
-from nnunetv2_missmod.evaluation.paired_tests import compare
+from nnunetv2_missmod.evaluation.paired_tests import ALPHA, compare
 from nnunetv2_missmod.evaluation.summary import (
     case_counts,
     contribution,
@@ -76,6 +76,8 @@ class PairedTest(NamedTuple):
     better: str
     p: float
     p_holm: float
+    smallest_p: float
+    smallest_p_holm: float
 
     @property
     def untested(self) -> bool:
@@ -103,6 +105,17 @@ class Table(NamedTuple):
     def unequal(self) -> bool:
         """Whether a summary compares subsets on different cases."""
         return any(cell.mark for row in self.summaries for cell in row.cells)
+
+    @property
+    def smallest_p(self) -> str:
+        """What the number of cases allows, in words; "" without a test."""
+        known = [test for test in self.tests if not math.isnan(test.smallest_p)]
+        if not known:
+            return ""
+        smallest, corrected = (min(getattr(test, p) for test in known) for p in ("smallest_p", "smallest_p_holm"))
+        text = f"At best, if every case agreed, p would be {print_p(smallest)}, corrected for the {len(known)} tests"
+        beyond = "" if corrected < ALPHA else f": too few cases for any difference to be significant at {ALPHA}"
+        return f"{text} {print_p(corrected)}{beyond}."
 
 
 def build_table(comparison: Comparison, metric: Metric) -> Table:
@@ -198,8 +211,10 @@ def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
             row["better"],
             row["p"],
             row["p_holm"],
+            row["smallest_p"],
+            row["smallest_p_holm"],
         )
-        for row in compare(comparison.tables, metric.column).to_dict("records")
+        for row in compare(comparison.tables, metric.column, reference=comparison.reference).to_dict("records")
     ]
 
 

@@ -10,7 +10,6 @@ from small_scores import long_table, provenance
 
 from nnunetv2_missmod.evaluation.provenance import write_provenance
 from nnunetv2_missmod.evaluation.scores import write_scores
-from nnunetv2_missmod.report import page as page_module
 from nnunetv2_missmod.report.page import write_report
 
 MODALITIES = ("FLAIR", "T1c")
@@ -18,9 +17,8 @@ ROWS = ("FLAIR", "T1c", "FLAIR+T1c", "mean", "area", "area / 1")
 NOTE = "No case has every subset: the means of different subsets rest on different cases."
 
 
-def report_on(tmp_path, monkeypatch, subsets):
-    """Report on a model whose cases have these subsets; no figures."""
-    monkeypatch.setattr(page_module, "draw_all", lambda *_: {kind: [] for kind in ("heat", "curves", "dots", "gains")})
+def report_on(tmp_path, subsets):
+    """Report on a model whose cases have these subsets."""
     tables = [
         long_table(cases=1, modalities=MODALITIES, regions=("whole",), subsets=of_case, seed=seed).assign(
             case=f"{seed}"
@@ -46,13 +44,13 @@ def counts_of(file):
 
 
 @pytest.fixture
-def one_complete(tmp_path, monkeypatch):
-    return report_on(tmp_path, monkeypatch, [["FLAIR", "T1c", "FLAIR+T1c"], ["FLAIR"], ["FLAIR"]])
+def one_complete(tmp_path, no_figures):
+    return report_on(tmp_path, [["FLAIR", "T1c", "FLAIR+T1c"], ["FLAIR"], ["FLAIR"]])
 
 
 @pytest.fixture
-def none_complete(tmp_path, monkeypatch):
-    return report_on(tmp_path, monkeypatch, [["FLAIR"], ["T1c"], ["T1c", "FLAIR+T1c"]])
+def none_complete(tmp_path, no_figures):
+    return report_on(tmp_path, [["FLAIR"], ["T1c"], ["T1c", "FLAIR+T1c"]])
 
 
 def test_every_row_says_on_how_many_cases_it_rests(one_complete):

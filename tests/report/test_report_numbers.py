@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from report_page import read_page
 from scipy.stats import wilcoxon
-from small_scores import MODALITIES, REGIONS, subset_names
+from small_scores import MODALITIES, REGIONS, long_table, provenance, subset_names
 
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import write_scores
 from nnunetv2_missmod.report.page import write_report
 
 pytestmark = pytest.mark.slow
@@ -164,27 +166,24 @@ def words_of(counts):
 # --- the comparison of models -----------------------------------------------------------------------------------------
 
 
-def case_mean(table, metric, case, regions):
-    values = []
-    for region in regions:
-        rows = table[(table["case"] == case) & (table["region"] == region)]
-        values.append(sum(map(abs if metric == "volume_error" else float, rows[metric])) / len(rows))
-    return sum(values) / len(values)
+def case_mean(table, metric, case, region):
+    rows = table[(table["case"] == case) & (table["region"] == region)]
+    return sum(map(abs if metric == "volume_error" else float, rows[metric])) / len(rows)
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("volume_error", 100)])
 def test_the_tests_are_wilcoxons_corrected_by_holm(many, metric, scale):
     tables, file = many
     expected = []
-    for name, regions in [*((region, [region]) for region in REGIONS), ("all regions", list(REGIONS))]:
+    for name in REGIONS:
         first, second = (
-            np.array([case_mean(table, metric, f"case_{case:03d}", regions) for case in range(8)])
+            np.array([case_mean(table, metric, f"case_{case:03d}", name) for case in range(8)])
             for table in tables.values()
         )
         differences = (first - second).round(12)
         p = wilcoxon(differences).pvalue if differences.any() else None
         median = float(np.median(differences))
-        favoured = "–" if median == 0 else "DCSeg" if (median > 0) == (metric == "dice") else "M3AE"
+        favoured = "DCSeg" if (median > 0) == (metric == "dice") else "M3AE"
         expected.append((name, median * scale, favoured, p))
     known = sorted(p for *_, p in expected if p is not None)
     rows = read_page(file).texts(metric, "tests")[1:]
@@ -193,7 +192,8 @@ def test_the_tests_are_wilcoxons_corrected_by_holm(many, metric, scale):
         if p is not None:
             corrected = max((len(known) - i) * q for i, q in enumerate(known) if q <= p)
             p_values = [f"{p:.3f}", f"{min(corrected, 1):.3f}"]
-        assert row == ["DCSeg − M3AE", region, "8", f"{median:.2f}", favoured, *p_values]
+        is_significant = p is not None and corrected < 0.05
+        assert row == ["DCSeg − M3AE", region, "8", f"{median:.2f}", favoured if is_significant else "–", *p_values]
 
 
 def test_too_few_cases_are_explained_where_there_are_any(many, page):
@@ -201,7 +201,30 @@ def test_too_few_cases_are_explained_where_there_are_any(many, page):
     assert sum("differ in fewer than 6 of them" in part for part in parts) == 1  # the Dice of the core is all alike
     assert sum("differ in fewer than 6 of them" in part for part in page.text) == 6
     cells = [row[5:] for row in page.texts("dice", "tests")[1:]]
-    assert cells == [["too few cases"] * 2] * 4
+    assert cells == [["too few cases"] * 2] * 3
+
+
+def test_the_smallest_p_that_the_cases_allow_is_said(many, page):
+    text = "At best, if every case agreed, p would be 0.008, corrected for the 3 tests 0.023."
+    assert sum(text in part for part in read_page(many[1]).text) == 3
+    assert "At best" not in " ".join(page.text)  # three cases have no p
+
+
+def test_a_test_that_cannot_be_significant_is_said_to_be_none(tmp_path, no_figures):
+    tables, models = long_table(cases=6), ["DCSeg", "M3AE", "CCSD"]
+    for name in models:
+        (tmp_path / name).mkdir()
+        write_scores(tmp_path / name, tables)
+        write_provenance(tmp_path / name, provenance(MODALITIES, tuple(REGIONS), f"{name}Trainer", predictions=None))
+    folders = [tmp_path / name for name in models]
+    text = " ".join(read_page(write_report(folders, tmp_path / "every two")).text)
+    assert "p would be 0.031, corrected for the 9 tests 0.281: too few cases for any difference" in text
+    page = read_page(write_report(folders, tmp_path / "reference", reference="M3AE"))
+    assert "each model against M3AE" in " ".join(page.text)
+    assert [row[0] for row in page.texts("dice", "tests")[1:]] == ["DCSeg − M3AE"] * 3 + ["CCSD − M3AE"] * 3
+    assert "corrected for the 6 tests 0.188" in (tmp_path / "reference" / "table.md").read_text()
+    with pytest.raises(ValueError, match="one of the models DCSeg, M3AE, CCSD, got 'm3ae'"):
+        write_report(folders, tmp_path / "reference", reference="m3ae")
 
 
 def test_a_single_model_has_no_best(small):
