@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Summary = Callable[[pd.DataFrame], "pd.DataFrame | pd.Series[float]"]
 
 
 def bootstrap_intervals(
-    table: pd.DataFrame,
+    table: pd.DataFrame | Sequence[pd.DataFrame],
     metric: str,
     summary: Summary = pd.DataFrame.copy,
     resamples: int = 1000,
@@ -26,11 +26,12 @@ def bootstrap_intervals(
 ) -> pd.DataFrame:
     """Percentile bootstrap interval over the cases of the subsets' means, or of a summary of them.
 
-    Cases are drawn with replacement, each with all its rows. Bounds are NaN for a single case, and where more than a
-    fifth of the resamples leave the summary undefined, as when one case alone has a score.
+    Cases are drawn with replacement, each with all its rows. Of several trainings of one model the trainings are drawn
+    as well, and a case's score is its mean over those that are drawn. Bounds are NaN for a single case, and where more
+    than a fifth of the resamples leave the summary undefined, as when one case alone has a score.
 
     Args:
-        table: the long table of one model.
+        table: the long table of one model, or those of its trainings, all on the same cases and subsets.
         metric: any metric column.
         summary: a function of the subsets' means, such as ``mean_over_subsets`` or ``robustness_area``, that gives for
             a column what it gives for that column alone. It is called once on all resamples, side by side as columns.
@@ -46,11 +47,12 @@ def bootstrap_intervals(
             f"Expected at least one resample and a confidence between 0 and 1, got {resamples} and {confidence}. "
             f"The usual values are 1000 and 0.95."
         )
-    wide = wide_table(table, metric)
-    estimate = _flat(summary(as_means(wide.mean().to_numpy(), wide.columns)))
-    resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
-    draws = _summarised(resampled, wide.columns, summary)
-    known = (len(wide) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
+    wide = [wide_table(t, metric) for t in ([table] if isinstance(table, pd.DataFrame) else table)]
+    columns, values = wide[0].columns, np.stack([w.reindex_like(wide[0]).to_numpy() for w in wide])
+    of_cases = wide[0] if len(wide) == 1 else pd.DataFrame(_mean_of_defined(np.ones((1, len(wide))), values)[0])
+    estimate = _flat(summary(as_means(of_cases.mean().to_numpy(), columns)))
+    draws = _summarised(_resampled_means(values, resamples, np.random.default_rng(seed)), columns, summary)
+    known = (values.shape[1] > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
     bounds = np.where(known, draws.quantile([(1 - confidence) / 2, (1 + confidence) / 2]), np.nan)
     intervals: pd.DataFrame = estimate.to_frame("estimate").assign(low=bounds[0], high=bounds[1])
     return intervals
@@ -59,12 +61,32 @@ def bootstrap_intervals(
 def _resampled_means(
     values: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Mean over drawn cases of values (cases, K) -> (resamples, K); NaN where no drawn case has one."""
-    cases = len(values)
+    """Mean over drawn cases of the mean over drawn trainings.
+
+    Args:
+        values: (trainings, cases, K).
+        resamples: how many times they are drawn.
+        generator: of the draws.
+
+    Returns:
+        (resamples, K); NaN where no drawn case has a score.
+    """
+    trainings, cases, num_columns = values.shape
     times_drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+    trainings_drawn = generator.multinomial(trainings, np.full(trainings, 1 / trainings), size=resamples)
+    kinds, kind_of = np.unique(trainings_drawn, axis=0, return_inverse=True)
+    means = np.full((resamples, num_columns), np.nan)
+    for kind, weights in enumerate(kinds):
+        drawn = kind_of.ravel() == kind
+        means[drawn] = _mean_of_defined(times_drawn[drawn], _mean_of_defined(weights[None], values)[0])
+    return means
+
+
+def _mean_of_defined(weights: NDArray[Any], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of values (N, ...) weighted by (R, N) -> (R, ...), over what is defined; NaN where nothing is."""
     defined = ~np.isnan(values)
-    count = times_drawn @ defined
-    total = times_drawn @ np.where(defined, values, 0)
+    count = np.tensordot(weights, defined, axes=1)
+    total = np.tensordot(weights, np.where(defined, values, 0), axes=1)
     means: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return means
 

@@ -88,7 +88,7 @@ def escape_markdown(name: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return _mark(cell, "**{}**", "*{}*") + cell.mark
+    return " ".join(filter(None, (_mark(cell, "**{}**", "*{}*") + cell.mark, cell.deviation)))
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def _latex_number(text: str) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     text = _mark(cell._replace(text=_latex_number(cell.text)), r"\textbf{{{}}}", r"\underline{{{}}}")
-    return text + LATEX.get(cell.mark, "")
+    return text + LATEX.get(cell.mark, "") + (rf" $\pm$ {cell.spread}" if cell.spread else "")
 
 
 def _latex_count(row: Row) -> str:
@@ -218,6 +218,11 @@ def _csv_rows(table: Table) -> list[tuple[str, Row, list[str]]]:
         rows.append((row.name, row, [cell.text for cell in row.cells]))
         rows.append((f"{row.name}, 95 % low", row, [cell.low for cell in row.cells]))
         rows.append((f"{row.name}, 95 % high", row, [cell.high for cell in row.cells]))
+    spread = [
+        (f"{row.name}, SD over trainings", row, [c.spread for c in row.cells])
+        for row in [*table.rows, *table.summaries]
+    ]
+    rows += [of_row for of_row in spread if any(of_row[2])]
     return rows + [(f"contribution of {r.name}", r, [cell.text for cell in r.cells]) for r in table.contributions]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ POLICIES = {
 }
 
 
-def write_report(folders: Sequence[Path], out: Path, reference: str | None = None) -> Path:
+def write_report(
+    folders: Sequence[Path], out: Path, reference: str | None = None, groups: Mapping[str, Sequence[Path]] | None = None
+) -> Path:
     """Write ``out/index.html`` and ``out/table.md``, ``.tex`` and ``.csv`` for one or several models' scores.
 
     Of several models the paired tests are also in ``out/comparison.csv``.
@@ -41,6 +43,8 @@ def write_report(folders: Sequence[Path], out: Path, reference: str | None = Non
         folders: what `missmod evaluate` wrote, one folder per model.
         out: the folder to write to; the report's own files in it are replaced.
         reference: name of the model that the others are tested against; None: every two models are.
+        groups: further models of which there are several trainings: name -> a folder for each training.
+        groups: further models of which there are several trainings: name -> a folder for each training.
 
     Returns:
         The HTML file. Overlays and viewer need the predictions and images; without them the page says so.
@@ -49,7 +53,7 @@ def write_report(folders: Sequence[Path], out: Path, reference: str | None = Non
         ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
         OSError: a file could not be written; one that was there is as it was.
     """
-    comparison = load_comparison(folders, reference)
+    comparison = load_comparison(folders, reference, groups)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
     tables = [build_table(comparison, metric) for metric in metrics_with_values(comparison.scores)]
@@ -117,7 +121,7 @@ def _facts_of(comparison: Comparison, name: str, model: Model) -> dict[str, str]
     sampled = " (a sample: all subsets would be too many)" if known.sampled else ""
     return {
         "Model": known.model,
-        "Scores": model.folder.resolve().name,
+        "Scores": _listed(training.folder.resolve().name for training in model.trainings),
         "Dataset": known.dataset,
         "Plan": _listed([known.plans, known.configuration]),
         "Folds": _listed(known.folds),

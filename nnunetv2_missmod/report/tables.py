@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -22,6 +22,7 @@ from nnunetv2_missmod.evaluation.summary import (
     robustness_area,
     subset_means,
 )
+from nnunetv2_missmod.evaluation.trainings import spread_over_trainings
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
 
@@ -32,7 +33,8 @@ TOO_FEW = "too few cases"
 class Cell(NamedTuple):
     """A printed value and its place among the models of its row and region.
 
-    ``low`` and ``high`` are the bounds of its 95 % interval, "" where there is none.
+    ``low`` and ``high`` are the bounds of its 95 % interval, ``spread`` the standard deviation over trainings; "" where
+    there is none.
     """
 
     text: str
@@ -40,11 +42,17 @@ class Cell(NamedTuple):
     place: Literal["best", "second", ""] = ""
     low: str = ""
     high: str = ""
+    spread: str = ""
 
     @property
     def interval(self) -> str:
         """The bounds in brackets, "" where there are none."""
         return f"[{self.low}, {self.high}]" if self.low else ""
+
+    @property
+    def deviation(self) -> str:
+        """The spread after its sign, "" where there is none."""
+        return f"± {self.spread}" if self.spread else ""
 
     @property
     def mark(self) -> str:
@@ -148,15 +156,21 @@ def print_p(p: float) -> str:
 
 def _subset_rows(comparison: Comparison, metric: Metric) -> list[Row]:
     means = comparison.side_by_side(lambda table: subset_means(table, metric.column))
+    spreads = _spreads(comparison, lambda table: subset_means(table, metric.column))
     counts = comparison.side_by_side(lambda table: case_counts(table, metric.column)).fillna(0).astype(int)
-    return [
-        Row(
-            name,
-            [modality in present for modality in comparison.modalities],
-            _cells(comparison, metric, means.loc[name], [Cases(count, count) for count in counts.loc[name]]),
-        )
-        for name, present in comparison.subsets.items()
-    ]
+    rows = []
+    for name, present in comparison.subsets.items():
+        cases = [Cases(count, count) for count in counts.loc[name]]
+        cells = _cells(comparison, metric, means.loc[name], cases, spreads.loc[name])
+        rows.append(Row(name, [modality in present for modality in comparison.modalities], cells))
+    return rows
+
+
+def _spreads(comparison: Comparison, summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Standard deviations over the trainings of each model, laid out as ``side_by_side`` lays out their summaries."""
+    return comparison.beside(
+        {name: spread_over_trainings(comparison.trainings_of(name), summarise) for name in comparison.models}
+    )
 
 
 def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
@@ -175,15 +189,26 @@ def complete_cases(comparison: Comparison, metric: Metric) -> tuple[Comparison, 
     complete = {name: on_complete_cases(table) for name, table in comparison.tables.items()}
     cases = {name: cases_of_subsets(comparable, metric.column) for name, comparable in complete.items()}
     scores = pd.concat([comparable.table for comparable in complete.values()])
-    return replace(comparison, scores=scores), [cases[model][region] for region, model in comparison.columns]
+    trainings = {
+        name: [on_complete_cases(table).table for table in tables] for name, tables in comparison.trainings.items()
+    }
+    return replace(comparison, scores=scores, trainings=trainings), [
+        cases[model][region] for region, model in comparison.columns
+    ]
 
 
 def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary, cases: Sequence[Cases]) -> list[Cell]:
-    found = comparison.side_by_side(lambda table: bootstrap_intervals(table, metric.column, summary).T)
+    found = comparison.beside(
+        {
+            name: bootstrap_intervals(comparison.trainings_of(name), metric.column, summary).T
+            for name in comparison.models
+        }
+    )
+    spreads = _spreads(comparison, lambda table: pd.DataFrame(summary(subset_means(table, metric.column))).T)
     lows, highs = (
         ["" if math.isnan(bound) else metric.text(bound) for bound in found.loc[name]] for name in ("low", "high")
     )
-    cells = _cells(comparison, metric, found.loc["estimate"], cases)
+    cells = _cells(comparison, metric, found.loc["estimate"], cases, spreads.iloc[0])
     return [cell._replace(low=low, high=high) for cell, low, high in zip(cells, lows, highs, strict=True)]
 
 
@@ -218,10 +243,20 @@ def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
     ]
 
 
-def _cells(comparison: Comparison, metric: Metric, values: pd.Series[float], cases: Sequence[Cases]) -> list[Cell]:
+def _cells(
+    comparison: Comparison,
+    metric: Metric,
+    values: pd.Series[float],
+    cases: Sequence[Cases],
+    spreads: pd.Series[float],
+) -> list[Cell]:
     """Print values in the order of the columns, the models of a region ranked among each other."""
     texts = [metric.text(value) for value in values]
     badness = [math.nan if text == UNDEFINED else metric.badness(text) for text in texts]
     count = len(comparison.models)
     places = [place for start in range(0, len(texts), count) for place in rank(badness[start : start + count])]
-    return [Cell(*cell) for cell in zip(texts, cases, places, strict=True)]
+    spread = ["" if math.isnan(value) else metric.text(value) for value in spreads]
+    return [
+        Cell(text, of_cell, place, spread=deviation)
+        for text, of_cell, place, deviation in zip(texts, cases, places, spread, strict=True)
+    ]
