@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nnunetv2_missmod.evaluation.summary import as_means, wide_table
+from nnunetv2_missmod.evaluation.trainings import mean_over_trainings
 
 MAX_UNDEFINED = 0.2  # of the resamples; a score defined in one case alone is missing from a quarter of them or more
 
@@ -47,15 +48,30 @@ def bootstrap_intervals(
             f"Expected at least one resample and a confidence between 0 and 1, got {resamples} and {confidence}. "
             f"The usual values are 1000 and 0.95."
         )
-    wide = [wide_table(t, metric) for t in ([table] if isinstance(table, pd.DataFrame) else table)]
-    columns, values = wide[0].columns, np.stack([w.reindex_like(wide[0]).to_numpy() for w in wide])
-    of_cases = wide[0] if len(wide) == 1 else pd.DataFrame(_mean_of_defined(np.ones((1, len(wide))), values)[0])
-    estimate = _flat(summary(as_means(of_cases.mean().to_numpy(), columns)))
-    draws = _summarised(_resampled_means(values, resamples, np.random.default_rng(seed)), columns, summary)
-    known = (values.shape[1] > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
+    tables = [table] if isinstance(table, pd.DataFrame) else table
+    mean = wide_table(mean_over_trainings(tables), metric)
+    estimate = _flat(summary(as_means(mean.mean().to_numpy(), mean.columns)))
+    draws = bootstrap_draws(tables, metric, summary, resamples, seed)
+    known = (len(mean) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
     bounds = np.where(known, draws.quantile([(1 - confidence) / 2, (1 + confidence) / 2]), np.nan)
     intervals: pd.DataFrame = estimate.to_frame("estimate").assign(low=bounds[0], high=bounds[1])
     return intervals
+
+
+def bootstrap_draws(
+    tables: Sequence[pd.DataFrame], metric: str, summary: Summary, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Summary of each resample of cases and trainings, as ``bootstrap_intervals`` draws them.
+
+    Two models with as many cases of the same names have the same cases drawn from the same seed.
+
+    Returns:
+        (resamples, regions * rows of the summary), region by region.
+    """
+    wide = [wide_table(table, metric) for table in tables]
+    values = np.stack([of_training.reindex_like(wide[0]).to_numpy() for of_training in wide])
+    resampled = _resampled_means(values, resamples, np.random.default_rng(seed))
+    return _summarised(resampled, wide[0].columns, summary)
 
 
 def _resampled_means(

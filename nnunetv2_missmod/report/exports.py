@@ -73,6 +73,10 @@ def _markdown_tables(table: Table) -> list[str]:
     if tests:
         made.append(_markdown(f"### {title}: comparison", TEST_COLUMNS, _test_columns(":--", "--:"), tests))
         made[-1] += f"\n{table.smallest_p}\n"
+        ranks = [[escape_markdown(r.region), escape_markdown(r.model), *r.shares] for r in table.rankings]
+        columns = ["region", "model", *(f"rank {rank}" for rank in range(1, len(table.models) + 1))]
+        alignment = [":--", ":--", *["--:"] * len(table.models)]
+        made.append(_markdown(f"### {title}: % of resamples with each rank", columns, alignment, ranks))
     return made
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets, on_complete_cases
 from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
 from nnunetv2_missmod.evaluation.paired_tests import ALPHA, compare
+from nnunetv2_missmod.evaluation.ranking import rank_shares
 from nnunetv2_missmod.evaluation.summary import (
     case_counts,
     contribution,
@@ -93,6 +94,14 @@ class PairedTest(NamedTuple):
         return math.isnan(self.p)
 
 
+class Ranking(NamedTuple):
+    """How often, in percent of the resamples, a model has each rank in a region; "–" where it is unknown."""
+
+    region: str
+    model: str
+    shares: list[str]
+
+
 class Table(NamedTuple):
     """All tables of one metric; columns go region by region, model by model.
 
@@ -108,6 +117,7 @@ class Table(NamedTuple):
     summaries: list[Row]
     contributions: list[Row]
     tests: list[PairedTest]
+    rankings: list[Ranking]
 
     @property
     def unequal(self) -> bool:
@@ -138,6 +148,7 @@ def build_table(comparison: Comparison, metric: Metric) -> Table:
         _summary_rows(comparison, metric),
         _contribution_rows(comparison, metric),
         _tests(comparison, metric),
+        _rankings(comparison, metric),
     )
 
 
@@ -241,6 +252,15 @@ def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
         )
         for row in compare(comparison.tables, metric.column, reference=comparison.reference).to_dict("records")
     ]
+
+
+def _rankings(comparison: Comparison, metric: Metric) -> list[Ranking]:
+    if len(comparison.models) < 2:
+        return []
+    complete, _ = complete_cases(comparison, metric)
+    shares = rank_shares({name: complete.trainings_of(name) for name in complete.models}, metric.column).to_numpy()
+    texts = [[UNDEFINED if math.isnan(share) else f"{100 * share:.0f}" for share in row] for row in shares]
+    return [Ranking(*column, of_column) for column, of_column in zip(comparison.columns, texts, strict=True)]
 
 
 def _cells(

@@ -62,7 +62,9 @@ def test_the_markdown_holds_the_numbers_of_the_page(report, page_numbers):
     pattern = r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]"
     assert [[re.fullmatch(pattern, cell).groups() for cell in row[1:-1]] for row in tables[1]] == page_numbers[1]
     assert [numbers(row) for row in tables[2]] == page_numbers[2]
-    assert len(tables) == 4
+    assert len(tables) == 5
+    page_ranks = read_page(report).texts("hd95", "rankings")[1:]
+    assert tables[4] == page_ranks
 
 
 def test_the_latex_holds_the_numbers_of_the_page(report, page_numbers):

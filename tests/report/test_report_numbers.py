@@ -204,6 +204,24 @@ def test_too_few_cases_are_explained_where_there_are_any(many, page):
     assert cells == [["too few cases"] * 2] * 3
 
 
+def test_the_ranking_says_how_often_each_model_is_first(many):
+    tables, file = many
+    rows = read_page(file).texts("hd95", "rankings")[1:]
+    assert [row[:2] for row in rows] == [[region, model] for region, model in COLUMNS]
+    shares = [[int(share) for share in row[2:]] for row in rows]
+    for one, other in zip(shares[::2], shares[1::2], strict=True):
+        assert one == other[::-1]
+        assert sum(one) == 100
+    assert [row[2:] for row in read_page(file).texts("dice", "rankings")[1:]][2:4] == [["100", "0"]] * 2  # all alike
+    means = [looped_means(table, "hd95") for table in tables.values()]
+    first = [
+        int(sum(one[s, region] for s in subset_names()) > sum(other[s, region] for s in subset_names()))
+        for one, other in [means]
+        for region in REGIONS
+    ]
+    assert [of_first[1] > 50 for of_first in shares[::2]] == list(map(bool, first))
+
+
 def test_the_smallest_p_that_the_cases_allow_is_said(many, page):
     text = "At best, if every case agreed, p would be 0.008, corrected for the 3 tests 0.023."
     assert sum(text in part for part in read_page(many[1]).text) == 3
