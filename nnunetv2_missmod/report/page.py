@@ -78,6 +78,7 @@ def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
         undefined={metric.column: undefined_share(comparison, metric) for metric in metrics},
         overlays=overlays,
         viewer=viewer,
+        overlay_of={overlay.case.name: place for place, overlay in enumerate(overlays)},
         notes=[*comparison.notes, *notes],
         colours=dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True)),
         facts=facts(comparison),
@@ -144,7 +145,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, list[str]]:
-    """Overlays of the chosen cases and the first one's viewer, as far as the files are there, and notes on the rest."""
+    """Overlays and viewer of the chosen cases, as far as the files are there, and notes on the rest."""
     models, notes = with_predictions(comparison)
     if not models:
         return [], None, [*notes, "Without predictions this report has no overlays and no viewer."]
@@ -152,7 +153,7 @@ def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, lis
     cases = [case for case in read if isinstance(case, Case)]
     notes += [note for note in read if isinstance(note, str)]
     overlays = [draw_overlay(comparison, case, models) for case in cases]
-    viewer = viewer_of(comparison, cases[0], models) if cases else None
+    viewer = viewer_of(comparison, cases, models) if cases else None
     if isinstance(viewer, str):
         return overlays, None, [*notes, viewer]
-    return overlays, viewer, notes
+    return overlays, viewer, [*notes, *(viewer.notes if viewer else [])]

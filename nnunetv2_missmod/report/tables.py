@@ -24,6 +24,7 @@ from nnunetv2_missmod.evaluation.summary import (
     subset_means,
 )
 from nnunetv2_missmod.evaluation.trainings import spread_over_trainings
+from nnunetv2_missmod.report.case_list import CaseRow, case_rows
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
 
@@ -118,6 +119,7 @@ class Table(NamedTuple):
     contributions: list[Row]
     tests: list[PairedTest]
     rankings: list[Ranking]
+    cases: list[CaseRow]
 
     @property
     def unequal(self) -> bool:
@@ -149,6 +151,7 @@ def build_table(comparison: Comparison, metric: Metric) -> Table:
         _contribution_rows(comparison, metric),
         _tests(comparison, metric),
         _rankings(comparison, metric),
+        case_rows(comparison, metric),
     )
 
 

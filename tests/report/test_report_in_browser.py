@@ -4,15 +4,18 @@ A probe is appended to a copy of the page; it works the switches as a reader doe
 page, which Chromium then dumps. Where no browser is installed these tests are skipped.
 """
 
+import csv
 import json
 import re
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 from report_page import Page
+from small_scores import subset_names
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
@@ -58,6 +61,31 @@ PROBE = """
     const interval = document.querySelector("tfoot .interval");
     found.small = ["fontSize", "display"].map((name) => getComputedStyle(interval)[name]);
     found.wide = document.documentElement.scrollWidth - window.innerWidth;
+    const columnOf = () => [...document.querySelectorAll("#table [data-metric=dice] tbody tr")]
+      .map((row) => row.querySelector("td.score").textContent);
+    const head = document.querySelector("#table [data-metric=dice] th.model");
+    found.unsorted = columnOf();
+    head.click();
+    found.descending = columnOf();
+    head.click();
+    found.ascending = [columnOf(), head.getAttribute("aria-sort")];
+    const listed = () => rowsOf("caselist").map((row) => row[0]);
+    found.cases = listed();
+    choose("case-search", "002");
+    found.searched = listed();
+    choose("case-search", "");
+    document.querySelector("#caselist tbody a").click();
+    found.linked = get("overlay-case").selectedOptions[0].dataset.name;
+    choose("overlay-case", "0");
+    found.saved = [];
+    URL.createObjectURL = (blob) => (found.saved.push(blob.text()), "data:,");
+    document.querySelector("#curves .download").click();
+    document.querySelector("#contribution .download").click();
+    found.saved = await Promise.all(found.saved);
+    get("theme").click();
+    get("theme").click();
+    found.dark = getComputedStyle(document.body).backgroundColor;
+    get("theme").click();
     choose("metric", "hd95");
     found.hd95 = cells();
     found.hd95Sections = sections();
@@ -71,6 +99,30 @@ PROBE = """
       .map((use) => [use.closest("figure").querySelector("b").innerText, use.getAttribute("href")]);
     found.sizes = [...overlays()[0].querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width);
     found.all = await frame();
+    const press = async (key) => {
+      get("niivue").dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+      await wait(50);
+      return get("viewer-subset").value;
+    };
+    const boxes = [...get("viewer-modalities").querySelectorAll("input")];
+    const checked = () => boxes.filter((box) => box.checked).length;
+    found.keys = [];
+    for (const side of ["Left", "Left", "Right", "Right", "Right"]) found.keys.push(await press("Arrow" + side));
+    await frame();
+    boxes[0].click();
+    boxes[1].click();
+    await wait(300);
+    found.toggled = [get("viewer-subset").value, checked()];
+    boxes[2].click();
+    boxes[3].click();
+    await wait(300);
+    found.untoggled = [get("viewer-subset").value, checked()];
+    choose("viewer-case", "1");
+    found.second = await frame();
+    found.hash = location.hash;
+    choose("viewer-case", "0");
+    choose("viewer-subset", "FLAIR+T1+T1c+T2");
+    await frame();
     choose("viewer-subset", "FLAIR");
     choose("viewer-image", "1");
     found.other = await frame();
@@ -186,7 +238,7 @@ def test_the_chosen_channel_is_shown_only_where_it_is_present(desktop):
 def test_the_viewer_plots_image_truth_and_prediction(desktop):
     _, found, *_ = desktop
     everything = found["all"]
-    assert everything["volumes"] == ["image0.nii.gz", "mask14.nii.gz", "truth.nii.gz"]
+    assert everything["volumes"] == ["case0-image0.nii.gz", "case0-mask14.nii.gz", "case0-truth.nii.gz"]
     assert everything["status"] == ""
     pixels = everything["width"] * everything["height"]
     assert everything["bright"] > 0.1 * pixels
@@ -195,10 +247,55 @@ def test_the_viewer_plots_image_truth_and_prediction(desktop):
 
 def test_the_viewer_switches_image_subset_and_layers(desktop):
     _, found, *_ = desktop
-    assert found["other"]["volumes"] == ["image1.nii.gz", "mask0.nii.gz", "truth.nii.gz"]
+    assert found["other"]["volumes"] == ["case0-image1.nii.gz", "case0-mask0.nii.gz", "case0-truth.nii.gz"]
     assert found["other"]["coloured"] > 0
     assert found["bare"]["coloured"] == 0
     assert found["bare"]["bright"] > 0.1 * found["bare"]["width"] * found["bare"]["height"]
+
+
+def test_any_shown_case_can_be_chosen_and_is_in_the_address(desktop):
+    _, found, *_ = desktop
+    assert {name.split("-")[0] for name in found["second"]["volumes"]} == {"case1"}
+    assert found["second"]["coloured"] > 0
+    assert "viewer=case_" in found["hash"]
+    assert "metric=hd95" in found["hash"]
+
+
+def test_keys_and_toggles_choose_the_subset(desktop):
+    _, found, *_ = desktop
+    names, full = [*subset_names()], "FLAIR+T1+T1c+T2"
+    assert found["keys"] == [names[-2], names[-3], names[-2], full, full]
+    assert found["toggled"] == ["T1c+T2", 2]
+    assert found["untoggled"] == ["T2", 1]  # the last modality cannot be taken away
+
+
+def test_a_click_on_a_columns_head_sorts_the_rows(desktop):
+    _, found, *_ = desktop
+    ordered = sorted(found["unsorted"], key=float)
+    assert found["unsorted"] not in (ordered, ordered[::-1])
+    assert found["descending"] == ordered[::-1]
+    assert found["ascending"] == [ordered, "ascending"]
+
+
+def test_the_case_list_is_searched_and_leads_to_the_overlay(desktop):
+    _, found, *_ = desktop
+    assert sorted(found["cases"]) == ["case_001", "case_002", "case_003"]
+    assert found["searched"] == ["case_002"]
+    assert found["linked"] == found["cases"][0]
+
+
+def test_figures_and_tables_can_be_saved(desktop):
+    html, found, *_ = desktop
+    svg, csv_text = found["saved"]
+    ElementTree.fromstring(svg)
+    lines = list(csv.reader(csv_text.splitlines()))
+    assert [line[0] for line in lines[2:]] == ["FLAIR", "T1", "T1c", "T2"]
+    assert [line[1:] for line in lines[2:]] == [row[1:] for row in Page(html).texts("dice", "contribution")[2:]]
+
+
+def test_the_page_can_be_made_dark(desktop):
+    _, found, *_ = desktop
+    assert found["dark"] == "rgb(21, 24, 27)"
 
 
 def test_the_canvas_is_on_the_screen(desktop):
