@@ -308,7 +308,10 @@ def test_the_canvas_is_on_the_screen(desktop):
 
 
 def test_at_a_phones_width_nothing_but_the_tables_scrolls_sideways(report, tmp_path):
+    long_names = {"case_002": "case_002" + "_and_more" * 9, "Dataset501_Phantom": "Dataset501" + "Phantom" * 9}
     html = report.read_text(encoding="utf-8")
+    for name, long_name in long_names.items():
+        html = html.replace(name, long_name)
     found, console, _ = open_page(html, tmp_path, 390, 800)
     assert "error" not in found
     assert console == []
