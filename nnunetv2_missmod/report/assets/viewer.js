@@ -142,6 +142,7 @@
   let last = Promise.resolve();
   const queue = () => (last = last.then(show).catch((error) => status("The viewer failed: " + error.message)));
   for (const id of ["case", "image", "model", "subset", "view", "truth", "prediction", "opacity"]) element(id).addEventListener("input", queue);
+  element("subset").addEventListener("input", showModalities);
   element("modalities").addEventListener("change", chooseModalities);
   element("full").addEventListener("click", fullScreen);
   canvas.addEventListener("keydown", (event) => {
