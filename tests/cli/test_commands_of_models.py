@@ -107,14 +107,38 @@ def test_the_defaults_are_those_of_the_functions(arguments_of, monkeypatch):
     assert evaluated["images"] is evaluated["labels"] is None
 
 
-def test_every_flag_of_report_arrives(monkeypatch, capsys):
+def test_every_flag_of_report_arrives(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("s_1", "s_0", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "s_file").touch()
     calls = []
     monkeypatch.setattr(
         "nnunetv2_missmod.report.page.write_report", lambda *arguments: calls.append(arguments) or "page"
     )
     assert main(["report", "one", "two", "-o", "out"]) == 0
-    assert calls == [([Path("one"), Path("two")], Path("out"))]
-    assert capsys.readouterr().out == "page\n"
+    assert main(["report", "--group", "seeds=s_*", "--reference", "seeds", "one", "-o", "out"]) == 0
+    assert calls == [
+        ([Path("one"), Path("two")], Path("out"), None, {}),
+        ([Path("one")], Path("out"), "seeds", {"seeds": [Path("s_0"), Path("s_1")]}),
+    ]
+    assert capsys.readouterr().out == "page\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--group", "seeds"], "NAME=GLOB"),
+        (["--group", "=one*"], "NAME=GLOB"),
+        (["--group", "a=one*", "--group", "a=one*"], "a name for each"),
+        (["--group", "a=nowhere*"], "fit nowhere*, got none"),
+    ],
+)
+def test_a_wrong_group_is_an_error_that_says_how_it_is_given(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    assert main(["report", *flags, "-o", "out"]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", FUNCTIONS)
