@@ -66,8 +66,7 @@ def model_of(parsed: argparse.Namespace) -> tuple[ModelChoice, PredictionSetting
 
 def _model_in(parsed: argparse.Namespace) -> ModelChoice:
     """Choose the model of -m; one from a zip lies in a folder that goes when the process ends."""
-    from nnunetv2_missmod.prediction.model import ModelChoice  # noqa: PLC0415
-    from nnunetv2_missmod.prediction.segmenter import unpack  # noqa: PLC0415
+    from nnunetv2_missmod.prediction.trained import model_in, unpack  # noqa: PLC0415
 
     if given := [flag for flag in ("c", "tr", "p") if getattr(parsed, flag) is not None]:
         raise ValueError(f"Expected -m without {', '.join(f'-{flag}' for flag in given)}: the model's folder says it.")
@@ -76,7 +75,7 @@ def _model_in(parsed: argparse.Namespace) -> ModelChoice:
         unpacked = Path(tempfile.mkdtemp())
         atexit.register(shutil.rmtree, unpacked, ignore_errors=True)
         folder = unpack(folder, unpacked)
-    return ModelChoice.of_folder(folder, parsed.f or (), parsed.chk)
+    return model_in(folder, parsed.f or (), parsed.chk)
 
 
 def min_voxels_of(parsed: argparse.Namespace) -> dict[str, int]:

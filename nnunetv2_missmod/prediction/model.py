@@ -50,35 +50,6 @@ class ModelChoice:
     checkpoint: str = "checkpoint_final.pth"
     model_folder: Path | None = None
 
-    @classmethod
-    def of_folder(cls, folder: Path, folds: Sequence[str] = (), checkpoint: str = checkpoint) -> ModelChoice:
-        """Choose the model in a folder, whatever the folder is called.
-
-        Args:
-            folder: with plans.json, dataset.json and the folds, such as
-                ``Dataset137_BraTS/DCSegTrainer__nnUNetPlans__3d_fullres``.
-            folds: numbers or "all"; none: every fold that has the checkpoint.
-            checkpoint: a file in every fold's folder.
-
-        Raises:
-            ValueError: it is no such folder, or no fold has the checkpoint.
-        """
-        folder = folder.resolve()
-        missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(
-                f"Expected the folder of a trained model, with {' and '.join(MODEL_FILES)} and the folds, got {folder} "
-                f"without {' and '.join(missing)}."
-            )
-        found = sorted(file.parent for file in folder.glob(f"fold_*/{checkpoint}"))
-        if not found:
-            raise ValueError(f"Expected a fold with a {checkpoint} in {folder}, found none. Name another checkpoint.")
-        content, plans = read_checkpoint(found[0] / checkpoint), read_json(folder / "plans.json")
-        configuration = _configuration_of(content, plans, folder)
-        names = tuple(folds) or tuple(fold.name.removeprefix("fold_") for fold in found)
-        plans_name = str(plans.get("plans_name", ""))
-        return cls(folder.parent.name, configuration, content["trainer_name"], plans_name, names, checkpoint, folder)
-
     @property
     def dataset_name(self) -> str:
         """Name of the dataset's folder.
@@ -162,16 +133,6 @@ class PredictionSettings:
             )
         if self.num_processes < 0:
             raise ValueError(f"Expected -nps 0 or more, got {self.num_processes}.")
-
-
-def _configuration_of(checkpoint: dict[str, Any], plans: dict[str, Any], folder: Path) -> str:
-    """Find the configuration of a model: nnU-Net's checkpoints name it; else the plan has to have a single one."""
-    of_training, known = checkpoint.get("init_args"), plans.get("configurations")
-    if isinstance(of_training, dict) and isinstance(of_training.get("configuration"), str):
-        return str(of_training["configuration"])
-    if isinstance(known, dict) and len(known) == 1:
-        return str(next(iter(known)))
-    raise ValueError(f"Expected a checkpoint that names its configuration, got one of {folder} that does not.")
 
 
 def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetPredictor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from nnunetv2_missmod.files.entries import is_finite
 from nnunetv2_missmod.host.checkpoint import CHECKPOINTS, load_data
 from nnunetv2_missmod.host.doors import PRETRAINING
 from nnunetv2_missmod.host.logger import AVERAGE
-from nnunetv2_missmod.prediction.model import ModelChoice
+from nnunetv2_missmod.prediction.model import MODEL_FILES, ModelChoice, read_checkpoint, read_json
 
 FINAL = CHECKPOINTS[0]
 USUAL_TRAINER, USUAL_PLANS = ModelChoice.trainer, ModelChoice.plans
@@ -115,6 +117,66 @@ def complete_choice(choice: ModelChoice, given: dict[str, str | None]) -> ModelC
         f"Expected flags that name one model of {choice.dataset_name}, got {_as_flags(named)}, which {what}. There "
         f"are: {listed}. Add what is missing."
     )
+
+
+def model_in(folder: Path, folds: Sequence[str] = (), checkpoint: str = FINAL) -> ModelChoice:
+    """Choose the model in a folder, whatever the folder is called.
+
+    Args:
+        folder: with plans.json, dataset.json and the folds, such as
+            ``Dataset137_BraTS/DCSegTrainer__nnUNetPlans__3d_fullres``.
+        folds: numbers or "all"; none: every fold that has the checkpoint.
+        checkpoint: a file in every fold's folder.
+
+    Raises:
+        ValueError: it is no such folder, or no fold has the checkpoint.
+    """
+    folder = folder.resolve()
+    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"Expected the folder of a trained model, with {' and '.join(MODEL_FILES)} and the folds, got {folder} "
+            f"without {' and '.join(missing)}."
+        )
+    found = sorted(file.parent for file in folder.glob(f"fold_*/{checkpoint}"))
+    if not found:
+        raise ValueError(f"Expected a fold with a {checkpoint} in {folder}, found none. Name another checkpoint.")
+    content, plans = read_checkpoint(found[0] / checkpoint), read_json(folder / "plans.json")
+    configuration = _configuration_of(content, plans, folder)
+    names = tuple(folds) or tuple(fold.name.removeprefix("fold_") for fold in found)
+    plans_name = str(plans.get("plans_name", ""))
+    trainer = content["trainer_name"]
+    return ModelChoice(folder.parent.name, configuration, trainer, plans_name, names, checkpoint, folder)
+
+
+def unpack(file: Path, folder: Path) -> Path:
+    """Unpack a zip of one model; give the model's folder.
+
+    Raises:
+        ValueError: it is no zip, or holds no model or several.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(folder)  # which keeps every name within the folder
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"Expected a model's folder or a zip of one, got {file}: {error}.") from error
+    models = sorted(plans.parent for plans in folder.rglob("plans.json"))
+    if len(models) != 1:
+        names = ", ".join(str(model.relative_to(folder)) for model in models) or "none"
+        raise ValueError(
+            f"Expected a zip of one model, got {file} with {names}. Unpack it and give the model's folder."
+        )
+    return models[0]
+
+
+def _configuration_of(checkpoint: dict[str, Any], plans: dict[str, Any], folder: Path) -> str:
+    """Find the configuration of a model: nnU-Net's checkpoints name it; else the plan has to have a single one."""
+    of_training, known = checkpoint.get("init_args"), plans.get("configurations")
+    if isinstance(of_training, dict) and isinstance(of_training.get("configuration"), str):
+        return str(of_training["configuration"])
+    if isinstance(known, dict) and len(known) == 1:
+        return str(next(iter(known)))
+    raise ValueError(f"Expected a checkpoint that names its configuration, got one of {folder} that does not.")
 
 
 def _taken(choice: ModelChoice, model: TrainedModel) -> ModelChoice:
