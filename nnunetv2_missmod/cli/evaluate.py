@@ -29,9 +29,16 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--no-save", action="store_true", help="keep no masks")
     verb.add_argument(
         "--empty",
-        choices=("nnunet", "brats"),
+        choices=("nnunet", "brats", "zero", "one"),
         default="nnunet",
-        help="scores of empty masks: nnunet, NaN where both are empty (the default), or brats, 1 and 0 / 0 and 374 mm",
+        help="scores of empty masks: nnunet, NaN where both are empty (the default); brats, 1 and 0 / 0 and 374 mm; "
+        "zero or one, 1 and 0 / 0 and that many mm",
+    )
+    verb.add_argument(
+        "--hd95",
+        choices=("surface", "medpy", "monai"),
+        default="surface",
+        help="95 %% of what: surface, of its area (the default); medpy, of all edge voxels; monai, of each mask's",
     )
     verb.add_argument("--tolerance", type=float, default=1.0, help="of the normalised surface Dice in mm (default: 1)")
     add_json(verb, "the mean Dice by subset and region")
@@ -55,7 +62,7 @@ def evaluate(parsed: argparse.Namespace) -> int:
     from nnunetv2_missmod.evaluation.metrics import ScoringRules  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
-    rules = ScoringRules(parsed.empty, parsed.tolerance)
+    rules = ScoringRules(parsed.empty, parsed.tolerance, parsed.hd95)
     evaluation = EvaluationSettings(parsed.subsets, rules, min_voxels_of(parsed), not parsed.no_save)
     return evaluate_model(choice, settings, evaluation, parsed.o, parsed.i, parsed.gt)
 

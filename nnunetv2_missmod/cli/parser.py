@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import _MutuallyExclusiveGroup as Group  # argparse has no other name for it
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,3 +25,15 @@ class Parser(argparse.ArgumentParser):
         action = super().add_argument(*args, **kwargs)
         self.flags.append(action)
         return action
+
+    def add_mutually_exclusive_group(self, **kwargs: Any) -> Group:
+        """Open a group of flags of which one may be given; its flags are remembered as well."""
+        group = super().add_mutually_exclusive_group(**kwargs)
+        add = group.add_argument
+
+        def add_argument(*args: Any, **kwargs: Any) -> argparse.Action:
+            self.flags.append(action := add(*args, **kwargs))
+            return action
+
+        group.add_argument = add_argument  # type: ignore[method-assign]
+        return group

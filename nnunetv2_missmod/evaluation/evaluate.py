@@ -212,6 +212,7 @@ def provenance_of(
         predictions=PREDICTIONS if evaluation.save else None,
         file_ending=dataset_json["file_ending"],
         versions={package: version(package) for package in PACKAGES},
+        hd95_convention=evaluation.rules.hd95_convention,
     )
 
 

@@ -44,6 +44,7 @@ MEASURED_ALIKE = {  # what the tables do not say, and two models' numbers must h
     "region_labels": "labels of the regions",
     "empty_policy": "policy for empty masks",
     "nsd_tolerance_mm": "tolerance of NSD in mm",
+    "hd95_convention": "convention of HD95",
 }
 
 MIN_DIFFERING_PAIRS = 6  # with fewer no two-sided p can be below 0.05: 2 / 2^5 = 0.0625

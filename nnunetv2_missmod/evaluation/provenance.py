@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Provenance:
     predictions: str | None  # folder of the masks, relative to that of the scores; None: not kept
     file_ending: str
     versions: dict[str, str]
+    hd95_convention: str = "surface"  # the only one before there was this entry
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
@@ -53,16 +54,18 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
 
 
 def read_provenance(file: Path) -> Provenance:
-    """Read ``provenance.json`` back; entries that a later version adds are left out.
+    """Read ``provenance.json`` back; entries that a later version adds are left out, those of earlier ones completed.
 
     Raises:
         ValueError: names the file, and the entry that is missing or of another type.
     """
     hints = typing.get_type_hints(Provenance)
+    since = {field.name: field.default for field in fields(Provenance) if field.default is not MISSING}
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"it is a {type(found).__name__}")
+        found = since | found
         lacking = [name for name in hints if name not in found]
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")

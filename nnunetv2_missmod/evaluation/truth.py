@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import KDTree
 
+from nnunetv2_missmod.evaluation.hausdorff import edge_of
 from nnunetv2_missmod.evaluation.shapes import Lesions, Surface, lesions_of, surface_of
 from nnunetv2_missmod.files.reading import difference, grid_of, read_label
 from nnunetv2_missmod.prediction.cases import CaseFiles
@@ -124,6 +126,11 @@ class TruthRegion:
     def surface(self) -> Surface:
         """Its surface; only of a region that is not empty."""
         return surface_of(self.mask, self.spacing)
+
+    @cached_property
+    def edge(self) -> KDTree:
+        """Its edge voxels; only of a region that is not empty."""
+        return edge_of(self.mask, self.spacing)
 
     @cached_property
     def lesions(self) -> Lesions:

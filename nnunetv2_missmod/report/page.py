@@ -29,6 +29,15 @@ POLICIES = {
     "Dice are 0 and HD95 is undefined",
     "brats": "BraTS's: where truth and prediction are both empty Dice and surface Dice are 1 and HD95 is 0 mm; where "
     "one is, they are 0 and HD95 is 374 mm",
+    "zero": "where truth and prediction are both empty Dice and surface Dice are 1; where one is, they are 0; HD95 is "
+    "0 mm in either case",
+    "one": "where truth and prediction are both empty Dice and surface Dice are 1 and HD95 is 0 mm; where one is, they "
+    "are 0 and HD95 is 1 mm",
+}
+HD95_CONVENTIONS = {
+    "surface": "the larger directed distance within which 95 % of a surface's area lies",
+    "medpy": "medpy's: the 95th percentile of the edge voxels' distances, both directions pooled",
+    "monai": "MONAI's: the larger 95th percentile of the edge voxels' distances in either direction",
 }
 
 
@@ -133,6 +142,7 @@ def _facts_of(comparison: Comparison, name: str, model: Model) -> dict[str, str]
         "Subsets": f"{len(comparison.subsets)}{sampled}",
         "Regions": "; ".join(f"{region}: labels {_listed(regions[region])}" for region in comparison.regions),
         "Empty masks": POLICIES.get(known.empty_policy, known.empty_policy),
+        "HD95": HD95_CONVENTIONS.get(known.hd95_convention, known.hd95_convention),
         "Tolerance of NSD": f"{known.nsd_tolerance_mm} mm",
         "Post-processing": "; ".join(f"{r}: dropped below {n} voxels" for r, n in known.min_voxels.items()) or "none",
         "Images": "/".join(Path(known.images).parts[-2:]),

@@ -83,10 +83,10 @@ def test_every_flag_of_predict_arrives(arguments_of):
 
 def test_every_flag_of_evaluate_arrives(arguments_of):
     flags = f"evaluate -i images -gt labels -o out {MODEL} {HOW} --subsets T1,T2 --min_voxels a=2 --no-save"
-    assert arguments_of(*flags.split(), "--empty", "brats", "--tolerance", "2.5") == {
+    assert arguments_of(*flags.split(), "--empty", "brats", "--tolerance", "2.5", "--hd95", "medpy") == {
         "choice": CHOICE,
         "prediction": SETTINGS,
-        "evaluation": EvaluationSettings("T1,T2", ScoringRules("brats", 2.5), {"a": 2}, save=False),
+        "evaluation": EvaluationSettings("T1,T2", ScoringRules("brats", 2.5, "medpy"), {"a": 2}, save=False),
         "out": Path("out"),
         "images": Path("images"),
         "labels": Path("labels"),

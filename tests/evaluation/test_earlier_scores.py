@@ -1,8 +1,11 @@
-"""Scores that a version before the column num_true_positive wrote (tests/earlier/scores): read, reported, continued."""
+"""Scores that an earlier version wrote (tests/earlier/scores): read, reported, continued.
+
+They are from before the column num_true_positive and before HD95 had conventions.
+"""
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +67,14 @@ def test_a_continued_run_leaves_a_complete_table(earlier):
     assert list(written) == list(DTYPES)
     assert_frame_equal(written, pd.concat([before, added], ignore_index=True), check_exact=True)
     assert_frame_equal(pd.read_parquet(earlier / "scores.parquet"), written, check_exact=True)
-    assert asdict(read_scores(earlier).provenance) == json.loads((EARLIER / "provenance.json").read_text())
+    written = json.loads((EARLIER / "provenance.json").read_text())
+    assert asdict(read_scores(earlier).provenance) == written | {"hd95_convention": "surface"}
+
+
+def test_it_is_not_continued_by_another_convention_of_hd95(earlier):
+    known = read_scores(earlier).provenance
+    with pytest.raises(ValueError, match="hd95_convention: surface there, medpy now"):
+        open_scores(earlier, replace(known, hd95_convention="medpy"))
 
 
 def test_a_dice_that_says_nothing_is_an_error(earlier):

@@ -164,10 +164,11 @@ def test_small_regions_are_removed_from_masks_and_scores(scored, choice, folders
 
 
 def test_rules_and_subsets_are_those_asked_for(choice, folders, tmp_path):
-    settings = EvaluationSettings("singles", ScoringRules("brats", 2.5), {"tumor": 10**6}, save=False)
+    settings = EvaluationSettings("singles", ScoringRules("brats", 2.5, "medpy"), {"tumor": 10**6}, save=False)
     assert evaluate_model(choice, QUICK, settings, tmp_path, *folders) == 0
     table, provenance = read_scores(tmp_path)
     assert (provenance.empty_policy, provenance.nsd_tolerance_mm) == ("brats", 2.5)
+    assert provenance.hd95_convention == "medpy"
     assert list(provenance.subsets) == ["mod0", "mod1"]
     assert set(table["subset"]) == {"mod0", "mod1"}
     assert (table.query("region == 'tumor'")["hd95"] == 374).all()

@@ -129,6 +129,12 @@ BRATS_ONE = {"dice": 0, "hd95": 374, "nsd": 0, "lesion_dice": 0}
         ("brats", 0, 0, {"dice": 1, "hd95": 0, "nsd": 1, "lesion_dice": 1}),
         ("brats", 1, 0, BRATS_ONE | {"sensitivity": nan, "volume_error": nan}),
         ("brats", 0, 1, BRATS_ONE | {"sensitivity": 0, "volume_error": -1}),
+        ("zero", 0, 0, {"dice": 1, "hd95": 0, "nsd": 1, "lesion_dice": 1}),
+        ("zero", 1, 0, BRATS_ONE | {"hd95": 0, "sensitivity": nan, "volume_error": nan}),
+        ("zero", 0, 1, BRATS_ONE | {"hd95": 0, "sensitivity": 0, "volume_error": -1}),
+        ("one", 0, 0, {"dice": 1, "hd95": 0, "nsd": 1, "lesion_dice": 1}),
+        ("one", 1, 0, BRATS_ONE | {"hd95": 1, "sensitivity": nan, "volume_error": nan}),
+        ("one", 0, 1, BRATS_ONE | {"hd95": 1, "sensitivity": 0, "volume_error": -1}),
     ],
 )
 @pytest.mark.parametrize("shape", [(9, 9, 9), (1, 9, 9)])
@@ -219,8 +225,8 @@ def test_images_of_one_or_four_axes_are_an_error(shape):
 
 
 def test_an_unknown_policy_is_an_error():
-    with pytest.raises(ValueError, match="nnunet, brats, got 'zero'"):
-        ScoringRules(empty_policy="zero")
+    with pytest.raises(ValueError, match="nnunet, brats, zero, one, got 'none'"):
+        ScoringRules(empty_policy="none")
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, nan, float("inf")])

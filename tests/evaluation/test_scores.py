@@ -197,7 +197,10 @@ def test_a_case_that_is_scored_again_replaces_its_rows(tmp_path):
     assert (read_scores(tmp_path).table.query("case == 'a'")["dice"] == 0.9).all()
 
 
-@pytest.mark.parametrize("change", [{"checkpoint": "checkpoint_best.pth"}, {"min_voxels": {"enhancing": 500}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"checkpoint": "checkpoint_best.pth"}, {"min_voxels": {"enhancing": 500}}, {"hd95_convention": "medpy"}],
+)
 def test_the_scores_of_another_run_are_not_continued(tmp_path, change):
     folder_of_scores(tmp_path, "a")
     (name,) = change

@@ -130,6 +130,7 @@ def test_an_infinite_score_of_any_metric_is_an_error(two):
         ("region_labels", {**REGIONS, "whole": [1]}),
         ("empty_policy", "brats"),
         ("nsd_tolerance_mm", 2.0),
+        ("hd95_convention", "medpy"),
     ],
 )
 def test_models_that_were_not_measured_alike_are_an_error(two, key, other):

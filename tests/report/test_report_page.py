@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import zip_longest
 
 import pandas as pd
 import pytest
@@ -11,8 +12,12 @@ from report_page import read_page
 from small_folders import change_provenance
 from small_scores import NASTY, REGIONS
 
+from nnunetv2_missmod.evaluation.hausdorff import HD95_CONVENTIONS
+from nnunetv2_missmod.evaluation.metrics import EMPTY_POLICIES
 from nnunetv2_missmod.evaluation.scores import read_scores, write_scores
-from nnunetv2_missmod.report.page import render, write_report
+from nnunetv2_missmod.report import page as page_module
+from nnunetv2_missmod.report.inputs import load_comparison
+from nnunetv2_missmod.report.page import facts, render, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +80,18 @@ def test_a_sample_of_the_subsets_and_post_processing_are_said(small):
     assert "a sample; all would be too many" in text
     assert "enhancing: dropped below 200 voxels" in text
     assert "374 mm" in text
+
+
+def test_every_convention_is_said_in_words(small):
+    assert list(page_module.POLICIES) == list(EMPTY_POLICIES)
+    assert list(page_module.HD95_CONVENTIONS) == list(HD95_CONVENTIONS)
+    told = set()
+    for hd95, empty in zip_longest(HD95_CONVENTIONS, EMPTY_POLICIES, fillvalue="surface"):
+        change_provenance(small / "model", hd95_convention=hd95, empty_policy=empty)
+        said = {title: text for title, (text,) in facts(load_comparison([small / "model"]))}
+        told |= {said["HD95"], said["Empty masks"]}
+    assert len(told) == len(HD95_CONVENTIONS) + len(EMPTY_POLICIES)
+    assert min(map(len, told)) > 30
 
 
 def test_a_report_may_be_written_again(small):
