@@ -237,7 +237,8 @@ def test_a_setting_that_cannot_be_is_said_in_a_line(flags, said, capsys):
     [
         ([*FEWEST["evaluate"], "-device", "tpu"], ("tpu", "cuda", "cpu", "mps")),
         ([*FEWEST["predict"], "-device", "tpu"], ("tpu", "cuda", "cpu", "mps")),
-        ([*FEWEST["evaluate"], "--empty", "zero"], ("zero", "nnunet", "brats")),
+        ([*FEWEST["evaluate"], "--empty", "none"], ("none", "nnunet", "brats", "zero", "one")),
+        ([*FEWEST["evaluate"], "--hd95", "itk"], ("itk", "surface", "medpy", "monai")),
         (["plan", "-d", "5", "-tr", "DCSegTrainer", "--setting", "best"], ("best", "nnunet", "paper", "quick")),
         (["plan", "-d", "5", "-tr", "DCSegTrainer", "-device", "mps"], ("mps", "auto", "cuda", "cpu")),
         (["demo", "--device", "tpu"], ("tpu", "cpu", "cuda", "mps")),

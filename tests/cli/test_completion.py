@@ -43,7 +43,7 @@ def test_bash_completes_the_flags_of_a_verb(offered):
 
 def test_bash_completes_the_words_of_a_flag(offered):
     assert offered("missmod", "predict", "-device", "c") == ["cuda", "cpu"]
-    assert offered("missmod", "evaluate", "--empty", "") == ["nnunet", "brats"]
+    assert offered("missmod", "evaluate", "--empty", "") == ["nnunet", "brats", "zero", "one"]
     assert offered("missmod", "plan", "-tr", "") == [*door_names(), "nnUNetTrainer"]
     assert offered("missmod", "completion", "f") == ["fish"]
 
