@@ -24,7 +24,7 @@ sys.path.append(str(REPOSITORY))
 
 from benchmarks import seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
-from benchmarks.comparison_tables import collect, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
+from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, READINGS, WHOLES  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -200,6 +200,20 @@ def test_the_page_has_the_tables_of_the_phantoms_figures(page):
     assert table_of_means(phantom[phantom["trainer"].isin(METHODS)]) in page
     assert table_of_ablations(phantom, WHOLES) in page
     assert set(phantom["trainer"]) <= set(ROWS)
+
+
+def test_the_page_has_the_table_of_the_readings(page):
+    readings = figures("readings")
+    assert table_by_count(readings) in page
+    assert set(readings["trainer"]) - {"MST-KDNet, before", "M3AE, before"} <= set(ROWS)
+    assert set(READINGS) <= set(readings["trainer"])
+
+
+def test_a_table_by_count_has_the_mean_over_regions_by_the_number_of_modalities():
+    dice = {"x": (0.2, 0.4), "y": (0.4, 0.6), "x+y": (0.8, 1.0)}
+    rows = [("A", 0, subset, "pq"[i], value) for subset, both in dice.items() for i, value in enumerate(both)]
+    means = pd.DataFrame(rows, columns=["trainer", "seed", "subset", "region", "dice"])
+    assert table_by_count(means).splitlines()[2] == "| A | 1 | 0.567 | 0.400 | 0.900 |"
 
 
 def test_the_page_has_the_table_of_the_gliomas_figures(page):
