@@ -75,7 +75,6 @@ setup(
         "jinja2",
         "filelock",
         "rich",
-        "tqdm",
     ],
     extras_require={
         "dev": [
@@ -84,7 +83,6 @@ setup(
             "hypothesis",
             "ruff",
             "mypy",
-            "types-tqdm",
             "pandas-stubs",
             "markdown-it-py",
             "ipykernel",

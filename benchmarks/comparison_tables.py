@@ -1,6 +1,6 @@
 """A comparison's scores as a CSV, Markdown tables and a picture: ``python -m benchmarks.comparison_tables FILE.csv``.
 
-The CSV holds the mean Dice over the cases by trainer, seed, subset and region; all else is computed from it.
+The CSV holds the mean Dice over the complete cases by trainer, seed, subset and region; all else is computed from it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
+from nnunetv2_missmod.evaluation.complete_cases import on_complete_cases
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.evaluation.summary import mean_over_subsets, robustness_area, robustness_curve, subset_means
 
@@ -46,11 +47,18 @@ def report(folders: Mapping[str, Mapping[int, Path]], out: Path) -> pd.DataFrame
 
 
 def collect(folders: Mapping[str, Mapping[int, Path]]) -> pd.DataFrame:
-    """Mean Dice over the cases: a row for each trainer, seed, subset and region."""
+    """Mean Dice over the cases that have every subset: a row for each trainer, seed, subset and region.
+
+    Raises:
+        ValueError: there is no such case, so that what is compared would rest on different ones.
+    """
     parts = []
     for name, of_seeds in folders.items():
         for seed, folder in of_seeds.items():
-            wide = subset_means(read_scores(folder).table, "dice").rename_axis(index="subset", columns="region")
+            table, same_cases = on_complete_cases(read_scores(folder).table)
+            if not same_cases:
+                raise ValueError(f"Expected a case with every subset, got none in {folder}. Evaluate complete cases.")
+            wide = subset_means(table, "dice").rename_axis(index="subset", columns="region")
             rows = wide.stack(future_stack=True).rename("dice").round(4).reset_index()
             parts.append(rows.assign(trainer=name, seed=seed))
     means: pd.DataFrame = pd.concat(parts)[["trainer", "seed", "subset", "region", "dice"]]
@@ -68,6 +76,26 @@ def table_of_means(means: pd.DataFrame) -> str:
         columns = [dice[region] for region in regions] + [dice.mean(axis=1)] + [area[region] for region in regions]
         rows.append([name, str(len(of_trainer)), *map(spread, columns)])
     return markdown(head, rows)
+
+
+def table_by_count(means: pd.DataFrame) -> str:
+    """A row for each trainer: Dice over regions, of all subsets and of those with one, two, ... modalities."""
+    curves = {
+        name: pd.DataFrame([{"all": of_seed.mean().mean(), **curve_of(of_seed)} for of_seed in of_trainer])
+        for name, of_trainer in by_trainer(means)
+    }
+    counts = list(next(iter(curves.values())))[1:]
+    head = ["trainer", "seeds", "all subsets", *(f"{count} present" for count in counts)]
+    rows = [
+        [name, str(len(curve)), *(spread(curve[column]) for column in ("all", *counts))]
+        for name, curve in curves.items()
+    ]
+    return markdown(head, rows)
+
+
+def curve_of(of_seed: pd.DataFrame) -> dict[int, float]:
+    """Mean over the regions by the number of modalities present."""
+    return {int(str(count)): dice for count, dice in robustness_curve(of_seed).mean(axis=1).items()}
 
 
 def table_of_subsets(means: pd.DataFrame) -> str:

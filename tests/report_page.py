@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
 
-KINDS = ("scores", "contribution", "tests", "facts")
+KINDS = ("scores", "contribution", "tests", "rankings", "caselist", "facts")
 
 
 class Page(HTMLParser):

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "planning": ("modalities", "files", "machine", "host", "building_blocks", "training"),
     "datasets": ("modalities", "files", "machine", "host"),
     "cli": ("files", "machine", "host", "training", "prediction", "evaluation", "report", "planning", "datasets"),
+    "__main__": ("cli",),
     "trainers": ("methods",),
     "plans": (),
 }

@@ -11,7 +11,10 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer, with_small_network
+from small_scores import MODALITIES, REGIONS, long_table, provenance
 
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import write_scores
 from nnunetv2_missmod.evaluation.summary import robustness_area
 from nnunetv2_missmod.host.doors import pretraining_of
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
@@ -21,7 +24,7 @@ sys.path.append(str(REPOSITORY))
 
 from benchmarks import seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
-from benchmarks.comparison_tables import table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
+from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, READINGS, WHOLES  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -169,6 +172,20 @@ def test_tables_have_the_mean_over_subsets_the_area_and_the_spread_over_seeds():
     assert "| x+y | tumor | 0.900 ± 0.000 |" in table_of_subsets(means).splitlines()
 
 
+def test_the_means_of_a_comparison_are_over_the_cases_that_have_every_subset(tmp_path):
+    table = long_table(cases=3)
+    lacks_t1c = (table["case"] == "case_001") & table["subset"].str.contains("T1c")
+    write_scores(tmp_path, table[~lacks_t1c])
+    write_provenance(tmp_path, provenance(MODALITIES, tuple(REGIONS)))
+    means = collect({"A": {0: tmp_path}}).set_index(["subset", "region"])["dice"]
+    complete = table[table["case"] != "case_001"]
+    for key, rows in complete.groupby(["subset", "region"]):
+        assert means[key] == pytest.approx(rows["dice"].mean(), abs=5.1e-5)
+    write_scores(tmp_path, table[(table["case"] == "case_001") ^ (table["subset"] == "T1c")])
+    with pytest.raises(ValueError, match="Expected a case with every subset"):
+        collect({"A": {0: tmp_path}})
+
+
 @pytest.fixture(scope="module")
 def page():
     return (REPOSITORY / "docs" / "does_it_help.md").read_text(encoding="utf-8")
@@ -183,6 +200,20 @@ def test_the_page_has_the_tables_of_the_phantoms_figures(page):
     assert table_of_means(phantom[phantom["trainer"].isin(METHODS)]) in page
     assert table_of_ablations(phantom, WHOLES) in page
     assert set(phantom["trainer"]) <= set(ROWS)
+
+
+def test_the_page_has_the_table_of_the_readings(page):
+    readings = figures("readings")
+    assert table_by_count(readings) in page
+    assert set(readings["trainer"]) - {"MST-KDNet, before", "M3AE, before"} <= set(ROWS)
+    assert set(READINGS) <= set(readings["trainer"])
+
+
+def test_a_table_by_count_has_the_mean_over_regions_by_the_number_of_modalities():
+    dice = {"x": (0.2, 0.4), "y": (0.4, 0.6), "x+y": (0.8, 1.0)}
+    rows = [("A", 0, subset, "pq"[i], value) for subset, both in dice.items() for i, value in enumerate(both)]
+    means = pd.DataFrame(rows, columns=["trainer", "seed", "subset", "region", "dice"])
+    assert table_by_count(means).splitlines()[2] == "| A | 1 | 0.567 | 0.400 | 0.900 |"
 
 
 def test_the_page_has_the_table_of_the_gliomas_figures(page):

@@ -12,7 +12,7 @@ from nnunetv2_missmod.planning.fragments import merge_fragment
 def test_the_start_section_is_what_ci_runs():
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert "## Start" in script
-    assert len(texts_of(README, "bash")) == 9
+    assert len(texts_of(README, "bash")) == 10
 
 
 def test_every_block_of_the_readme_is_of_a_kind_that_is_run():

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 MEANING = "draw which cases lack which modalities, for convert --availability"
+SENTENCE = "Draws a table of which training cases lack which modalities, with the missing rates that are asked for."
+EXAMPLE = "missmod availability -d 137 --rates T1=0.4 T1c=0.7 --seed 0 -o imbalanced.csv"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

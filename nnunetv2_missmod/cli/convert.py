@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 MEANING = "a public dataset, or any folder, as an nnU-Net raw dataset"
+SENTENCE = "Writes the archive of a public dataset, or any folder of images, as an nnU-Net raw dataset."
+EXAMPLE = "missmod convert /data/BraTS2021 -d 42"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

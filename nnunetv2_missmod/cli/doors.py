@@ -7,6 +7,8 @@ import argparse
 from nnunetv2_missmod.host.doors import door_folder
 
 MEANING = "print the folder to set nnUNet_extTrainer to"
+SENTENCE = "Prints the folder in which nnU-Net finds this package's trainers, for the variable nnUNet_extTrainer."
+EXAMPLE = 'export nnUNet_extTrainer="$(missmod doors)"'
 
 
 def add_flags(_: argparse.ArgumentParser) -> None:

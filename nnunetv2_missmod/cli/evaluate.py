@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_missmod.cli.exit_codes import report_failures
+from nnunetv2_missmod.cli.json_output import add_json, print_json, words_on_stderr
 from nnunetv2_missmod.cli.model_flags import add_model, add_subsets, min_voxels_of, model_of
 from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 MEANING = "masks and scores of every subset of the modalities"
+SENTENCE = "Segments each case from every subset of the modalities, scores the masks and prints the mean Dice."
+EXAMPLE = "missmod evaluate -o scores/dcseg -d 501 -c 3d_fullres -tr DCSegTrainer -f 0"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
@@ -23,26 +29,62 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--no-save", action="store_true", help="keep no masks")
     verb.add_argument(
         "--empty",
+        choices=("nnunet", "brats", "zero", "one"),
         default="nnunet",
         help="scores of empty masks: nnunet, NaN where both are empty (the default); brats, 1 and 0 / 0 and 374 mm; "
         "zero or one, 1 and 0 / 0 and that many mm",
     )
     verb.add_argument(
         "--hd95",
+        choices=("surface", "medpy", "monai"),
         default="surface",
         help="95 %% of what: surface, of its area (the default); medpy, of all edge voxels; monai, of each mask's",
     )
     verb.add_argument("--tolerance", type=float, default=1.0, help="of the normalised surface Dice in mm (default: 1)")
+    add_json(verb, "the mean Dice by subset and region")
     verb.set_defaults(subsets="all")
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Score every subset; 1 if a case failed."""
     os.environ.update(with_doors(os.environ))
+    with chatter_kept_beside(parsed.o, parsed.verbose), words_on_stderr(parsed.json):
+        failed = evaluate(parsed)
+        code = report_failures(failed)
+    if parsed.json:
+        print_json(summary_of(parsed.o, failed))
+    return code
+
+
+def evaluate(parsed: argparse.Namespace) -> int:
+    """Score; count the cases that failed."""
     from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings, evaluate_model  # noqa: PLC0415
     from nnunetv2_missmod.evaluation.metrics import ScoringRules  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
     rules = ScoringRules(parsed.empty, parsed.tolerance, parsed.hd95)
     evaluation = EvaluationSettings(parsed.subsets, rules, min_voxels_of(parsed), not parsed.no_save)
-    return report_failures(evaluate_model(choice, settings, evaluation, parsed.o, parsed.i, parsed.gt))
+    return evaluate_model(choice, settings, evaluation, parsed.o, parsed.i, parsed.gt)
+
+
+def summary_of(out: Path, failed: int) -> dict[str, Any]:
+    """Say what the folder's scores are on average; null where a region has none."""
+    from nnunetv2_missmod.evaluation.scores import read_scores  # noqa: PLC0415
+    from nnunetv2_missmod.evaluation.summary import mean_over_subsets, subset_means  # noqa: PLC0415
+
+    table, provenance = read_scores(out)
+    means = None if table.empty else subset_means(table, "dice")
+    return {
+        "folder": str(out.resolve()),
+        "dataset": provenance.dataset,
+        "model": provenance.model,
+        "failed": failed,
+        "cases": int(table["case"].nunique()),
+        "mean_dice": {} if means is None else {str(subset): numbers_of(dice) for subset, dice in means.iterrows()},
+        "mean_dice_over_subsets": {} if means is None else numbers_of(mean_over_subsets(means)),
+    }
+
+
+def numbers_of(dice: Any) -> dict[str, float | None]:
+    """Give a row of means by region as JSON has numbers."""
+    return {str(region): None if math.isnan(value) else float(value) for region, value in dice.items()}

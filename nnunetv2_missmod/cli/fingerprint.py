@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 
 MEANING = "nnU-Net's fingerprint, absent modalities left out"
+SENTENCE = "Writes the fingerprint from which nnU-Net plans, with absent modalities left out of its statistics."
+EXAMPLE = "missmod fingerprint -d 42"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

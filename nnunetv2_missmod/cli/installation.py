@@ -14,7 +14,10 @@ from unittest.mock import patch
 
 from rich.console import Console
 
+from nnunetv2_missmod import __version__
+from nnunetv2_missmod.cli.json_output import print_json, words_on_stderr
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names, with_doors
+from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 FOLDERS = {
     "nnUNet_raw": "datasets as they came",
@@ -30,17 +33,34 @@ class Finding(NamedTuple):
     mend: str | None = None
 
 
-def run_doctor() -> int:
+def run_doctor(as_json: bool = False) -> int:
     """Print every finding; 1 if anything is wrong, else 0."""
+    with chatter_kept_beside(None):
+        found = list_findings() if as_json else print_findings()
+    if as_json:
+        wrong = [finding for finding in found if finding.mend is not None]
+        print_json({"version": __version__, "wrong": len(wrong), "findings": [f._asdict() for f in found]})
+    return int(any(finding.mend is not None for finding in found))
+
+
+def list_findings() -> list[Finding]:
+    """Find, and print nothing on standard output."""
+    with words_on_stderr(True):
+        return list(findings())
+
+
+def print_findings() -> list[Finding]:
+    """Print every finding as it is found."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    wrong = 0
+    found = []
     for finding in findings():
+        found.append(finding)
         console.print("ok    " if finding.mend is None else "WRONG ", finding.what, sep="")
         if finding.mend is not None:
-            wrong += 1
             console.print("      mend: ", finding.mend, sep="")
+    wrong = sum(finding.mend is not None for finding in found)
     console.print(f"{wrong} to mend." if wrong else "All is well.")
-    return int(wrong > 0)
+    return found
 
 
 def findings() -> Iterator[Finding]:

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
 
 
+DEVICES = ("cuda", "cpu", "mps")
+
+
 def add_model(verb: argparse.ArgumentParser) -> None:
     """Add the flags by which nnUNetv2_predict names a model and says how to predict, with its defaults."""
-    verb.add_argument("-d", required=True, help="dataset: id or name")
-    verb.add_argument("-c", required=True, help="configuration")
-    verb.add_argument("-tr", default="nnUNetTrainer", help="trainer; any (default: %(default)s)")
-    verb.add_argument("-p", default="nnUNetPlans", help="plans (default: %(default)s)")
-    verb.add_argument("-f", nargs="+", default=("0", "1", "2", "3", "4"), help="folds (default: 0 1 2 3 4)")
+    model = verb.add_mutually_exclusive_group(required=True)
+    model.add_argument("-d", help="dataset: id or name")
+    model.add_argument("-m", type=Path, help="folder of a model, or a zip of one, in place of -d, -c, -tr and -p")
+    only_one = "may be left out where one trained model fits"
+    verb.add_argument("-c", help=f"configuration; {only_one} (missmod models lists them)")
+    verb.add_argument("-tr", help=f"trainer, any; {only_one} (otherwise nnUNetTrainer)")
+    verb.add_argument("-p", help=f"plans; {only_one} (otherwise nnUNetPlans)")
+    verb.add_argument("-f", nargs="+", help="folds (default: 0 1 2 3 4; with -m all that are there)")
     verb.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: %(default)s)")
-    verb.add_argument("-device", default="cuda", help="cuda, cpu or mps (default: %(default)s)")
+    verb.add_argument("-device", choices=DEVICES, default="cuda", help="to predict on (default: %(default)s)")
     verb.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
     verb.add_argument("--disable_tta", action="store_true", help="no mirroring: faster, less accurate")
     verb.add_argument("-nps", type=int, default=3, help="processes that export and score (default: %(default)s)")
     verb.add_argument("-num_parts", type=int, default=1, help="how many such commands share the cases and -o")
     verb.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
+    verb.add_argument("--verbose", action="store_true", help="show what nnU-Net prints instead of logging it beside -o")
 
 
 def add_subsets(verb: argparse.ArgumentParser, meaning: str) -> None:
@@ -34,14 +45,37 @@ def add_subsets(verb: argparse.ArgumentParser, meaning: str) -> None:
 
 
 def model_of(parsed: argparse.Namespace) -> tuple[ModelChoice, PredictionSettings]:
-    """Read the flags of ``add_model``."""
-    from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings  # noqa: PLC0415
+    """Read the flags of ``add_model``.
 
-    choice = ModelChoice(parsed.d, parsed.c, parsed.tr, parsed.p, tuple(parsed.f), parsed.chk)
-    mirroring = not parsed.disable_tta
-    return choice, PredictionSettings(
-        parsed.device, parsed.step_size, mirroring, parsed.nps, parsed.num_parts, parsed.part_id
+    Raises:
+        ValueError: they name no model or several, or no way to predict.
+    """
+    from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings  # noqa: PLC0415
+    from nnunetv2_missmod.prediction.trained import USUAL_PLANS, USUAL_TRAINER, complete_choice  # noqa: PLC0415
+
+    settings = PredictionSettings(
+        parsed.device, parsed.step_size, not parsed.disable_tta, parsed.nps, parsed.num_parts, parsed.part_id
     )
+    if parsed.m is not None:
+        return _model_in(parsed), settings
+    names = parsed.c or "", parsed.tr or USUAL_TRAINER, parsed.p or USUAL_PLANS
+    choice = ModelChoice(parsed.d, *names, tuple(parsed.f or ModelChoice.folds), parsed.chk)
+    given = {"configuration": parsed.c, "trainer": parsed.tr, "plans": parsed.p}
+    return complete_choice(choice, given), settings
+
+
+def _model_in(parsed: argparse.Namespace) -> ModelChoice:
+    """Choose the model of -m; one from a zip lies in a folder that goes when the process ends."""
+    from nnunetv2_missmod.prediction.trained import model_in, unpack  # noqa: PLC0415
+
+    if given := [flag for flag in ("c", "tr", "p") if getattr(parsed, flag) is not None]:
+        raise ValueError(f"Expected -m without {', '.join(f'-{flag}' for flag in given)}: the model's folder says it.")
+    folder = parsed.m
+    if folder.is_file():
+        unpacked = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, unpacked, ignore_errors=True)
+        folder = unpack(folder, unpacked)
+    return model_in(folder, parsed.f or (), parsed.chk)
 
 
 def min_voxels_of(parsed: argparse.Namespace) -> dict[str, int]:

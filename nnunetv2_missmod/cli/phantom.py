@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 MEANING = "write a synthetic cohort as an nnU-Net raw dataset"
+SENTENCE = "Writes a synthetic cohort of tumours, some of whose cases may lack modalities, as an nnU-Net raw dataset."
+EXAMPLE = "missmod phantom -d 501 --training 10 --test 2 --size 32 --incomplete 0.2"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

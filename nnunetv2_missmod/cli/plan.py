@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 from pathlib import Path
 
 from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 MEANING = "a plan for a trainer: fitted to its memory, or with its paper's settings"
+SENTENCE = "Writes a plan beside nnU-Net's own on the same preprocessed data, or shows what a trainer will do on one."
+EXAMPLE = "missmod plan -d 501 -tr DCSegTrainer -c 3d_fullres -gpu_memory_target 8"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
@@ -22,8 +26,10 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--setting",
+        choices=("nnunet", "paper", "quick"),
         default="nnunet",
-        help="nnunet: fitted to the GPU by nnU-Net's planner (the default), or paper: the paper's settings",
+        help="nnunet: fitted to the GPU by nnU-Net's planner (the default), paper: the paper's settings, "
+        "or quick: a small network and a short schedule, to see all of it at work",
     )
     verb.add_argument("--merge", type=Path, metavar="FILE", help="JSON: a fragment of a configuration, merged last")
     verb.add_argument(
@@ -31,14 +37,25 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--overwrite", action="store_true", help="replace a plan of this name")
     verb.add_argument(
-        "-device", default="auto", help="cuda measures the memory, cpu estimates it, auto takes cuda if it is there"
+        "-device",
+        choices=("auto", "cuda", "cpu"),
+        default="auto",
+        help="cuda measures the memory, cpu estimates it, auto takes cuda if it is there",
     )
+    verb.add_argument("--verbose", action="store_true", help="show what nnU-Net prints instead of logging it")
     verb.add_argument("--show", action="store_true", help="write nothing: print what the trainer will do on plan -p")
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Write a plan for a trainer, or show what it will do on one."""
     os.environ.update(with_doors(os.environ))
+    with chatter_kept_beside(None if parsed.show else folder_of(parsed.d), parsed.verbose):
+        plan(parsed)
+    return 0
+
+
+def plan(parsed: argparse.Namespace) -> None:
+    """Write a plan, or show one."""
     from nnunetv2_missmod.planning.make import PlanRequest, make_plan, show_plan  # noqa: PLC0415
 
     choice = parsed.d, parsed.tr, parsed.p, tuple(parsed.c), parsed.gpu_memory_target, parsed.setting
@@ -47,4 +64,10 @@ def run(parsed: argparse.Namespace) -> int:
         show_plan(request)
     else:
         make_plan(request)
-    return 0
+
+
+def folder_of(dataset: str) -> Path | None:
+    """Find the dataset's preprocessed folder, where its plans are; None if there is no such one."""
+    preprocessed = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112, nnU-Net's spelling
+    name = f"Dataset{int(dataset):03d}_*" if dataset.isascii() and dataset.isdecimal() else glob.escape(dataset)
+    return next(Path(preprocessed).glob(name), None) if preprocessed and name else None

@@ -5,19 +5,31 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_missmod.cli.exit_codes import report_failures
+from nnunetv2_missmod.cli.json_output import add_json, print_json, words_on_stderr
 from nnunetv2_missmod.cli.model_flags import add_model, add_subsets, min_voxels_of, model_of
 from nnunetv2_missmod.host.doors import with_doors
+from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 MEANING = "masks from what each case has, or from subsets of its modalities"
+SENTENCE = "Segments each case from whichever of the channels it has, and writes down what each mask was made from."
+EXAMPLE = "missmod predict -i cases -o masks -d 501 -c 3d_fullres -tr DCSegTrainer -f 0"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
     """Add the flags of `missmod predict`."""
-    verb.add_argument("-i", type=Path, required=True, help="folder of the cases, with whichever channels they have")
+    cases = verb.add_mutually_exclusive_group(required=True)
+    cases.add_argument("-i", type=Path, help="folder of the cases, with whichever channels they have")
+    cases.add_argument(
+        "--case", nargs="+", metavar="NAME=FILE", help="one case by its modalities' names, such as FLAIR=scan1.nii.gz"
+    )
     verb.add_argument(
-        "-o", type=Path, required=True, help="folder for the masks, and masks.csv: what each was made from"
+        "-o",
+        type=Path,
+        required=True,
+        help="folder for the masks, and masks.csv: what each was made from; with --case the mask's file",
     )
     add_model(verb)
     add_subsets(verb, "available: what each case has (the default), all, singles, or a list such as FLAIR+T1c,T2")
@@ -27,16 +39,74 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="bring images that lie elsewhere onto the grid of the case's first one",
     )
+    add_json(verb, "which masks there are and what each was made from,")
     verb.set_defaults(subsets="available")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Segment a folder of cases; 1 if a case failed."""
+    """Segment a folder of cases, 1 if a case failed; or one case."""
     os.environ.update(with_doors(os.environ))
+    if parsed.case:
+        return run_case(parsed)
+    with chatter_kept_beside(parsed.o, parsed.verbose), words_on_stderr(parsed.json):
+        failed = predict(parsed)
+        code = report_failures(failed)
+    if parsed.json:
+        print_json(summary_of(parsed.o, failed))
+    return code
+
+
+def run_case(parsed: argparse.Namespace) -> int:
+    """Segment one case that is given by its modalities' names."""
+    with chatter_kept_beside(None, parsed.verbose), words_on_stderr(parsed.json):
+        made_from = predict_case(parsed)
+        print(f"{parsed.o}: from {made_from}")
+    if parsed.json:
+        print_json({"mask": str(parsed.o.resolve()), "channels": made_from})
+    return 0
+
+
+def predict_case(parsed: argparse.Namespace) -> str:
+    """Segment one case; name the modalities that its mask was made from.
+
+    Raises:
+        ValueError: a pair is none or given twice, a flag is of folders alone, or as ``Segmenter``.
+    """
+    from nnunetv2_missmod.prediction.segmenter import Segmenter  # noqa: PLC0415
+
+    of_folders = {
+        "--subsets": parsed.subsets != "available",
+        "--min_voxels": bool(parsed.min_voxels),
+        "--continue_prediction": parsed.continue_prediction,
+        "-num_parts": parsed.num_parts > 1,
+    }
+    if given := [flag for flag, is_given in of_folders.items() if is_given]:
+        raise ValueError(f"Expected --case without {', '.join(given)}, which are for a folder of cases (-i).")
+    images = _pairs(parsed.case)
+    if parsed.o.is_dir():
+        raise ValueError(f"Expected -o the file of the mask, such as mask.nii.gz, got the folder {parsed.o}.")
+    found = Segmenter(*model_of(parsed)).segment(images, resample=parsed.resample)
+    parsed.o.parent.mkdir(parents=True, exist_ok=True)
+    found.save(parsed.o)
+    return "+".join(found.modalities)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    images: dict[str, str] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file) or name in images:
+            raise ValueError(f"Expected --case NAME=FILE of each modality once, such as T1c=scan.nii.gz, got {text!r}.")
+        images[name] = file
+    return images
+
+
+def predict(parsed: argparse.Namespace) -> int:
+    """Segment; count the cases that failed."""
     from nnunetv2_missmod.prediction.masks import predict_masks  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
-    failed = predict_masks(
+    return predict_masks(
         choice,
         settings,
         parsed.i,
@@ -46,4 +116,10 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.continue_prediction,
         parsed.resample,
     )
-    return report_failures(failed)
+
+
+def summary_of(out: Path, failed: int) -> dict[str, Any]:
+    """Say what the folder holds: of this run, of its other parts and of those that it went on from."""
+    from nnunetv2_missmod.prediction.mask_table import read_masks  # noqa: PLC0415
+
+    return {"folder": str(out.resolve()), "failed": failed, "masks": read_masks(out).to_dict("records")}

@@ -8,6 +8,10 @@ from pathlib import Path
 from nnunetv2_missmod.cli.exit_codes import report_failures
 
 MEANING = "masks with the label values of the dataset's source"
+SENTENCE = (
+    "Writes masks with the label values that the dataset had before missmod convert, as its challenge wants them."
+)
+EXAMPLE = "missmod restore-labels -i masks -o submission -d 42"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

@@ -8,6 +8,8 @@ import os
 from nnunetv2_missmod.host.doors import find_command, with_doors
 
 MEANING = "run any nnU-Net command with nnUNet_extTrainer set"
+SENTENCE = "Becomes any command of nnU-Net, with nnUNet_extTrainer set for it alone."
+EXAMPLE = "missmod run nnUNetv2_train 501 3d_fullres 0 -tr DCSegTrainer"
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from nnunetv2_missmod.machine.progress import track
 from nnunetv2_missmod.machine.workers import worker_pool
 
 Item = TypeVar("Item")
@@ -30,11 +29,11 @@ def in_processes(
     """
     processes = min(processes, len(items))
     if processes <= 1:
-        return list(tqdm(map(function, items), description, len(items), unit="case"))
+        return list(track(map(function, items), description, len(items)))
     with worker_pool(processes) as pool:
         results: Iterator[Result] = pool.map(function, items)
         try:
-            return list(tqdm(results, description, len(items), unit="case"))
+            return list(track(results, description, len(items)))
         except BrokenProcessPool as error:
             raise ValueError(
                 f"Expected {processes} processes to read cases, but one was ended, as when memory runs out: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -22,7 +22,8 @@ from nnunetv2_missmod.evaluation.summary import (
     wide_table,
 )
 
-ALL_SUBSETS, ALL_REGIONS = "all subsets", "all regions"
+ALL_SUBSETS = "all subsets"
+ALPHA = 0.05  # of the family; a model is called better below it alone
 COMPARISON = (
     "model_a",
     "model_b",
@@ -34,6 +35,8 @@ COMPARISON = (
     "better",
     "p",
     "p_holm",
+    "smallest_p",
+    "smallest_p_holm",
 )
 
 MEASURED_ALIKE = {  # what the tables do not say, and two models' numbers must have in common
@@ -48,25 +51,30 @@ MIN_DIFFERING_PAIRS = 6  # with fewer no two-sided p can be below 0.05: 2 / 2^5 
 EQUAL_DECIMALS = 12  # differences alike up to rounding are ties
 
 
-def compare(models: Mapping[str, pd.DataFrame], metric: str, per_subset: bool = False) -> pd.DataFrame:
-    """Paired Wilcoxon signed-rank test of every two models, by region and over all of them.
+def compare(
+    models: Mapping[str, pd.DataFrame], metric: str, per_subset: bool = False, reference: str | None = None
+) -> pd.DataFrame:
+    """Paired Wilcoxon signed-rank test of every two models, or of every other one against a reference, by region.
 
     A pair is a case: its mean over the subsets in the one model and in the other. A score counts where it is defined
-    in both models. "all regions" is the mean over a case's regions.
+    in both models.
 
     Args:
         models: the long table of each model by name.
         metric: one of ``BETTER``; of ``volume_error`` the absolute value is compared.
         per_subset: test each subset on its own instead of the mean over the subsets.
+        reference: the model that the others are tested against; None: every two models.
 
     Returns:
         One row per test: ``model_a``, ``model_b``, ``region``, ``subset``, ``pairs`` (cases compared), ``left_out``
         (cases of either model that were not), ``median_difference`` (a - b, in the metric's unit), ``better`` (the
-        model that the median favours, "" for none), ``p`` (two-sided) and ``p_holm`` (corrected over all rows of this
-        call). p is NaN where fewer than 6 pairs differ. No rows for a single model.
+        model that the median favours where ``p_holm`` is below 0.05, else ""), ``p`` (two-sided), ``p_holm``
+        (corrected over all rows of this call), ``smallest_p`` and ``smallest_p_holm`` (what they would be if every
+        case of every test agreed). p is NaN where fewer than 6 pairs differ. No rows for a single model.
 
     Raises:
-        ValueError: as ``subset_means``, or the models cannot be compared (``check_comparable``).
+        ValueError: as ``subset_means``, the models cannot be compared (``check_comparable``), or the reference is none
+            of them.
     """
     check_direction(metric)
     check_comparable(models, metric)
@@ -75,12 +83,27 @@ def compare(models: Mapping[str, pd.DataFrame], metric: str, per_subset: bool = 
         wide = {name: scores.abs() for name, scores in wide.items()}
     rows = [
         {"model_a": a, "model_b": b, "region": region, "subset": subset, **_paired_test(differences, a, b, metric)}
-        for a, b in combinations(wide, 2)
+        for a, b in compared_models(list(wide), reference)
         for region, subset, differences in _case_differences(wide[a], wide[b], per_subset)
     ]
     result: pd.DataFrame = pd.DataFrame(rows, columns=list(COMPARISON))
-    result["p_holm"] = holm(result["p"].to_numpy(dtype=np.float64))
+    for p, corrected in (("p", "p_holm"), ("smallest_p", "smallest_p_holm")):
+        result[corrected] = holm(result[p].to_numpy(dtype=np.float64))
+    result["better"] = result["better"].where(result["p_holm"] < ALPHA, "")
     return result
+
+
+def compared_models(names: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
+    """List the pairs that are tested: every two models, or each of the others and the reference.
+
+    Raises:
+        ValueError: the reference is none of the models; names them.
+    """
+    if reference is None:
+        return list(combinations(names, 2))
+    if reference not in names:
+        raise ValueError(f"Expected as reference one of the models {', '.join(names)}, got {reference!r}.")
+    return [(name, reference) for name in names if name != reference]
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,8 +170,6 @@ def _case_differences(
     for subset, by_region in frames.items():
         for region in by_region.columns:
             yield region, subset, by_region[region]
-        if by_region.shape[1] > 1:
-            yield ALL_REGIONS, subset, by_region.mean(axis="columns")
 
 
 def _paired_test(differences: pd.Series[float], a: str, b: str, metric: str) -> dict[str, Any]:
@@ -162,6 +183,7 @@ def _paired_test(differences: pd.Series[float], a: str, b: str, metric: str) -> 
         "median_difference": median,
         "better": a if favour > 0 else b if favour < 0 else "",
         "p": float(wilcoxon(differing).pvalue) if len(differing) >= MIN_DIFFERING_PAIRS else np.nan,
+        "smallest_p": 2 / 2 ** len(paired) if len(paired) >= MIN_DIFFERING_PAIRS else np.nan,
     }
 
 

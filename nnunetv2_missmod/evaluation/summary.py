@@ -1,12 +1,15 @@
-"""From the long table of scores to what papers print: means, robustness curves, contributions and intervals.
+"""From the long table of scores to what papers print: means, robustness curves and contributions.
 
 A long table has one row per case x subset x region. ``subset_means`` makes it the table of a paper, one row per subset
 and one column per region, from which the other means follow. A score that is NaN is undefined and left out.
+
+Means that compare subsets (over them, the curve, its area) are over the same cases only where the table has been left
+with those (``complete_cases.on_complete_cases``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -24,9 +27,6 @@ BETTER: dict[str, Literal["higher", "lower", "zero"]] = {
 }
 ROW = ("case", "subset", "region")  # what a row of the long table is about
 KEYS = (*ROW, "num_present")
-MAX_UNDEFINED = 0.2  # of the resamples; a score defined in one case alone is missing from a quarter of them or more
-
-Summary = Callable[[pd.DataFrame], "pd.DataFrame | pd.Series[float]"]
 
 
 # --- means ------------------------------------------------------------------------------------------------------------
@@ -41,13 +41,13 @@ def subset_means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         ValueError: the table is empty, lacks columns, has a row twice, or names subsets that do not fit their size.
     """
     wide = wide_table(table, metric)
-    return _as_means(wide.mean().to_numpy(), wide.columns)
+    return as_means(wide.mean().to_numpy(), wide.columns)
 
 
 def case_counts(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Number of cases in each mean of ``subset_means``: those where the metric is defined."""
     wide = wide_table(table, metric)
-    counts: pd.DataFrame = _as_means(wide.count().to_numpy(), wide.columns)
+    counts: pd.DataFrame = as_means(wide.count().to_numpy(), wide.columns)
     return counts
 
 
@@ -55,7 +55,7 @@ def mean_over_subsets(means: pd.DataFrame) -> pd.Series[float]:
     """Mean of the subsets' means by region: a paper's column "average".
 
     Args:
-        means: one row per subset, one column per region, as ``subset_means`` gives them.
+        means: one row per subset, one column per region, as ``subset_means`` gives them of complete cases.
     """
     return means.mean()
 
@@ -66,7 +66,7 @@ def robustness_curve(means: pd.DataFrame) -> pd.DataFrame:
     A number of which the table has no subset has no row.
 
     Args:
-        means: one row per subset, one column per region, as ``subset_means`` gives them.
+        means: one row per subset, one column per region, as ``subset_means`` gives them of complete cases.
     """
     sizes = pd.Index([len(members(subset)) for subset in means.index], name="num_present")
     return means.groupby(sizes).mean()
@@ -79,7 +79,7 @@ def robustness_area(means: pd.DataFrame, normalised: bool = False) -> pd.Series[
     mean is undefined, or where the table lacks the single modalities or the full set. With one modality it is D_1.
 
     Args:
-        means: one row per subset, one column per region, as ``subset_means`` gives them.
+        means: one row per subset, one column per region, as ``subset_means`` gives them of complete cases.
         normalised: divide by N - 1, so that the area is the mean height of the curve, in the metric's unit.
     """
     curve = robustness_curve(means)
@@ -100,23 +100,50 @@ def robustness_area(means: pd.DataFrame, normalised: bool = False) -> pd.Series[
 def contribution(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean gain from adding a modality, one row per modality and one column per region.
 
-    The gain of m over a subset S without it is mean(S + m) - mean(S), where the means are over cases. It is averaged
-    over all S for which both S and S + m are in the table; S is never empty, and m alone is no gain. Its sign says
-    better or worse: positive is a higher Dice, a smaller distance (mm), a smaller absolute volume error. NaN where the
-    table has no such pair.
+    The gain of m over a subset S without it is the mean of score(S + m) - score(S) over the cases that have both
+    scores: within a case, so that cases without m say nothing about it. It is averaged over all S for which a case has
+    both; S is never empty, and m alone is no gain. Its sign says better or worse: positive is a higher Dice, a smaller
+    distance (mm), a smaller absolute volume error. NaN where the table has no such pair.
 
     Raises:
         ValueError: as ``subset_means``, or the metric is not in ``BETTER``.
     """
-    scores = checked(table, metric)
-    means = subset_means(scores.assign(**{metric: _goodness(scores[metric], metric)}), metric)
-    gains = {
-        modality: means.loc[[after for _, after in pairs]].to_numpy() - means.loc[[before for before, _ in pairs]]
-        for modality, pairs in modality_pairs(means.index).items()
+    return _by_modality(
+        {
+            modality: pd.DataFrame([gain.mean() for gain in of_pairs], dtype=float).mean()
+            for modality, of_pairs in _gains_by_case(table, metric).items()
+        },
+        table,
+    )
+
+
+def contribution_counts(table: pd.DataFrame, metric: str, of: Literal["fewest", "most"]) -> pd.DataFrame:
+    """Fewest or most cases of the gains whose mean is ``contribution``; 0 where that is NaN."""
+    by_modality = {}
+    for modality, of_pairs in _gains_by_case(table, metric).items():
+        counts = pd.DataFrame([gain.count() for gain in of_pairs], dtype=float).replace(0, np.nan)
+        by_modality[modality] = counts.min() if of == "fewest" else counts.max()
+    found: pd.DataFrame = _by_modality(by_modality, table).fillna(0).astype(int)
+    return found
+
+
+def _gains_by_case(table: pd.DataFrame, metric: str) -> dict[str, list[pd.DataFrame]]:
+    """Gains (cases, regions) of each modality, a frame for each subset that it is added to."""
+    check_direction(metric)
+    scores = wide_table(table, metric)
+    goodness = {"higher": scores, "lower": -scores, "zero": -scores.abs()}[BETTER[metric]]
+    subsets = goodness.columns.unique("subset")
+    of_subset = {subset: goodness.xs(subset, axis="columns", level="subset") for subset in subsets}
+    return {
+        modality: [of_subset[after] - of_subset[before] for before, after in pairs]
+        for modality, pairs in modality_pairs(subsets).items()
     }
-    by_modality = pd.DataFrame({modality: gain.mean() for modality, gain in gains.items()}).T
-    rows: pd.DataFrame = by_modality.rename_axis(index="modality", columns="region")
-    return rows
+
+
+def _by_modality(of_modality: dict[str, pd.Series[float]], table: pd.DataFrame) -> pd.DataFrame:
+    rows = pd.DataFrame(of_modality).T.reindex(columns=table["region"].unique())
+    named: pd.DataFrame = rows.rename_axis(index="modality", columns="region")
+    return named
 
 
 def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
@@ -143,88 +170,6 @@ def modalities_in(subsets: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(modality for subset in largest_first for modality in members(subset)))
 
 
-def _goodness(values: pd.Series[float], metric: str) -> pd.Series[float]:
-    """Turn a metric so that more is better."""
-    check_direction(metric)
-    goodness: pd.Series[float] = {"higher": values, "lower": -values, "zero": -values.abs()}[BETTER[metric]]
-    return goodness
-
-
-# --- intervals --------------------------------------------------------------------------------------------------------
-
-
-def bootstrap_intervals(
-    table: pd.DataFrame,
-    metric: str,
-    summary: Summary = pd.DataFrame.copy,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Percentile bootstrap interval over the cases of the subsets' means, or of a summary of them.
-
-    Cases are drawn with replacement, each with all its rows. Bounds are NaN for a single case, and where more than a
-    fifth of the resamples leave the summary undefined, as when one case alone has a score.
-
-    Args:
-        table: the long table of one model.
-        metric: any metric column.
-        summary: a function of the subsets' means, such as ``mean_over_subsets`` or ``robustness_area``, that gives for
-            a column what it gives for that column alone. It is called once on all resamples, side by side as columns.
-        resamples: how many times the cases are drawn.
-        confidence: of the interval, between 0 and 1.
-        seed: the same seed gives the same bounds, whatever the order of the rows.
-
-    Returns:
-        Columns ``estimate``, ``low``, ``high``; indexed by region, and by region and row where the summary has rows.
-    """
-    if not (resamples >= 1 and 0 < confidence < 1):
-        raise ValueError(
-            f"Expected at least one resample and a confidence between 0 and 1, got {resamples} and {confidence}. "
-            f"The usual values are 1000 and 0.95."
-        )
-    wide = wide_table(table, metric)
-    estimate = _flat(summary(_as_means(wide.mean().to_numpy(), wide.columns)))
-    resampled = _resampled_means(wide.to_numpy(), resamples, np.random.default_rng(seed))
-    draws = _summarised(resampled, wide.columns, summary)
-    known = (len(wide) > 1) & (draws.isna().mean().to_numpy() <= MAX_UNDEFINED)
-    bounds = np.where(known, draws.quantile([(1 - confidence) / 2, (1 + confidence) / 2]), np.nan)
-    intervals: pd.DataFrame = estimate.to_frame("estimate").assign(low=bounds[0], high=bounds[1])
-    return intervals
-
-
-def _resampled_means(
-    values: NDArray[np.float64], resamples: int, generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Mean over drawn cases of values (cases, K) -> (resamples, K); NaN where no drawn case has one."""
-    cases = len(values)
-    times_drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=resamples)
-    defined = ~np.isnan(values)
-    count = times_drawn @ defined
-    total = times_drawn @ np.where(defined, values, 0)
-    means: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return means
-
-
-def _summarised(resampled: NDArray[np.float64], columns: pd.Index[Any], summary: Summary) -> pd.DataFrame:
-    """Summarise resampled means (resamples, regions * subsets) all at once.
-
-    Returns:
-        (resamples, regions * rows of the summary), columns in the order of ``_flat``.
-    """
-    subsets = columns.unique("subset")
-    side_by_side = resampled.reshape(-1, len(subsets)).T  # a column per resample and region
-    found = np.atleast_2d(summary(pd.DataFrame(side_by_side, index=subsets)).to_numpy())  # as many columns
-    draws: pd.DataFrame = pd.DataFrame(found.T.reshape(len(resampled), -1))
-    return draws
-
-
-def _flat(summary: pd.DataFrame | pd.Series[float]) -> pd.Series[float]:
-    by_region: Any = summary if isinstance(summary, pd.Series) else summary.unstack()
-    flat: pd.Series[float] = by_region
-    return flat
-
-
 # --- the long table ---------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +186,7 @@ def wide_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return wide
 
 
-def _as_means(values: NDArray[Any], columns: pd.Index[Any]) -> pd.DataFrame:
+def as_means(values: NDArray[Any], columns: pd.Index[Any]) -> pd.DataFrame:
     """Fold the values (K,) of the columns of ``wide_table`` into one row per subset and one column per region."""
     regions, subsets = columns.unique("region"), columns.unique("subset")
     means: pd.DataFrame = pd.DataFrame(values.reshape(len(regions), len(subsets)).T, index=subsets, columns=regions)

@@ -21,6 +21,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from nnunetv2_missmod.machine.chatter import chatter
+
 
 def make_predictor(
     network: nn.Module,
@@ -46,7 +48,8 @@ def make_predictor(
         mirroring: test-time augmentation.
         device: to predict on.
     """
-    predictor = nnUNetPredictor(step_size, True, mirroring, True, device, allow_tqdm=False)
+    with chatter():
+        predictor = nnUNetPredictor(step_size, True, mirroring, True, device, allow_tqdm=False)
     predictor.manual_initialization(network, *managers, list(weights), dataset_json, trainer, mirroring_axes)
     return predictor
 
@@ -57,7 +60,8 @@ def predicting_with(predictor: nnUNetPredictor, network: nn.Module, channels: in
     before = predictor.network, predictor.label_manager
     predictor.network, predictor.label_manager = network, SimpleNamespace(num_segmentation_heads=channels)
     try:
-        yield
+        with chatter():
+            yield
     finally:
         predictor.network, predictor.label_manager = before
 
@@ -86,12 +90,10 @@ def label_map(
         plans_manager, configuration_manager, dataset_json: of the model.
         properties: of the preprocessing.
     """
-    labels: np.ndarray = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits,
-        plans_manager,
-        configuration_manager,
-        plans_manager.get_label_manager(dataset_json),
-        properties,
-        num_threads_torch=torch.get_num_threads(),
-    )
+    manager, threads = plans_manager.get_label_manager(dataset_json), torch.get_num_threads()
+    model = plans_manager, configuration_manager, manager
+    with chatter():
+        labels: np.ndarray = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, *model, properties, num_threads_torch=threads
+        )
     return labels

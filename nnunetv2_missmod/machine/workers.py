@@ -53,10 +53,14 @@ def _end_with_parent() -> None:
 def running_command(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Start a command whose output is read here; an error here, or Ctrl-C or SIGTERM, ends it and what it started.
 
+    On Linux it also ends when this process is killed.
+
     Args:
         command: with its arguments.
         environment: of it.
     """
+    from nnunetv2_missmod.machine.forked_workers import end_with_parent  # noqa: PLC0415, for a quick `missmod doors`
+
     process = subprocess.Popen(
         command,
         env=dict(environment),
@@ -64,6 +68,7 @@ def running_command(command: Sequence[str], environment: Mapping[str, str]) -> I
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # a group of its own, which can be ended as a whole
+        preexec_fn=end_with_parent,  # noqa: PLW1509, it takes no lock that a thread may hold
     )
     try:
         yield process

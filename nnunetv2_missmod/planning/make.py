@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.files.names import check_name
+from nnunetv2_missmod.host.doors import plans_folder
 from nnunetv2_missmod.host.plan_checks import open_plan
 from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages, read_dataset
 from nnunetv2_missmod.planning.fitting import Configuration, MemoryOf, configuration_of, fit, planner_of
@@ -28,6 +29,8 @@ from nnunetv2_missmod.planning.show import (
 )
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
+SETTINGS = ("nnunet", "paper", "quick")
+QUICK = "demo.json"  # of plans/
 FITTED = ("patch_size", "batch_size", "architecture")
 
 
@@ -41,7 +44,8 @@ class PlanRequest:
         plans: the plan to start from, ``-p``.
         configurations: ``-c``; all that the trainer can take if empty.
         memory_target: GB of the GPU, ``-gpu_memory_target``; None: the planner's own.
-        setting: "nnunet", fitted to the target by nnU-Net's planner, or "paper".
+        setting: "nnunet", fitted to the target by nnU-Net's planner; "paper"; or "quick", a small network and a short
+            schedule for whichever trainer.
         merge: a fragment of one's own, merged last.
         name: of the new plan, ``-overwrite_plans_name``.
         overwrite: whether a plan of this name may be replaced.
@@ -60,8 +64,8 @@ class PlanRequest:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.setting not in ("nnunet", "paper"):
-            raise ValueError(f"Expected --setting nnunet or paper, got {self.setting}.")
+        if self.setting not in SETTINGS:
+            raise ValueError(f"Expected --setting {', '.join(SETTINGS[:-1])} or {SETTINGS[-1]}, got {self.setting}.")
         if self.memory_target is not None and not self.memory_target > 0:
             raise ValueError(f"Expected -gpu_memory_target above 0 GB, got {self.memory_target:g}.")
 
@@ -123,8 +127,8 @@ def name_of(request: PlanRequest, stages: Sequence[type[MissingModalityTrainer]]
     Raises:
         ValueError: it is the original's, another's that is not to be replaced, or no file's.
     """
-    suffix = "_paper" if request.setting == "paper" else ""
-    name = request.name or f"{request.plans}_{stages[-1].__name__}{suffix}"
+    of_setting = {"nnunet": stages[-1].__name__, "paper": f"{stages[-1].__name__}_paper", "quick": "quick"}
+    name = request.name or f"{request.plans}_{of_setting[request.setting]}"
     check_name(name, "the new plan")
     if name == request.plans:
         raise ValueError(
@@ -178,6 +182,9 @@ def plan_configuration(
     if request.setting == "paper":
         files = papers_of(stages)
         plans, note = merge_paper(dataset.plans, name, files, plans_name)
+    elif request.setting == "quick":
+        plans = merge_fragment(dataset.plans, name, load_fragment(plans_folder() / QUICK), plans_name)
+        note = f"The plan is small and its training short, to see all of it at work: no scores to compare ({QUICK})."
     else:
         settings = {key: value for key, value in own.items() if key not in FITTED}
         memory_of = memory_finder(dataset, name, stages, settings, step_memory_on(request.device))

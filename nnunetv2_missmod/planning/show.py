@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from rich.box import SIMPLE
 from rich.console import Console
@@ -25,6 +26,7 @@ from nnunetv2_missmod.planning.rehearsal import (
     count_predicting_parameters,
     rehearse,
 )
+from nnunetv2_missmod.planning.speed import least_duration, macs_per_second
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 WIDTH_WHEN_PIPED = 140  # columns; a terminal has its own
@@ -68,18 +70,23 @@ def describe(
     is_measured = step_memory is measure_step_memory
     memory = step_memory(stage, dataset.plans, configuration, dataset.json) if is_measured else on_gpu(rehearsal.memory)
     block = plan_block(PlansManager(dataset.plans).get_configuration(configuration))
-    training, settings = training_of(rehearsal), settings_of(rehearsal, block)
+    macs = count_macs(rehearsal)
+    training = {
+        **training_of(rehearsal),
+        "time": time_of(rehearsal, macs, torch.device("cuda" if is_measured else "cpu")),
+    }
+    settings = settings_of(rehearsal, block)
     return PlanDescription(
         stage.__name__,
         configuration,
-        network_of(rehearsal, memory, "measured" if is_measured else "estimated"),
+        network_of(rehearsal, macs, memory, "measured" if is_measured else "estimated"),
         training,
         settings,
         memory,
     )
 
 
-def network_of(rehearsal: Rehearsal, memory: float, how: str) -> dict[str, str]:
+def network_of(rehearsal: Rehearsal, macs: int, memory: float, how: str) -> dict[str, str]:
     """Describe the network and what a step needs."""
     trainer = rehearsal.trainer
     manager = trainer.configuration_manager
@@ -91,7 +98,7 @@ def network_of(rehearsal: Rehearsal, memory: float, how: str) -> dict[str, str]:
         "patch": " x ".join(map(str, manager.patch_size)),
         "batch": str(manager.batch_size),
         "features per stage": ", ".join(map(str, Architecture.from_configuration(manager).features)),
-        "operations per step": f"{count_macs(rehearsal) / 1e9:.1f} GMAC, forward and backward",
+        "operations per step": f"{macs / 1e9:.1f} GMAC, forward and backward",
         "memory": f"{memory / GB:.1f} GB of a GPU, {how}, mixed precision "
         f"({rehearsal.memory / GB:.2f} GB of tensors by the rehearsal)",
     }
@@ -108,6 +115,14 @@ def training_of(rehearsal: Rehearsal) -> dict[str, str]:
         "length": f"{epochs} epochs x {iterations} iterations = {epochs * iterations:,} updates",
         "loss terms": ", ".join(rehearsal.terms),
     }
+
+
+def time_of(rehearsal: Rehearsal, macs: int, device: torch.device) -> str:
+    """Say how long the training will take at the least on this machine."""
+    trainer, speed = rehearsal.trainer, macs_per_second(device)
+    least = least_duration(macs * trainer.num_epochs * trainer.num_iterations_per_epoch, speed)
+    where = "this GPU" if device.type == "cuda" else "this CPU"
+    return f"{least} or more on {where}, by its present speed, {speed / 1e9:.0f} GMAC/s; the log tells after an epoch"
 
 
 def settings_of(rehearsal: Rehearsal, block: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:

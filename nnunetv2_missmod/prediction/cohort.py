@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -15,13 +16,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
 from nnunetv2_missmod.host.predictor import label_map
 from nnunetv2_missmod.machine.out_of_memory import is_out_of_memory
+from nnunetv2_missmod.machine.progress import progress
 from nnunetv2_missmod.machine.workers import worker_pool
 from nnunetv2_missmod.prediction.cases import CaseFiles
 from nnunetv2_missmod.prediction.engine import Segmented
@@ -171,36 +171,35 @@ def predict_cohort(
         RuntimeError: a process died.
     """
     in_progress: deque[CaseInProgress[T]] = deque()  # in their order
-    with _progress_bar() as progress, _pool(num_processes) as pool:
-        task = progress.add_task(title, total=len(cases) * num_subsets)
-        on_patch = partial(progress.advance, task)
+    with progress(title, len(cases) * num_subsets) as bar, _pool(num_processes) as pool:
         for number, case in enumerate(cases, 1):
             current = CaseInProgress[T](case)
             in_progress.append(current)
             try:
-                for segmented in segment(case, on_patch):
+                for segmented in segment(case, bar.advance):
                     _wait_for_room(in_progress, num_processes)
                     current.futures[segmented.position] = pool.submit(finish, case, segmented)
             except BrokenExecutor as died:
                 raise _worker_died() from died
             except ERRORS_OF_A_CASE as raised:
                 current.error = with_advice(raised)
-            progress.update(task, completed=number * num_subsets)  # also past what a bad case left undone
+            bar.reach(number * num_subsets)  # also past what a bad case left undone
             while in_progress and in_progress[0].is_done:
-                yield _printed(in_progress.popleft().finished(), num_subsets, progress.console)
+                yield _printed(in_progress.popleft().finished(), num_subsets)
         while in_progress:
-            yield _printed(in_progress.popleft().finished(), num_subsets, progress.console)
+            yield _printed(in_progress.popleft().finished(), num_subsets)
 
 
-def _printed(done: Finished[T], num_subsets: int, console: Console) -> Finished[T]:
+def _printed(done: Finished[T], num_subsets: int) -> Finished[T]:
     """Print how a case ended, and give it on."""
     outcome = "done"
     if done.error is not None:
         outcome = f"failed. {done.error}"
     elif len(done.of_subset) < num_subsets:
         outcome = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
-    style = "red" if done.error else ""
-    console.print(f"{done.case.name}: {outcome}", style=style, markup=False, highlight=False, soft_wrap=True)
+    red, plain = ("\x1b[31m", "\x1b[0m") if done.error and sys.stdout.isatty() else ("", "")
+    name = done.case.name if done.case.name.strip() else f"the case of {', '.join(done.case.images)}"
+    print(f"{red}{name}: {outcome}{plain}", flush=True)
     return done
 
 
@@ -245,8 +244,3 @@ class _ThisProcess(Executor):
         except ERRORS_OF_A_CASE as error:
             future.set_exception(error)
         return future
-
-
-def _progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("left:"), TimeRemainingColumn())

@@ -23,6 +23,7 @@ from nnunetv2_missmod.host.plan_checks import open_plan, refused_as
 from nnunetv2_missmod.host.predictor import make_predictor
 from nnunetv2_missmod.host.preprocessor import accept_missing_files
 from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
+from nnunetv2_missmod.machine.devices import require_device
 
 MODEL_FILES = ("plans.json", "dataset.json")
 
@@ -48,35 +49,6 @@ class ModelChoice:
     folds: tuple[str, ...] = ("0", "1", "2", "3", "4")
     checkpoint: str = "checkpoint_final.pth"
     model_folder: Path | None = None
-
-    @classmethod
-    def of_folder(cls, folder: Path, folds: Sequence[str] = (), checkpoint: str = checkpoint) -> ModelChoice:
-        """Choose the model in a folder, whatever the folder is called.
-
-        Args:
-            folder: with plans.json, dataset.json and the folds, such as
-                ``Dataset137_BraTS/DCSegTrainer__nnUNetPlans__3d_fullres``.
-            folds: numbers or "all"; none: every fold that has the checkpoint.
-            checkpoint: a file in every fold's folder.
-
-        Raises:
-            ValueError: it is no such folder, or no fold has the checkpoint.
-        """
-        folder = folder.resolve()
-        missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(
-                f"Expected the folder of a trained model, with {' and '.join(MODEL_FILES)} and the folds, got {folder} "
-                f"without {' and '.join(missing)}."
-            )
-        found = sorted(file.parent for file in folder.glob(f"fold_*/{checkpoint}"))
-        if not found:
-            raise ValueError(f"Expected a fold with a {checkpoint} in {folder}, found none. Name another checkpoint.")
-        content, plans = read_checkpoint(found[0] / checkpoint), read_json(folder / "plans.json")
-        configuration = _configuration_of(content, plans, folder)
-        names = tuple(folds) or tuple(fold.name.removeprefix("fold_") for fold in found)
-        plans_name = str(plans.get("plans_name", ""))
-        return cls(folder.parent.name, configuration, content["trainer_name"], plans_name, names, checkpoint, folder)
 
     @property
     def dataset_name(self) -> str:
@@ -152,8 +124,7 @@ class PredictionSettings:
     def __post_init__(self) -> None:
         if self.device not in ("cuda", "cpu", "mps"):
             raise ValueError(f"Expected -device cuda, cpu or mps, got {self.device}.")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("Expected a CUDA device, found none. Predict with -device cpu.")
+        require_device(self.device)
         if not 0 < self.step_size <= 1:
             raise ValueError(f"Expected -step_size above 0 and up to 1, got {self.step_size}. 0.5 is usual.")
         if not 0 <= self.part_id < self.num_parts:
@@ -162,16 +133,6 @@ class PredictionSettings:
             )
         if self.num_processes < 0:
             raise ValueError(f"Expected -nps 0 or more, got {self.num_processes}.")
-
-
-def _configuration_of(checkpoint: dict[str, Any], plans: dict[str, Any], folder: Path) -> str:
-    """Find the configuration of a model: nnU-Net's checkpoints name it; else the plan has to have a single one."""
-    of_training, known = checkpoint.get("init_args"), plans.get("configurations")
-    if isinstance(of_training, dict) and isinstance(of_training.get("configuration"), str):
-        return str(of_training["configuration"])
-    if isinstance(known, dict) and len(known) == 1:
-        return str(next(iter(known)))
-    raise ValueError(f"Expected a checkpoint that names its configuration, got one of {folder} that does not.")
 
 
 def open_predictor(choice: ModelChoice, settings: PredictionSettings) -> nnUNetPredictor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -23,6 +22,7 @@ from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subset
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
 from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
+from nnunetv2_missmod.prediction.trained import model_in, unpack
 
 Image = str | PathLike[str] | np.ndarray
 AXES = 3
@@ -103,9 +103,9 @@ class Segmenter:
         settings = PredictionSettings(device or ("cuda" if torch.cuda.is_available() else "cpu"), step_size, mirroring)
         path, names = Path(model), [str(fold) for fold in folds]
         if not path.is_file():
-            return cls(ModelChoice.of_folder(path, names, checkpoint), settings)
+            return cls(model_in(path, names, checkpoint), settings)
         with tempfile.TemporaryDirectory() as unpacked:  # all that a prediction needs is read before it goes
-            return cls(ModelChoice.of_folder(_unpack(path, Path(unpacked)), names, checkpoint), settings)
+            return cls(model_in(unpack(path, Path(unpacked)), names, checkpoint), settings)
 
     def segment(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None = None, resample: bool = False
@@ -199,22 +199,6 @@ class Segmenter:
         if name not in self.modalities:
             raise ValueError(f"Expected modalities among {', '.join(self.modalities)}, got {name!r}.")
         return self.modalities.index(name)
-
-
-def _unpack(file: Path, folder: Path) -> Path:
-    """Unpack a zip of one model; give the model's folder."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            archive.extractall(folder)  # which keeps every name within the folder
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"Expected a model's folder or a zip of one, got {file}: {error}.") from error
-    models = sorted(plans.parent for plans in folder.rglob("plans.json"))
-    if len(models) != 1:
-        names = ", ".join(str(model.relative_to(folder)) for model in models) or "none"
-        raise ValueError(
-            f"Expected a zip of one model, got {file} with {names}. Unpack it and give the model's folder."
-        )
-    return models[0]
 
 
 def _stacked(arrays: Mapping[int, np.ndarray], num_modalities: int, spacing: Sequence[float] | None) -> Images:

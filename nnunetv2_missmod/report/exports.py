@@ -12,10 +12,12 @@ import math
 import re
 from collections.abc import Sequence
 
+from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
 from nnunetv2_missmod.report.tables import UNDEFINED, Cell, Row, Table, print_p
 
 PRESENT, ABSENT, MINUS = "●", "○", "−"
 INTERVALS = "with 95 % intervals"
+COUNT = "cases"  # heads the column that says how many a row rests on
 LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -31,6 +33,7 @@ LATEX = {
     "↓": r"$\downarrow$",
     "→": r"$\rightarrow$",
     MINUS: "$-$",
+    UNEQUAL_MARK: r"$^\dagger$",
 }
 TEST_COLUMNS = ["models", "region", "pairs", "median difference", "favoured", "p", "p (Holm)"]
 
@@ -51,22 +54,29 @@ def _markdown_tables(table: Table) -> list[str]:
     title, names = table.metric.heading, [escape_markdown(modality) for modality in table.modalities]
     heads = [f"{escape_markdown(region)}<br>{escape_markdown(model)}" for region, model in table.columns]
     mean = table.summaries[0]
-    subsets = [[*_dots(row), *map(_markdown_cell, row.cells)] for row in table.rows]
-    subsets.append([mean.name, *[""] * (len(names) - 1), *map(_markdown_cell, mean.cells)])
+    subsets = [[*_dots(row), *map(_markdown_cell, row.cells), row.cases.text] for row in table.rows]
+    subsets.append([mean.name, *[""] * (len(names) - 1), *map(_markdown_cell, mean.cells), mean.cases.text])
     summaries = [
-        [row.name, *(f"{_markdown_cell(cell)} {cell.interval}".strip() for cell in row.cells)]
+        [row.name, *(f"{_markdown_cell(cell)} {cell.interval}".strip() for cell in row.cells), row.cases.text]
         for row in table.summaries
     ]
-    gains = [[escape_markdown(row.name), *(cell.text for cell in row.cells)] for row in table.contributions]
+    gains = [[escape_markdown(row.name), *(c.text for c in row.cells), row.cases.text] for row in table.contributions]
     tests = [[escape_markdown(text) for text in line] for line in _test_lines(table)]
+    heads.append(COUNT)
     right = ["--:"] * len(heads)
+    note = f"\n{UNEQUAL_MARK} {UNEQUAL}\n" if table.unequal else ""
     made = [
-        _markdown(f"## {title}", [*names, *heads], [*[":-:"] * len(names), *right], subsets),
-        _markdown(f"### {title}: mean and area, {INTERVALS}", ["", *heads], [":--", *right], summaries),
+        _markdown(f"## {title}", [*names, *heads], [*[":-:"] * len(names), *right], subsets) + note,
+        _markdown(f"### {title}: mean and area, {INTERVALS}", ["", *heads], [":--", *right], summaries) + note,
         _markdown(f"### {title}: contribution of each modality", ["", *heads], [":--", *right], gains),
     ]
     if tests:
         made.append(_markdown(f"### {title}: comparison", TEST_COLUMNS, _test_columns(":--", "--:"), tests))
+        made[-1] += f"\n{table.smallest_p}\n"
+        ranks = [[escape_markdown(r.region), escape_markdown(r.model), *r.shares] for r in table.rankings]
+        columns = ["region", "model", *(f"rank {rank}" for rank in range(1, len(table.models) + 1))]
+        alignment = [":--", ":--", *["--:"] * len(table.models)]
+        made.append(_markdown(f"### {title}: % of resamples with each rank", columns, alignment, ranks))
     return made
 
 
@@ -82,7 +92,7 @@ def escape_markdown(name: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return _mark(cell, "**{}**", "*{}*")
+    return " ".join(filter(None, (_mark(cell, "**{}**", "*{}*") + cell.mark, cell.deviation)))
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
@@ -97,26 +107,39 @@ def to_latex(tables: Sequence[Table]) -> str:
 def _latex_tables(table: Table) -> list[str]:
     title, count = table.metric.heading, len(table.modalities)
     dots = {PRESENT: r"$\bullet$", ABSENT: r"$\circ$"}
-    subsets = [[*(dots[dot] for dot in _dots(row)), *map(_latex_cell, row.cells)] for row in table.rows]
-    mean = [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, table.summaries[0].cells)]
-    summaries = [[row.name, *map(_latex_interval, row.cells)] for row in table.summaries]
-    gains = [[escape_latex(row.name), *map(_latex_cell, row.cells)] for row in table.contributions]
+    subsets = [
+        [*(dots[dot] for dot in _dots(row)), *map(_latex_cell, row.cells), _latex_count(row)] for row in table.rows
+    ]
+    first = table.summaries[0]
+    mean = [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, first.cells), _latex_count(first)]
+    summaries = [[row.name, *map(_latex_interval, row.cells), _latex_count(row)] for row in table.summaries]
+    gains = [[escape_latex(row.name), *map(_latex_cell, row.cells), _latex_count(row)] for row in table.contributions]
     tests = [[escape_latex(text) for text in line] for line in _test_lines(table)]
     regions, heads = _latex_heads(table, count), _latex_heads(table, 1)
     names, models = [*map(escape_latex, table.modalities)], [escape_latex(model) for _, model in table.columns]
+    models.append(COUNT)
     right = "r" * len(models)
+    note = f"{UNEQUAL_MARK} {UNEQUAL}" if table.unequal else ""
     made = [
-        _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]]),
-        _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries]),
+        _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]], note),
+        _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries], note),
         _latex(f"{title}: contribution of each modality", f"l{right}", [heads, _line(["", *models])], [gains]),
     ]
     if tests:
-        made.append(_latex(f"{title}: comparison", "".join(_test_columns("l", "r")), [_line(TEST_COLUMNS)], [tests]))
+        made.append(
+            _latex(
+                f"{title}: comparison",
+                "".join(_test_columns("l", "r")),
+                [_line(TEST_COLUMNS)],
+                [tests],
+                table.smallest_p,
+            )
+        )
     return made
 
 
-def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list[list[str]]]) -> str:
-    """A table of groups of lines, with a rule before each."""
+def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list[list[str]]], note: str = "") -> str:
+    """A table of groups of lines, with a rule before each, and a note under it."""
     body = [part for group in groups for part in (r"\midrule", *map(_line, group))]
     return "\n".join(
         [
@@ -126,6 +149,7 @@ def _latex(caption: str, alignment: str, heads: list[str], groups: Sequence[list
             rf"\begin{{tabular}}{{{alignment}}}",
             *(r"\toprule", *heads, *body, r"\bottomrule"),
             r"\end{tabular}",
+            *([rf"\par\smallskip{{\footnotesize {escape_latex(note)}}}"] if note else []),
             r"\end{table}",
             "",
         ]
@@ -138,7 +162,7 @@ def _latex_heads(table: Table, names: int) -> str:
     regions = [rf"\multicolumn{{{models}}}{{c}}{{{escape_latex(region)}}}" for region in table.regions]
     starts = [names + 1 + i * models for i in range(len(table.regions))]
     rules = " ".join(rf"\cmidrule(lr){{{start}-{start + models - 1}}}" for start in starts)
-    return f"{_line([*[''] * names, *regions])}\n{rules}"
+    return f"{_line([*[''] * names, *regions, ''])}\n{rules}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -155,7 +179,12 @@ def _latex_number(text: str) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    return _mark(cell._replace(text=_latex_number(cell.text)), r"\textbf{{{}}}", r"\underline{{{}}}")
+    text = _mark(cell._replace(text=_latex_number(cell.text)), r"\textbf{{{}}}", r"\underline{{{}}}")
+    return text + LATEX.get(cell.mark, "") + (rf" $\pm$ {cell.spread}" if cell.spread else "")
+
+
+def _latex_count(row: Row) -> str:
+    return _latex_number(row.cases.text)
 
 
 def _latex_interval(cell: Cell) -> str:
@@ -170,18 +199,20 @@ def to_csv(tables: Sequence[Table]) -> str:
     """Tables as one CSV: a row per metric and subset, 1 and 0 for the modalities, a column per region and model.
 
     After a metric's subsets come rows for the mean and the areas, each with the bounds of its interval, and for the
-    contributions; ``comparison_csv`` holds the tests.
+    contributions; ``comparison_csv`` holds the tests. The last columns say on how many cases a row rests, and whether
+    the subsets that it compares rest on the same ones.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     modalities = tables[0].modalities
     columns = [f"{region} / {model}" for region, model in tables[0].columns]
-    writer.writerow(["metric", "unit", "subset", *modalities, *columns])
+    writer.writerow(["metric", "unit", "subset", *modalities, *columns, "fewest cases", "most cases", "same cases"])
     for table in tables:
         for name, row, values in _csv_rows(table):
             present = [str(int(p)) for p in row.present] or [""] * len(modalities)
             defined = ["" if value == UNDEFINED else value for value in values]
-            writer.writerow([table.metric.column, table.metric.unit, name, *present, *defined])
+            cases = [row.cases.fewest, row.cases.most, int(row.cases.same)]
+            writer.writerow([table.metric.column, table.metric.unit, name, *present, *defined, *cases])
     return text.getvalue()
 
 
@@ -191,6 +222,11 @@ def _csv_rows(table: Table) -> list[tuple[str, Row, list[str]]]:
         rows.append((row.name, row, [cell.text for cell in row.cells]))
         rows.append((f"{row.name}, 95 % low", row, [cell.low for cell in row.cells]))
         rows.append((f"{row.name}, 95 % high", row, [cell.high for cell in row.cells]))
+    spread = [
+        (f"{row.name}, SD over trainings", row, [c.spread for c in row.cells])
+        for row in [*table.rows, *table.summaries]
+    ]
+    rows += [of_row for of_row in spread if any(of_row[2])]
     return rows + [(f"contribution of {r.name}", r, [cell.text for cell in r.cells]) for r in table.contributions]
 
 
@@ -198,13 +234,16 @@ def comparison_csv(tables: Sequence[Table]) -> str:
     """The paired tests of all metrics as one CSV: a row per metric, pair of models and region."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = ["pairs", "left_out", "median_difference", "favoured", "p", "p_holm"]
+    columns = ["pairs", "left_out", "median_difference", "favoured", "p", "p_holm", "smallest_p", "smallest_p_holm"]
     writer.writerow(["metric", "unit", "model_a", "model_b", "region", *columns])
     for table in tables:
         for test in table.tests:
             difference = "" if test.difference == UNDEFINED else test.difference
             values = [test.pairs, test.left_out, difference, test.better]
-            p_values = ["" if math.isnan(p) else f"{p:.4g}" for p in (test.p, test.p_holm)]
+            p_values = [
+                "" if math.isnan(p) else f"{p:.4g}"
+                for p in (test.p, test.p_holm, test.smallest_p, test.smallest_p_holm)
+            ]
             writer.writerow([table.metric.column, table.metric.unit, *test.models, test.region, *values, *p_values])
     return text.getvalue()
 

@@ -6,7 +6,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any, NamedTuple
@@ -20,9 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
+from nnunetv2_missmod.evaluation.complete_cases import Cases
 from nnunetv2_missmod.evaluation.summary import contribution, robustness_curve, subset_means
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
+from nnunetv2_missmod.report.tables import complete_cases
 
 INK = "#010203"  # replaced by the page's text colour
 MARKERS = "osD^vPX*<>"
@@ -45,7 +47,7 @@ def draw_all(comparison: Comparison, metric: Metric) -> dict[str, list[Drawing]]
     gains = comparison.side_by_side(lambda table: contribution(table, metric.column)) * metric.scale
     return {
         "heat": [heat_map(comparison, metric, means, model) for model in comparison.models],
-        "curves": [curves(comparison, metric, means, region) for region in comparison.regions],
+        "curves": draw_curves(comparison, metric),
         "dots": [dots_per_case(comparison, metric, region) for region in comparison.regions],
         "gains": [gain_bars(comparison, metric, gains, region) for region in comparison.regions],
     }
@@ -69,7 +71,18 @@ def heat_map(comparison: Comparison, metric: Metric, means: pd.DataFrame, model:
         return _drawing(figure, f"{metric.heading} of {model} by subset (rows) and region (columns).", model)
 
 
-def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: str) -> Drawing:
+def draw_curves(comparison: Comparison, metric: Metric) -> list[Drawing]:
+    """The curves of every region, over the cases that have all subsets."""
+    complete, cases = complete_cases(comparison, metric)
+    means = complete.side_by_side(lambda table: subset_means(table, metric.column)) * metric.scale
+    means = means.reindex(list(comparison.subsets))
+    count = len(comparison.models)
+    of_region = [Cases.together(cases[i : i + count]) for i in range(0, len(cases), count)]
+    pairs = zip(comparison.regions, of_region, strict=True)
+    return [curves(comparison, metric, means, region, of_this) for region, of_this in pairs]
+
+
+def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: str, cases: Cases) -> Drawing:
     """Mean by the number of modalities present, a line per model; small dots are the single subsets."""
     numbers = [len(present) for present in comparison.subsets.values()]
     curve = robustness_curve(means)[region]
@@ -82,10 +95,11 @@ def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: 
         ax.set(xlabel="modalities present", ylabel=metric.heading, xticks=sorted(set(numbers)))
         ax.set_ylim(*_limits(metric, means, margin=0.04))
         ax.grid(axis="y", color="#88888844")
-        ax.set_title(_plain(region))
+        ax.set_title(f"{_plain(region)}, n = {cases.text}{cases.mark}")
         _legend(ax, len(comparison.models), -0.22)
         in_words = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curve[m].items()) for m in curve)
-        return _drawing(figure, f"{metric.heading} of {region} by number of modalities present. {in_words}.", region)
+        text = f"{metric.heading} of {region} by number of modalities present, over {cases.in_words}. {in_words}."
+        return _drawing(figure, text, region)
 
 
 def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawing:
@@ -93,14 +107,21 @@ def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawin
     scores = comparison.scores[comparison.scores["region"] == region].dropna(subset=[metric.column])
     rows, count = {name: i for i, name in enumerate(comparison.subsets)}, len(comparison.models)
     height = len(rows) * max(ROW, 0.1 + 0.09 * count)
+    titles: dict[str, list[str]] = {}
     with _figure((2.7, height)) as (figure, ax):
         for number, (model, colour) in enumerate(_colours(comparison.models).items()):
             chosen = scores[scores["model"] == model]
             y = chosen["subset"].map(rows).to_numpy(float) + ((number + 0.5) / count - 0.5) * 0.8
             jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(y)) * 0.8 / count
             x = chosen[metric.column].to_numpy() * metric.scale
-            ax.scatter(x, y + jitter, s=13, color=colour, alpha=0.75, linewidths=0, rasterized=len(y) > MOST_VECTORS,
-                       label=_plain(model))  # fmt: skip
+            is_drawn_as_pixels = len(y) > MOST_VECTORS
+            ax.scatter(x, y + jitter, s=13, color=colour, alpha=0.75, linewidths=0, rasterized=is_drawn_as_pixels,
+                       label=_plain(model), gid=f"cases-{number}")  # fmt: skip
+            if not is_drawn_as_pixels:
+                titles[f"cases-{number}"] = [
+                    f"{case}, {subset}: {metric.text(value)}"
+                    for case, subset, value in zip(chosen["case"], chosen["subset"], chosen[metric.column], strict=True)
+                ]
             means = pd.Series(x).groupby(y).mean()
             ax.scatter(means, means.index, marker="|", s=45, color=INK, linewidths=1.0, zorder=3)
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=metric.heading)
@@ -111,7 +132,7 @@ def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawin
         ax.set_title(_plain(region), pad=_head_room(comparison.modalities))
         _legend(ax, count, -0.5 / height)
         text = f"{metric.heading} of {region}: a dot for each case and subset, a stroke for their mean."
-        return _drawing(figure, text, region)
+        return _drawing(figure, text, region, titles)
 
 
 def gain_bars(comparison: Comparison, metric: Metric, gains: pd.DataFrame, region: str) -> Drawing:
@@ -151,14 +172,31 @@ def _figure(size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.subplots()
 
 
-def _drawing(figure: Figure, text: str, title: str) -> Drawing:
-    """Save as SVG without prologue and metadata; ``text`` is what a screen reader says."""
+def _drawing(figure: Figure, text: str, title: str, titles: Mapping[str, list[str]] | None = None) -> Drawing:
+    """Save as SVG without prologue and metadata; ``text`` is what a screen reader says.
+
+    ``titles`` are what the dots of a scatter say when they are pointed at, by its gid.
+    """
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": text}):
         figure.savefig(stream, format="svg", bbox_inches="tight", pad_inches=0.04, dpi=150)
     svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r'<g id="[\w.]+"', "<g", svg).replace(INK, "currentColor")  # no id twice on a page
+    for gid, of_dots in (titles or {}).items():
+        svg = _with_titles(svg, gid, of_dots)
+    svg = re.sub(r'<g id="[\w.-]+"', "<g", svg).replace(INK, "currentColor")  # no id twice on a page
     return Drawing(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1), title)
+
+
+def _with_titles(svg: str, gid: str, titles: list[str]) -> str:
+    """Give each dot of a scatter its title; none where matplotlib has not drawn all of them."""
+    before, start, rest = svg.partition(f'<g id="{gid}">')
+    dots, end, after = rest.partition('<g id="')
+    pieces = re.split(r"(<use [^>]*)/>", dots)
+    if len(pieces) != 2 * len(titles) + 1:
+        return svg
+    for place, title in enumerate(titles):
+        pieces[2 * place + 1] += f"><title>{escape(title)}</title></use>"
+    return before + start + "".join(pieces) + end + after
 
 
 def _dot_labels(ax: Axes, comparison: Comparison, y: NDArray[Any]) -> None:

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike
+from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike, compared_models
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
 from nnunetv2_missmod.evaluation.scores import SCORES_CSV, read_scores
 from nnunetv2_missmod.evaluation.summary import BETTER, checked
+from nnunetv2_missmod.evaluation.trainings import mean_over_trainings
 from nnunetv2_missmod.report.trusted import check_places
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model's folder: its long table and where that came from."""
+    """One model's folder: its long table and where that came from; ``others`` are further trainings of it."""
 
     folder: Path
     provenance: Provenance
     scores: pd.DataFrame
+    others: tuple[Model, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[Model, ...]:
+        """All of them; the first one's masks are shown."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The models of a report on what all of them share.
 
-    ``scores`` is the long table of all models, with a column ``model`` of the names; ``subsets`` gives the modalities
-    of each common subset in the order of evaluation; ``notes`` say what was left out.
+    ``scores`` is the long table of all models, with a column ``model`` of the names; for a group it is the mean over
+    its trainings, whose own tables are in ``trainings``. ``subsets`` gives the modalities of each common subset in the
+    order of evaluation; ``notes`` say what was left out; the others are tested against the ``reference``, or every two
+    models where it is None.
     """
 
     models: dict[str, Model]
@@ -40,6 +49,8 @@ class Comparison:
     subsets: dict[str, list[str]]
     scores: pd.DataFrame
     notes: list[str]
+    reference: str | None = None
+    trainings: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
 
     @property
     def first(self) -> Model:
@@ -61,38 +72,83 @@ class Comparison:
         """The long table of each model."""
         return {name: self.scores[self.scores["model"] == name] for name in self.models}
 
+    def trainings_of(self, name: str) -> list[pd.DataFrame]:
+        """The long tables of a model's trainings; its table alone where it is no group."""
+        return self.trainings.get(name) or [self.tables[name]]
+
     def side_by_side(self, summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
         """Summarise each model's long table (one column per region) and set the results beside each other.
 
         Returns:
             The rows of the summaries; columns (region, model).
         """
-        found = pd.concat({name: summarise(table) for name, table in self.tables.items()}, axis=1)
+        return self.beside({name: summarise(table) for name, table in self.tables.items()})
+
+    def beside(self, of_model: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """Set a frame of each model (one column per region) beside each other, as ``side_by_side`` does."""
+        found = pd.concat(of_model, axis=1)
         columns = pd.MultiIndex.from_tuples(self.columns, names=["region", "model"])
         beside: pd.DataFrame = found.swaplevel(axis=1).reindex(columns=columns)
         return beside
 
 
-def load_comparison(folders: Sequence[Path]) -> Comparison:
+def load_comparison(
+    folders: Sequence[Path], reference: str | None = None, groups: Mapping[str, Sequence[Path]] | None = None
+) -> Comparison:
     """Read the models' folders and keep the subsets and cases that all of them have.
+
+    Args:
+        folders: what `missmod evaluate` wrote, one folder per model.
+        reference: name of the model that the others are tested against, as in the report; None: every two models.
+        groups: further models of which there are several trainings: name -> a folder for each training.
 
     Raises:
         ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
     """
-    if not folders:
+    groups = groups or {}
+    named = _named_models([*folders], groups)
+    trainings = [training for model in named.values() for training in model.trainings]
+    check_measured_alike({str(model.folder / PROVENANCE): model.provenance for model in trainings})
+    check_comparable({str(model.folder / SCORES_CSV): model.scores for model in trainings}, "dice")
+    compared_models(list(named), reference)
+    subsets, notes = _common_subsets(trainings)
+    of_model, left_out = _common_cases(named, list(subsets))
+    means = [mean_over_trainings(tables).assign(model=name) for name, tables in of_model.items()]
+    scores = pd.concat(means, ignore_index=True)
+    first = trainings[0].provenance
+    grouped = {name: tables for name, tables in of_model.items() if name in groups}
+    notes += left_out
+    return Comparison(named, first.modalities, first.regions, subsets, scores, notes, reference, grouped)
+
+
+def _named_models(folders: list[Path], groups: Mapping[str, Sequence[Path]]) -> dict[str, Model]:
+    every = [*folders, *(folder for of_group in groups.values() for folder in of_group)]
+    if not every:
         raise ValueError("Expected at least one folder that `missmod evaluate` wrote, got none: name one.")
-    counted = Counter(Path(folder).resolve() for folder in folders)
-    for folder, count in counted.items():
+    for folder, count in Counter(Path(folder).resolve() for folder in every).items():
         if count > 1:
             raise ValueError(f"Expected folders of different models, got {folder} {count} times: name it once.")
     models = [load_model(Path(folder)) for folder in folders]
-    check_measured_alike({str(model.folder / PROVENANCE): model.provenance for model in models})
-    check_comparable({str(model.folder / SCORES_CSV): model.scores for model in models}, "dice")
     named = dict(zip(model_names(models), models, strict=True))
-    subsets, notes = _common_subsets(models)
-    scores, left_out = _common_cases(named, list(subsets))
-    first = models[0].provenance
-    return Comparison(named, first.modalities, first.regions, subsets, scores, [*notes, *left_out])
+    for name, of_group in groups.items():
+        if name in named:
+            raise ValueError(f"Expected groups with names of their own, got {name}, as a model is called.")
+        named[name] = load_group(name, of_group)
+    return named
+
+
+def load_group(name: str, folders: Sequence[Path]) -> Model:
+    """Read the folders of one model's trainings; ValueError where they are of different trainers."""
+    if not folders:
+        raise ValueError(f"Expected folders of scores in the group {name}, got none: correct its pattern.")
+    first, *others = (load_model(Path(folder)) for folder in folders)
+    for other in others:
+        if other.provenance.trainer != first.provenance.trainer:
+            raise ValueError(
+                f"Expected the trainings of one trainer in the group {name}, got {first.provenance.trainer} in "
+                f"{first.folder} and {other.provenance.trainer} in {other.folder}. Give each its own group."
+            )
+    return replace(first, others=tuple(others))
 
 
 def load_model(folder: Path) -> Model:
@@ -128,13 +184,16 @@ def _common_subsets(models: Sequence[Model]) -> tuple[dict[str, list[str]], list
     return subsets, _note(set.union(*of_model) - common, "subset")
 
 
-def _common_cases(models: dict[str, Model], subsets: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The rows (case, subset) that every model has, so that all means are over the same cases."""
-    scores = pd.concat([model.scores.assign(model=name) for name, model in models.items()], ignore_index=True)
+def _common_cases(models: dict[str, Model], subsets: list[str]) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
+    """The rows (case, subset) that every training of every model has, so that all means are over the same cases."""
+    runs = {(name, i): t.scores for name, model in models.items() for i, t in enumerate(model.trainings)}
+    scores = pd.concat([table.assign(model=name, training=f"{i} {name}") for (name, i), table in runs.items()])
     scores = scores[scores["subset"].isin(subsets)]
-    common = scores.groupby(["case", "subset"])["model"].transform("nunique") == len(models)
-    kept = scores[common].reset_index(drop=True)
-    return kept, _note(set(scores["case"]) - set(kept["case"]), "case")
+    common = scores.groupby(["case", "subset"])["training"].transform("nunique") == len(runs)
+    kept = scores[common]
+    of_run = {run: kept[kept["training"] == f"{run[1]} {run[0]}"].drop(columns="training") for run in runs}
+    tables = {name: [table for (model, _), table in of_run.items() if model == name] for name in models}
+    return tables, _note(set(scores["case"]) - set(kept["case"]), "case")
 
 
 def _note(left_out: set[str], what: str) -> list[str]:

@@ -133,7 +133,7 @@ def _picture(plane: NDArray[np.generic]) -> str:
 
 
 def _dice(comparison: Comparison, case: Case, model: str, subset: str) -> list[str]:
-    scores = comparison.scores
-    rows = scores[(scores["case"] == case.name) & (scores["model"] == model) & (scores["subset"] == subset)]
+    scores = comparison.trainings_of(model)[0]  # whose masks are drawn
+    rows = scores[(scores["case"] == case.name) & (scores["subset"] == subset)]
     values = rows.set_index("region")["dice"].reindex(comparison.regions)
     return [METRICS[0].text(value) for value in values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nnunetv2_missmod.evaluation.paired_tests import MIN_DIFFERING_PAIRS
+from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
+from nnunetv2_missmod.evaluation.paired_tests import ALPHA, MIN_DIFFERING_PAIRS
 from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.report.case_volumes import Case, cases_to_show, read_cropped_case, with_predictions
 from nnunetv2_missmod.report.exports import comparison_csv, to_csv, to_latex, to_markdown
@@ -40,7 +41,9 @@ HD95_CONVENTIONS = {
 }
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(
+    folders: Sequence[Path], out: Path, reference: str | None = None, groups: Mapping[str, Sequence[Path]] | None = None
+) -> Path:
     """Write ``out/index.html`` and ``out/table.md``, ``.tex`` and ``.csv`` for one or several models' scores.
 
     Of several models the paired tests are also in ``out/comparison.csv``.
@@ -48,6 +51,9 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Args:
         folders: what `missmod evaluate` wrote, one folder per model.
         out: the folder to write to; the report's own files in it are replaced.
+        reference: name of the model that the others are tested against; None: every two models are.
+        groups: further models of which there are several trainings: name -> a folder for each training.
+        groups: further models of which there are several trainings: name -> a folder for each training.
 
     Returns:
         The HTML file. Overlays and viewer need the predictions and images; without them the page says so.
@@ -56,7 +62,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
         OSError: a file could not be written; one that was there is as it was.
     """
-    comparison = load_comparison(folders)
+    comparison = load_comparison(folders, reference, groups)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
     tables = [build_table(comparison, metric) for metric in metrics_with_values(comparison.scores)]
@@ -81,10 +87,14 @@ def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
         undefined={metric.column: undefined_share(comparison, metric) for metric in metrics},
         overlays=overlays,
         viewer=viewer,
+        overlay_of={overlay.case.name: place for place, overlay in enumerate(overlays)},
         notes=[*comparison.notes, *notes],
         colours=dict(zip(comparison.regions, region_colours(len(comparison.regions)), strict=True)),
         facts=facts(comparison),
         too_few=TOO_FEW,
+        unequal=UNEQUAL,
+        unequal_mark=UNEQUAL_MARK,
+        alpha=ALPHA,
         fewest_pairs=MIN_DIFFERING_PAIRS,
     )
 
@@ -121,7 +131,7 @@ def _facts_of(comparison: Comparison, name: str, model: Model) -> dict[str, str]
     sampled = " (a sample: all subsets would be too many)" if known.sampled else ""
     return {
         "Model": known.model,
-        "Scores": model.folder.resolve().name,
+        "Scores": _listed(training.folder.resolve().name for training in model.trainings),
         "Dataset": known.dataset,
         "Plan": _listed([known.plans, known.configuration]),
         "Folds": _listed(known.folds),
@@ -145,7 +155,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, list[str]]:
-    """Overlays of the chosen cases and the first one's viewer, as far as the files are there, and notes on the rest."""
+    """Overlays and viewer of the chosen cases, as far as the files are there, and notes on the rest."""
     models, notes = with_predictions(comparison)
     if not models:
         return [], None, [*notes, "Without predictions this report has no overlays and no viewer."]
@@ -153,7 +163,7 @@ def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, lis
     cases = [case for case in read if isinstance(case, Case)]
     notes += [note for note in read if isinstance(note, str)]
     overlays = [draw_overlay(comparison, case, models) for case in cases]
-    viewer = viewer_of(comparison, cases[0], models) if cases else None
+    viewer = viewer_of(comparison, cases, models) if cases else None
     if isinstance(viewer, str):
         return overlays, None, [*notes, viewer]
-    return overlays, viewer, notes
+    return overlays, viewer, [*notes, *(viewer.notes if viewer else [])]

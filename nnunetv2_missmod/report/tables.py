@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.paired_tests import compare
+from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets, on_complete_cases
+from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
+from nnunetv2_missmod.evaluation.paired_tests import ALPHA, compare
+from nnunetv2_missmod.evaluation.ranking import rank_shares
 from nnunetv2_missmod.evaluation.summary import (
-    Summary,
-    bootstrap_intervals,
     case_counts,
     contribution,
+    contribution_counts,
     mean_over_subsets,
     modalities_in,
     robustness_area,
     subset_means,
 )
+from nnunetv2_missmod.evaluation.trainings import spread_over_trainings
+from nnunetv2_missmod.report.case_list import CaseRow, case_rows
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
 
@@ -30,19 +35,31 @@ TOO_FEW = "too few cases"
 class Cell(NamedTuple):
     """A printed value and its place among the models of its row and region.
 
-    ``cases`` is how many are in it; ``low`` and ``high`` are the bounds of its 95 % interval, "" where there is none.
+    ``low`` and ``high`` are the bounds of its 95 % interval, ``spread`` the standard deviation over trainings; "" where
+    there is none.
     """
 
     text: str
+    cases: Cases
     place: Literal["best", "second", ""] = ""
-    cases: int = 0
     low: str = ""
     high: str = ""
+    spread: str = ""
 
     @property
     def interval(self) -> str:
         """The bounds in brackets, "" where there are none."""
         return f"[{self.low}, {self.high}]" if self.low else ""
+
+    @property
+    def deviation(self) -> str:
+        """The spread after its sign, "" where there is none."""
+        return f"± {self.spread}" if self.spread else ""
+
+    @property
+    def mark(self) -> str:
+        """A sign at a value that compares different cases."""
+        return "" if self.text == UNDEFINED else self.cases.mark
 
 
 class Row(NamedTuple):
@@ -51,6 +68,11 @@ class Row(NamedTuple):
     name: str
     present: list[bool]
     cells: list[Cell]
+
+    @property
+    def cases(self) -> Cases:
+        """How many cases its cells rest on."""
+        return Cases.together([cell.cases for cell in self.cells])
 
 
 class PairedTest(NamedTuple):
@@ -64,11 +86,21 @@ class PairedTest(NamedTuple):
     better: str
     p: float
     p_holm: float
+    smallest_p: float
+    smallest_p_holm: float
 
     @property
     def untested(self) -> bool:
         """Whether there is no p, for want of cases that differ."""
         return math.isnan(self.p)
+
+
+class Ranking(NamedTuple):
+    """How often, in percent of the resamples, a model has each rank in a region; "–" where it is unknown."""
+
+    region: str
+    model: str
+    shares: list[str]
 
 
 class Table(NamedTuple):
@@ -86,6 +118,24 @@ class Table(NamedTuple):
     summaries: list[Row]
     contributions: list[Row]
     tests: list[PairedTest]
+    rankings: list[Ranking]
+    cases: list[CaseRow]
+
+    @property
+    def unequal(self) -> bool:
+        """Whether a summary compares subsets on different cases."""
+        return any(cell.mark for row in self.summaries for cell in row.cells)
+
+    @property
+    def smallest_p(self) -> str:
+        """What the number of cases allows, in words; "" without a test."""
+        known = [test for test in self.tests if not math.isnan(test.smallest_p)]
+        if not known:
+            return ""
+        smallest, corrected = (min(getattr(test, p) for test in known) for p in ("smallest_p", "smallest_p_holm"))
+        text = f"At best, if every case agreed, p would be {print_p(smallest)}, corrected for the {len(known)} tests"
+        beyond = "" if corrected < ALPHA else f": too few cases for any difference to be significant at {ALPHA}"
+        return f"{text} {print_p(corrected)}{beyond}."
 
 
 def build_table(comparison: Comparison, metric: Metric) -> Table:
@@ -100,6 +150,8 @@ def build_table(comparison: Comparison, metric: Metric) -> Table:
         _summary_rows(comparison, metric),
         _contribution_rows(comparison, metric),
         _tests(comparison, metric),
+        _rankings(comparison, metric),
+        case_rows(comparison, metric),
     )
 
 
@@ -118,15 +170,21 @@ def print_p(p: float) -> str:
 
 def _subset_rows(comparison: Comparison, metric: Metric) -> list[Row]:
     means = comparison.side_by_side(lambda table: subset_means(table, metric.column))
-    counts = comparison.side_by_side(lambda table: case_counts(table, metric.column))
-    return [
-        Row(
-            name,
-            [modality in present for modality in comparison.modalities],
-            _cells(comparison, metric, means.loc[name], counts.loc[name]),
-        )
-        for name, present in comparison.subsets.items()
-    ]
+    spreads = _spreads(comparison, lambda table: subset_means(table, metric.column))
+    counts = comparison.side_by_side(lambda table: case_counts(table, metric.column)).fillna(0).astype(int)
+    rows = []
+    for name, present in comparison.subsets.items():
+        cases = [Cases(count, count) for count in counts.loc[name]]
+        cells = _cells(comparison, metric, means.loc[name], cases, spreads.loc[name])
+        rows.append(Row(name, [modality in present for modality in comparison.modalities], cells))
+    return rows
+
+
+def _spreads(comparison: Comparison, summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Standard deviations over the trainings of each model, laid out as ``side_by_side`` lays out their summaries."""
+    return comparison.beside(
+        {name: spread_over_trainings(comparison.trainings_of(name), summarise) for name in comparison.models}
+    )
 
 
 def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
@@ -136,21 +194,49 @@ def _summary_rows(comparison: Comparison, metric: Metric) -> list[Row]:
         "area": robustness_area,
         f"area / {steps}": partial(robustness_area, normalised=True),
     }
-    return [Row(name, [], _bounded_cells(comparison, metric, summary)) for name, summary in summaries.items()]
+    complete, cases = complete_cases(comparison, metric)
+    return [Row(name, [], _bounded_cells(complete, metric, summary, cases)) for name, summary in summaries.items()]
 
 
-def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary) -> list[Cell]:
-    found = comparison.side_by_side(lambda table: bootstrap_intervals(table, metric.column, summary).T)
+def complete_cases(comparison: Comparison, metric: Metric) -> tuple[Comparison, list[Cases]]:
+    """Leave what a comparison of subsets rests on, and say for each column how many cases that is."""
+    complete = {name: on_complete_cases(table) for name, table in comparison.tables.items()}
+    cases = {name: cases_of_subsets(comparable, metric.column) for name, comparable in complete.items()}
+    scores = pd.concat([comparable.table for comparable in complete.values()])
+    trainings = {
+        name: [on_complete_cases(table).table for table in tables] for name, tables in comparison.trainings.items()
+    }
+    return replace(comparison, scores=scores, trainings=trainings), [
+        cases[model][region] for region, model in comparison.columns
+    ]
+
+
+def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary, cases: Sequence[Cases]) -> list[Cell]:
+    found = comparison.beside(
+        {
+            name: bootstrap_intervals(comparison.trainings_of(name), metric.column, summary).T
+            for name in comparison.models
+        }
+    )
+    spreads = _spreads(comparison, lambda table: pd.DataFrame(summary(subset_means(table, metric.column))).T)
     lows, highs = (
         ["" if math.isnan(bound) else metric.text(bound) for bound in found.loc[name]] for name in ("low", "high")
     )
-    cells = _cells(comparison, metric, found.loc["estimate"])
+    cells = _cells(comparison, metric, found.loc["estimate"], cases, spreads.iloc[0])
     return [cell._replace(low=low, high=high) for cell, low, high in zip(cells, lows, highs, strict=True)]
 
 
 def _contribution_rows(comparison: Comparison, metric: Metric) -> list[Row]:
     gains = comparison.side_by_side(lambda table: contribution(table, metric.column))
-    return [Row(str(modality), [], [Cell(metric.text(gain)) for gain in row]) for modality, row in gains.iterrows()]
+    fewest, most = (
+        comparison.side_by_side(partial(contribution_counts, metric=metric.column, of=of)).to_numpy()
+        for of in ("fewest", "most")
+    )
+    rows = []
+    for modality, row, *counts in zip(gains.index, gains.to_numpy(), fewest, most, strict=True):
+        cells = [Cell(metric.text(gain), Cases(*of_cell)) for gain, *of_cell in zip(row, *counts, strict=True)]
+        rows.append(Row(str(modality), [], cells))
+    return rows
 
 
 def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
@@ -164,18 +250,36 @@ def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:
             row["better"],
             row["p"],
             row["p_holm"],
+            row["smallest_p"],
+            row["smallest_p_holm"],
         )
-        for row in compare(comparison.tables, metric.column).to_dict("records")
+        for row in compare(comparison.tables, metric.column, reference=comparison.reference).to_dict("records")
     ]
 
 
+def _rankings(comparison: Comparison, metric: Metric) -> list[Ranking]:
+    if len(comparison.models) < 2:
+        return []
+    complete, _ = complete_cases(comparison, metric)
+    shares = rank_shares({name: complete.trainings_of(name) for name in complete.models}, metric.column).to_numpy()
+    texts = [[UNDEFINED if math.isnan(share) else f"{100 * share:.0f}" for share in row] for row in shares]
+    return [Ranking(*column, of_column) for column, of_column in zip(comparison.columns, texts, strict=True)]
+
+
 def _cells(
-    comparison: Comparison, metric: Metric, values: pd.Series[float], counts: pd.Series[int] | None = None
+    comparison: Comparison,
+    metric: Metric,
+    values: pd.Series[float],
+    cases: Sequence[Cases],
+    spreads: pd.Series[float],
 ) -> list[Cell]:
     """Print values in the order of the columns, the models of a region ranked among each other."""
     texts = [metric.text(value) for value in values]
     badness = [math.nan if text == UNDEFINED else metric.badness(text) for text in texts]
     count = len(comparison.models)
     places = [place for start in range(0, len(texts), count) for place in rank(badness[start : start + count])]
-    cases = [0] * len(texts) if counts is None else counts.fillna(0).astype(int).tolist()
-    return [Cell(*cell) for cell in zip(texts, places, cases, strict=True)]
+    spread = ["" if math.isnan(value) else metric.text(value) for value in spreads]
+    return [
+        Cell(text, of_cell, place, spread=deviation)
+        for text, of_cell, place, deviation in zip(texts, cases, places, spread, strict=True)
+    ]

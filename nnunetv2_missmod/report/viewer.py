@@ -1,9 +1,9 @@
-"""What the NiiVue viewer shows: one case's images, truth and masks as compressed NIfTI within the page."""
+"""What the NiiVue viewer shows: the cases' images, truth and masks as compressed NIfTI within the page."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,14 +19,30 @@ COARSEST = 8  # voxels that are merged along an axis, at most
 
 
 class Viewer(NamedTuple):
-    """The data of the viewer's script (to be written as JSON) and what was done to the volumes."""
+    """The data of the viewer's script (to be written as JSON) and notes on cases that are not in it."""
 
     data: dict[str, Any]
-    note: str
+    notes: list[str]
 
 
-def viewer_of(comparison: Comparison, case: Case, models: list[str], budget: int = BUDGET) -> Viewer | str:
-    """Encode a case for the viewer, coarser until it fits the budget; a note for what is no volume."""
+def viewer_of(comparison: Comparison, cases: Sequence[Case], models: list[str], budget: int = BUDGET) -> Viewer | str:
+    """Encode the cases for the viewer, each with its share of the budget; a note when none can be shown."""
+    encoded = [encode_case(comparison, case, models, budget // len(cases)) for case in cases]
+    notes = [case for case in encoded if isinstance(case, str)]
+    shown = [case for case in encoded if not isinstance(case, str)]
+    if not shown:
+        return " ".join(notes)
+    data = {
+        "cases": shown,
+        "labels": label_colours(comparison),
+        "modalities": comparison.modalities,
+        "subsets": comparison.subsets,
+    }
+    return Viewer(data, notes)
+
+
+def encode_case(comparison: Comparison, case: Case, models: list[str], budget: int) -> dict[str, Any] | str:
+    """Encode a case, coarser until it fits the budget; a note for what is no volume."""
     if min(case.truth.GetSize()) < 2:
         return f"{case.name} is a single slice; the viewer shows volumes only."
     images = {modality: _like(grey(image), image) for modality, image in case.images.items()}
@@ -37,9 +53,19 @@ def viewer_of(comparison: Comparison, case: Case, models: list[str], budget: int
         if size <= budget:
             break
     else:
-        return f"{case.name} is too large for this page even at an eighth of its resolution; the viewer is left out."
-    data |= {"labels": label_colours(comparison), "subsets": list(comparison.subsets), "centre": centre(case)}
-    return Viewer(data, _note(case, factor))
+        return f"{case.name} is too large for this page even at an eighth of its resolution; the viewer leaves it out."
+    words = {"name": case.name, "description": case.description, "note": _note(case, factor)}
+    return data | words | {"centre": centre(case), "start": start_of(data["masks"])}
+
+
+def start_of(masks: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Model and subset that the viewer opens on: the largest subset of the first model; of those that the case has.
+
+    Args:
+        masks: model and subset of each mask of the case, model by model, the smallest subset first.
+    """
+    of_first = [mask for mask in masks if mask["model"] == masks[0]["model"]]
+    return {key: of_first[-1][key] for key in ("model", "subset")} if of_first else {"model": "", "subset": ""}
 
 
 def centre(case: Case) -> list[float]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from nnunetv2.paths import nnUNet_raw
-from tqdm import tqdm
 
 from nnunetv2_missmod.files.reading import read_images
 from nnunetv2_missmod.host.preprocessor import varying
 from nnunetv2_missmod.host.raw_dataset import training_files
+from nnunetv2_missmod.machine.progress import track
 from nnunetv2_missmod.modalities import subset_name
 
 Available = Mapping[str, tuple[bool, ...]]  # of each case: which of its M modalities it has
@@ -36,7 +36,8 @@ def find_available(dataset: Any, show_progress: bool = True) -> dict[str, tuple[
     hidden = not show_progress or len(cases) < LONG_SEARCH
     with ThreadPoolExecutor(8) as pool:
         rows = pool.map(lambda case: _varying_in_file(dataset.load_case(case)[0]), cases)
-        found = dict(zip(cases, tqdm(rows, "Looking for missing modalities", len(cases), disable=hidden), strict=True))
+        shown = rows if hidden else track(rows, "Looking for missing modalities", len(cases))
+        found = dict(zip(cases, shown, strict=True))
     empty = [case for case, row in found.items() if not any(row)]
     if empty:
         raise ValueError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from nnunetv2_missmod.training.checkpoint_files import (
     require_whole_checkpoint,
     whole_file,
 )
+from nnunetv2_missmod.training.expected_end import expected_end, is_to_be_said
 from nnunetv2_missmod.training.ranks import first_rank_first, over_ranks, require_same_epoch, require_sample_each
 from nnunetv2_missmod.training.validation import best_epoch
 
@@ -28,6 +31,8 @@ class DurableTrainer(HostTrainer):
     """nnU-Net's trainer, which can be killed at any moment and may run on more than one machine."""
 
     memory_settings: tuple[str, ...] = ()  # settings by which a step of a method needs less memory
+    epoch_begun = 0.0
+    epoch_seconds: tuple[float, ...] = ()  # of this run
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -103,11 +108,20 @@ class DurableTrainer(HostTrainer):
         """Log an epoch's validation to nnU-Net's curves: scores of each class or region, their mean, and the loss."""
         log_scores(self.logger, self.current_epoch, scores, mean, loss)
 
+    def on_epoch_start(self) -> None:
+        """Begin as nnU-Net does, and look at the clock."""
+        self.epoch_begun = time.monotonic()
+        super().on_epoch_start()
+
     def on_epoch_end(self) -> None:
-        """End as nnU-Net does; a best score that is none gives way to any."""
+        """End as nnU-Net does, where a best score that is none gives way to any; say when the training will end."""
         if self.best_average is not None and math.isnan(self.best_average):
             self.best_average = None
         super().on_epoch_end()
+        self.epoch_seconds = (*self.epoch_seconds, time.monotonic() - self.epoch_begun)
+        left = self.num_epochs - self.current_epoch
+        if left > 0 and is_to_be_said(len(self.epoch_seconds), self.num_epochs):
+            self.print_to_log_file(expected_end(self.epoch_seconds, left, datetime.now()))
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 

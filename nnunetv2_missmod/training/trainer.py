@@ -25,6 +25,7 @@ from nnunetv2_missmod.training.learning import LearningTrainer, Update
 from nnunetv2_missmod.training.log import EpochLog
 from nnunetv2_missmod.training.optimizers import require_learning_rate
 from nnunetv2_missmod.training.ranks import from_first_rank
+from nnunetv2_missmod.training.seeding import seed_process
 from nnunetv2_missmod.training.settings import declared_host_settings, trainer_settings
 from nnunetv2_missmod.training.terms import term_means
 from nnunetv2_missmod.training.validation import (
@@ -59,6 +60,8 @@ class MissingModalityTrainer(LearningTrainer):
     A method fills two hooks: ``build_network`` and ``training_loss``. Its numbers are class attributes, and so may be
     nnU-Net's own (``HOST_SETTINGS``); all may be overridden in the plan's ``configuration["missmod"]["trainer"]``.
     """
+
+    seed = -1  # of weights, subsets and, with nnUNet_n_proc_DA=0, batches; below 0 every training draws its own
 
     build_network: Callable[..., nn.Module]  # hook 1: the network's from_plans
 
@@ -114,6 +117,9 @@ class MissingModalityTrainer(LearningTrainer):
         """Apply the plan's overrides, then set up everything as nnU-Net does."""
         if not self.was_initialized:
             self.apply_plan_overrides()
+            if self.seed >= 0:
+                seed_process(self.seed)
+                self.subset_seed = self.seed
         super().initialize()
         self.subset_seed = from_first_rank(self.subset_seed) if self.is_ddp else self.subset_seed
         self.generator.manual_seed(self.subset_seed)
@@ -164,6 +170,8 @@ class MissingModalityTrainer(LearningTrainer):
     def on_train_epoch_start(self) -> None:
         """Seed the epoch's subsets: a run that is resumed draws the same ones as one that was never interrupted."""
         super().on_train_epoch_start()
+        if self.seed >= 0:
+            seed_process(self.seed, self.current_epoch + 1, self.local_rank)
         world_size = dist.get_world_size() if self.is_ddp else 1
         self.generator.manual_seed((self.subset_seed + self.current_epoch) * world_size + self.local_rank)
 

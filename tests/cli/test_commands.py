@@ -7,20 +7,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import REPOSITORY
+from pages import REPOSITORY, missmod_commands
 
 from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import main as commands
 from nnunetv2_missmod.cli.demo_job import CommandFailedError
+from nnunetv2_missmod.cli.exit_codes import SOME_FAILED, USERS_MISTAKE
 from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
+from nnunetv2_missmod.machine.workers import INTERRUPTED, TERMINATED
 
 SMALL = ["--training", "1", "--test", "1", "--size", "32"]
 SIGNATURE = inspect.signature(write_phantom_dataset)
 VERBS = (
     *("doors", "run", "doctor", "phantom", "convert", "availability", "fingerprint", "restore-labels", "plan"),
-    *("predict", "evaluate", "report", "demo"),
+    *("models", "predict", "evaluate", "report", "demo", "completion"),
 )
 
 
@@ -68,6 +70,53 @@ def test_every_verb_is_a_module_with_its_own_help(capsys):
             main([verb, "--help"])
         assert exit_.value.code == 0
         assert f"usage: missmod {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_sentence_and_an_example_that_is_parsed(verb, capsys):
+    module = commands.VERBS[verb]
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    helped = capsys.readouterr().out
+    assert re.fullmatch(r"[A-Z].*\.", module.SENTENCE)
+    assert module.SENTENCE in helped
+    assert f"example:\n  {module.EXAMPLE}\n" in helped
+    (words, *_) = missmod_commands(module.EXAMPLE)
+    assert words[0] == verb
+    commands.build_parser().parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("predcit", "did you mean predict?"), ("restore_labels", "did you mean restore-labels?")]
+)
+def test_a_mistyped_verb_suggests_the_nearest(typed, said, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([typed, "-d", "5"])
+    assert exit_.value.code == 2
+    assert f"there is no verb {typed!r}: {said}" in capsys.readouterr().err
+
+
+def test_a_word_that_is_like_no_verb_lists_them(capsys):
+    with pytest.raises(SystemExit):
+        main(["xyzzy"])
+    error = capsys.readouterr().err
+    assert all(verb in error.partition("they are ")[2] for verb in VERBS)
+
+
+def test_the_module_is_the_command():
+    start = [sys.executable, "-m", "nnunetv2_missmod"]
+    done = subprocess.run([*start, "doors"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{door_folder()}\n"
+    done = subprocess.run([*start, "phantom"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+
+
+def test_the_help_documents_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    helped = capsys.readouterr().out
+    codes = (0, SOME_FAILED, USERS_MISTAKE, INTERRUPTED, TERMINATED)
+    assert re.findall(r"\b\d+(?=  +\w)", helped.partition("exit codes:")[2]) == [str(code) for code in codes]
 
 
 def test_the_version_is_the_packages(capsys):
@@ -197,7 +246,7 @@ def test_run_really_becomes_the_command(tmp_path):
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_doctor_gives_the_exit_code_of_the_doctor(code, monkeypatch):
-    monkeypatch.setattr("nnunetv2_missmod.cli.installation.run_doctor", lambda: code)
+    monkeypatch.setattr("nnunetv2_missmod.cli.installation.run_doctor", lambda as_json: code)
     assert main(["doctor"]) == code
 
 
@@ -318,13 +367,13 @@ def test_the_flags_of_demo_arrive(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("nnunetv2_missmod.cli.demo_job.run_demo", lambda *arguments: calls.append(arguments))
     assert main(["demo"]) == 0
-    assert main(["demo", "--out", str(tmp_path), "-tr", "ModalityDropoutTrainer", "-device", "cuda"]) == 0
+    assert main(["demo", "-o", str(tmp_path), "-tr", "ModalityDropoutTrainer", "-device", "cuda", "--overwrite"]) == 0
     assert main(["demo", "--trainer", "ModalityDropoutTrainer", "--device", "mps"]) == 0
     here = Path("missmod_demo")
     assert calls == [
-        (here, "DCSegTrainer", "cpu"),
-        (tmp_path, "ModalityDropoutTrainer", "cuda"),
-        (here, "ModalityDropoutTrainer", "mps"),
+        (here, "DCSegTrainer", "cpu", False),
+        (tmp_path, "ModalityDropoutTrainer", "cuda", True),
+        (here, "ModalityDropoutTrainer", "mps", False),
     ]
 
 

@@ -1,16 +1,22 @@
 """The verbs that predict, score and report: their flags reach the functions, their failures the exit code."""
 
 import inspect
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from small_scores import long_table, provenance
 
 from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings
 from nnunetv2_missmod.evaluation.metrics import ScoringRules
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import read_scores, write_scores
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder
+from nnunetv2_missmod.machine.chatter import LOG, chatter
+from nnunetv2_missmod.prediction.mask_table import append_masks
 from nnunetv2_missmod.prediction.masks import predict_masks
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
 
@@ -101,14 +107,38 @@ def test_the_defaults_are_those_of_the_functions(arguments_of, monkeypatch):
     assert evaluated["images"] is evaluated["labels"] is None
 
 
-def test_every_flag_of_report_arrives(monkeypatch, capsys):
+def test_every_flag_of_report_arrives(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("s_1", "s_0", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "s_file").touch()
     calls = []
     monkeypatch.setattr(
         "nnunetv2_missmod.report.page.write_report", lambda *arguments: calls.append(arguments) or "page"
     )
     assert main(["report", "one", "two", "-o", "out"]) == 0
-    assert calls == [([Path("one"), Path("two")], Path("out"))]
-    assert capsys.readouterr().out == "page\n"
+    assert main(["report", "--group", "seeds=s_*", "--reference", "seeds", "one", "-o", "out"]) == 0
+    assert calls == [
+        ([Path("one"), Path("two")], Path("out"), None, {}),
+        ([Path("one")], Path("out"), "seeds", {"seeds": [Path("s_0"), Path("s_1")]}),
+    ]
+    assert capsys.readouterr().out == "page\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--group", "seeds"], "NAME=GLOB"),
+        (["--group", "=one*"], "NAME=GLOB"),
+        (["--group", "a=one*", "--group", "a=one*"], "a name for each"),
+        (["--group", "a=nowhere*"], "fit nowhere*, got none"),
+    ],
+)
+def test_a_wrong_group_is_an_error_that_says_how_it_is_given(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    assert main(["report", *flags, "-o", "out"]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", FUNCTIONS)
@@ -120,7 +150,7 @@ def test_the_doors_are_found_by_the_function_and_its_processes(verb, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("verb", "lacking"), [("predict", "-i"), ("predict", "-o"), ("predict", "-d"), ("evaluate", "-c"), ("report", "-o")]
+    ("verb", "lacking"), [("predict", "-i"), ("predict", "-o"), ("predict", "-d"), ("evaluate", "-d"), ("report", "-o")]
 )
 def test_a_flag_that_is_needed_is_named(verb, lacking, capsys):
     flags = {**FEWEST, "report": ["report", "folder", "-o", "out"]}[verb]
@@ -128,7 +158,8 @@ def test_a_flag_that_is_needed_is_named(verb, lacking, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(flags[:start] + flags[start + 2 :])
     assert exit_.value.code == 2
-    assert f"the following arguments are required: {lacking}" in capsys.readouterr().err
+    required = {"-i": "one of the arguments -i --case is", "-d": "one of the arguments -d -m is"}
+    assert required.get(lacking, f"the following arguments are required: {lacking}") in capsys.readouterr().err
 
 
 # --- --min_voxels -----------------------------------------------------------------------------------------------------
@@ -188,11 +219,8 @@ def test_a_mistake_is_said_in_a_line_with_the_exit_code_2(verb, error, monkeypat
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["-device", "tpu"], "got tpu"),
         (["-device", "cpu", "-step_size", "2"], "got 2.0"),
         (["-device", "cpu", "-part_id", "1"], "got 1 of 1"),
-        (["-device", "cpu", "--empty", "none"], "got 'none'"),
-        (["-device", "cpu", "--hd95", "itk"], "got 'itk'"),
         (["-device", "cpu", "--tolerance", "-1"], "got -1.0"),
     ],
 )
@@ -202,6 +230,87 @@ def test_a_setting_that_cannot_be_is_said_in_a_line(flags, said, capsys):
     assert error.startswith("missmod: Expected ")
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*FEWEST["evaluate"], "-device", "tpu"], ("tpu", "cuda", "cpu", "mps")),
+        ([*FEWEST["predict"], "-device", "tpu"], ("tpu", "cuda", "cpu", "mps")),
+        ([*FEWEST["evaluate"], "--empty", "none"], ("none", "nnunet", "brats", "zero", "one")),
+        ([*FEWEST["evaluate"], "--hd95", "itk"], ("itk", "surface", "medpy", "monai")),
+        (["plan", "-d", "5", "-tr", "DCSegTrainer", "--setting", "best"], ("best", "nnunet", "paper", "quick")),
+        (["plan", "-d", "5", "-tr", "DCSegTrainer", "-device", "mps"], ("mps", "auto", "cuda", "cpu")),
+        (["demo", "--device", "tpu"], ("tpu", "cpu", "cuda", "mps")),
+    ],
+)
+def test_a_flag_that_takes_few_words_lists_them(arguments, words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert all(repr(word) in error or word in error.split("choose from")[1] for word in words)
+    with pytest.raises(SystemExit):
+        main([arguments[0], "--help"])
+    assert "{" + ",".join(words[1:]) + "}" in "".join(capsys.readouterr().out.split())
+
+
+def test_a_configuration_is_needed_where_no_model_is_known(monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    assert main(["evaluate", "-o", "out", "-d", "137", "-device", "cpu"]) == 2
+    assert "missmod: Expected -c, a configuration, or the variable nnUNet_results" in capsys.readouterr().err
+
+
+# --- --json and the log -----------------------------------------------------------------------------------------------
+
+
+def chatty(*_):
+    """Stands for a verb's function: it speaks, and so does nnU-Net."""
+    print("case: done")
+    with chatter():
+        print("Searching for class")
+    return 1
+
+
+def test_the_masks_as_json_and_all_else_on_standard_error(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(FUNCTIONS["predict"], chatty)
+    append_masks(tmp_path, [{"case": "a", "subset": "T1", "mask": "T1/a.nii.gz", "channels": "T1"}])
+    assert main(["predict", "-i", "images", "-o", str(tmp_path), "-d", "137", "-c", "2d", "-device", "cpu", "--json"])
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["folder"], found["failed"]) == (str(tmp_path), 1)
+    (mask,) = found["masks"]
+    assert (mask["case"], mask["subset"], mask["mask"], mask["channels"]) == ("a", "T1", "T1/a.nii.gz", "T1")
+    assert "case: done" in err
+    assert "Searching" not in err
+    assert "Searching" in (tmp_path / LOG).read_text()
+
+
+def test_the_scores_as_json(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(FUNCTIONS["evaluate"], chatty)
+    write_provenance(tmp_path, provenance())
+    write_scores(tmp_path, long_table(2, ("FLAIR", "T1c"), ("whole", "enhancing"), undefined=0.3))
+    flags = ["evaluate", "-o", str(tmp_path), "-d", "137", "-c", "2d", "-device", "cpu", "--json", "--verbose"]
+    assert main(flags) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    table, whose = read_scores(tmp_path)
+    assert (found["model"], found["cases"], found["failed"]) == (whose.model, table["case"].nunique(), 1)
+    assert set(found["mean_dice"]) == set(table["subset"])
+    for subset, dice in found["mean_dice"].items():
+        for region, value in dice.items():
+            rows = table[(table["subset"] == subset) & (table["region"] == region)]["dice"]
+            assert value == (None if rows.isna().all() else pytest.approx(rows.mean()))
+    assert set(found["mean_dice_over_subsets"]) == set(whose.regions)
+    assert "case: done" in err
+    assert "Searching" in err
+    assert not (tmp_path / LOG).exists()
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+def test_a_mistake_leaves_standard_output_empty(verb, monkeypatch, capsys):
+    assert main([*FEWEST[verb], "-device", "cpu", "-step_size", "2", "--json"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("verb", FUNCTIONS)

@@ -1,9 +1,11 @@
+import json
 import os
 import subprocess
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 
+from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import installation as doctor
 from nnunetv2_missmod.cli.installation import (
     FOLDERS,
@@ -254,6 +256,18 @@ def test_a_sound_installation(capsys):
     assert lines[-1] == "All is well."
     assert all(line.startswith("ok    ") for line in lines[:-1])
     assert len(lines) == len(list(findings())) + 1
+
+
+@pytest.mark.usefixtures("everything_is_well")
+@pytest.mark.parametrize("variable", [None, "nnUNet_raw"])
+def test_the_findings_as_json(variable, capsys, monkeypatch):
+    if variable:
+        monkeypatch.delenv(variable)
+    assert run_doctor(as_json=True) == int(bool(variable))
+    found = json.loads(capsys.readouterr().out)
+    assert found["version"] == __version__
+    assert found["wrong"] == int(bool(variable))
+    assert [Finding(**finding) for finding in found["findings"]] == list(findings())
 
 
 @pytest.mark.usefixtures("everything_is_well")

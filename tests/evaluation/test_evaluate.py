@@ -133,9 +133,12 @@ def test_the_means_are_printed_with_dots_for_what_is_there(choice, folders, tmp_
     settings = EvaluationSettings("mod0+mod1,mod1", save=False)
     assert evaluate_model(choice, QUICK, settings, tmp_path, *folders) == 0
     printed = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
-    means = read_scores(tmp_path).table.groupby(["subset", "region"])["dice"].mean()
+    of_cells = read_scores(tmp_path).table.groupby(["subset", "region"])["dice"]
+    means, counts = of_cells.mean(), of_cells.count()
     for dots, subset in ((["●", "●"], "mod0+mod1"), (["○", "●"], "mod1")):
-        assert [*dots, *(f"{means[subset, region]:.3f}" for region in REGIONS)] in printed
+        fewest, most = (bound(counts[subset, region] for region in REGIONS) for bound in (min, max))
+        cases = str(most) if fewest == most else f"{fewest}–{most}"
+        assert [*dots, *(f"{means[subset, region]:.3f}" for region in REGIONS), cases] in printed
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -3,15 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from looped_scores import mean
 from small_scores import REGIONS, constant_table, long_table
 
+from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
 from nnunetv2_missmod.evaluation.summary import (
-    bootstrap_intervals,
     mean_over_subsets,
     robustness_area,
     robustness_curve,
     subset_means,
 )
+from nnunetv2_missmod.evaluation.trainings import mean_over_trainings, spread_over_trainings
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -41,6 +43,53 @@ def test_intervals_are_the_percentiles_over_resampled_cases(metric, summary):
     np.testing.assert_allclose(intervals["low"], low.T.ravel())
     np.testing.assert_allclose(intervals["high"], high.T.ravel())
     np.testing.assert_allclose(intervals["estimate"], summary(subset_means(table, metric)).to_numpy().T.ravel())
+
+
+def looped_trainings(tables, metric, region, resamples, seed):
+    """Mean over the subsets of resampled cases and trainings, in plain loops."""
+    cases = sorted(set(tables[0]["case"]))
+    rows = [t[t["region"] == region].pivot(index="case", columns="subset", values=metric).loc[cases] for t in tables]
+    generator = np.random.default_rng(seed)
+    of_cases = generator.multinomial(len(cases), [1 / len(cases)] * len(cases), size=resamples)
+    of_trainings = generator.multinomial(len(tables), [1 / len(tables)] * len(tables), size=resamples)
+    for times_cases, times_trainings in zip(of_cases, of_trainings, strict=True):
+        means = []
+        for subset in rows[0]:
+            scores = [
+                mean([t[subset].iloc[c] for t, n in zip(rows, times_trainings, strict=True) for _ in range(n)])
+                for c, n in enumerate(times_cases)
+                for _ in range(n)
+            ]
+            means.append(mean(scores))
+        yield np.mean(means)
+
+
+@pytest.mark.parametrize("undefined", [0, 0.1])
+def test_of_several_trainings_cases_and_trainings_are_drawn(undefined):
+    subsets = ["FLAIR", "T1", "FLAIR+T1"]
+    tables = [
+        long_table(cases=5, modalities=("FLAIR", "T1"), subsets=subsets, undefined=undefined, seed=seed)
+        for seed in range(3)
+    ]
+    found = bootstrap_intervals(tables, "dice", mean_over_subsets, resamples=30, confidence=0.8, seed=2)
+    averaged = mean_over_trainings([tables[0].sample(frac=1, random_state=0), *tables[1:]])
+    estimates = mean_over_subsets(subset_means(averaged, "dice"))
+    for region in REGIONS:
+        draws = list(looped_trainings(tables, "dice", region, 30, seed=2))
+        expected = [estimates[region], *np.quantile(draws, [0.1, 0.9])]
+        assert found.loc[region].to_list() == pytest.approx(expected)
+    one = bootstrap_intervals(tables[:1], "dice", mean_over_subsets, resamples=30)
+    pd.testing.assert_frame_equal(one, bootstrap_intervals(tables[0], "dice", mean_over_subsets, resamples=30))
+
+
+def test_the_spread_over_trainings_is_their_standard_deviation():
+    tables = [long_table(cases=4, seed=seed) for seed in range(3)]
+    spread = spread_over_trainings(tables, lambda table: subset_means(table, "dice"))
+    means = [subset_means(table, "dice").loc["T1+T2", "core"] for table in tables]
+    centre = sum(means) / 3
+    assert spread.loc["T1+T2", "core"] == pytest.approx((sum((m - centre) ** 2 for m in means) / 2) ** 0.5)
+    assert spread_over_trainings(tables[:1], lambda table: subset_means(table, "dice")).isna().all(axis=None)
+    assert mean_over_trainings(tables[:1]) is tables[0]
 
 
 def test_intervals_of_the_subset_means_are_indexed_by_region_and_subset():

@@ -43,15 +43,15 @@ def test_the_table_has_dots_and_means(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     print_means(scores())
     rows = printed_rows(capsys)
-    assert ["T1", "T1c", "whole", "core"] in rows
+    assert ["T1", "T1c", "whole", "core", "cases"] in rows
     assert [row for row in rows if row and row[0] in "●○"] == [
-        ["●", "○", "0.600", "nan"],
-        ["○", "●", "0.300", "0.125"],
-        ["●", "●", "0.750", "0.500"],
+        ["●", "○", "0.600", "nan", "0–2"],
+        ["○", "●", "0.300", "0.125", "1–2"],
+        ["●", "●", "0.750", "0.500", "2"],
     ]
     whole, core = (0.6 + 0.3 + 0.75) / 3, (0.125 + 0.5) / 2
-    assert ["mean", f"{whole:.3f}", f"{core:.3f}"] in rows
-    assert ["MyTrainer:", "mean", "Dice", "of", "2"] in rows  # the title is as wide as the table
+    assert ["mean", f"{whole:.3f}", f"{core:.3f}", "1–2"] in rows
+    assert ["MyTrainer:", "mean", "Dice", "of", "2", "cases"] in rows
 
 
 @pytest.mark.filterwarnings("error")
@@ -60,3 +60,20 @@ def test_a_region_that_no_case_has_is_nan(capsys):
     assert isnan(one["a"]["T1"]["core"])
     print_means(scores(one))
     assert sum(row.count("nan") for row in printed_rows(capsys)) == len(SUBSETS) + 1
+
+
+def test_the_mean_is_over_the_cases_that_have_every_subset(capsys):
+    lacks_t1c = {"T1": {"whole": 0.1, "core": 0.1}}
+    print_means(scores({"a": DICE["b"], "b": DICE["b"], "lacks T1c": lacks_t1c}))
+    rows = printed_rows(capsys)
+    assert ["●", "○", f"{(0.7 + 0.7 + 0.1) / 3:.3f}", "0.100", "1–3"] in rows
+    assert ["mean", f"{(0.7 + 0.35 + 0.75) / 3:.3f}", "0.000", "2"] in rows
+    assert not any("†" in cell for row in rows for cell in row)
+
+
+def test_where_no_case_has_every_subset_the_mean_is_marked(capsys):
+    print_means(scores({"a": {"T1": DICE["a"]["T1"]}, "b": {"T1c": DICE["b"]["T1c"]}}))
+    rows = printed_rows(capsys)
+    assert ["mean", f"{(0.5 + 0.35) / 2:.3f}†", "nan†", "0–1"] not in rows  # an undefined mean compares nothing
+    assert ["mean", f"{(0.5 + 0.35) / 2:.3f}†", "nan", "0–1"] in rows
+    assert "† No case has every subset" in " ".join(" ".join(row) for row in rows)

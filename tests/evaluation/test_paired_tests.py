@@ -11,7 +11,6 @@ from scipy.stats import wilcoxon
 from small_scores import REGIONS, constant_table, long_table, subset_names
 
 from nnunetv2_missmod.evaluation.paired_tests import (
-    ALL_REGIONS,
     ALL_SUBSETS,
     COMPARISON,
     check_comparable,
@@ -46,10 +45,6 @@ def looped_differences(a, b, metric, subsets):
         if subset in subsets and not math.isnan(difference):
             gathered[region][case].append(difference)
     by_region = {region: {case: mean(d) for case, d in cases.items()} for region, cases in gathered.items()}
-    cases = {case for of_region in by_region.values() for case in of_region}
-    by_region[ALL_REGIONS] = {
-        case: mean(by_region[region][case] for region in REGIONS if case in by_region[region]) for case in cases
-    }
     return by_region
 
 
@@ -73,7 +68,7 @@ def test_every_row_is_wilcoxons_test_on_the_means_by_case(metric, per_subset):
     models = three_models(cases)
     result = compare(models, metric, per_subset)
     subsets = {name: [name] for name in subset_names()} if per_subset else {ALL_SUBSETS: subset_names()}
-    assert len(result) == 3 * 4 * len(subsets)
+    assert len(result) == 3 * 3 * len(subsets)
     assert list(result.columns) == list(COMPARISON)
     by_region = {
         (a, b, name): looped_differences(models[a], models[b], metric, of_name)
@@ -86,29 +81,48 @@ def test_every_row_is_wilcoxons_test_on_the_means_by_case(metric, per_subset):
         assert row["left_out"] == cases - len(differences)
         assert row["median_difference"] == pytest.approx(np.median(differences))
         assert row["p"] == pytest.approx(wilcoxon(differences).pvalue)
-    assert result["p_holm"].to_list() == pytest.approx(looped_holm(result["p"].to_list()))
+        assert row["smallest_p"] == pytest.approx(wilcoxon(range(1, len(differences) + 1)).pvalue)
+        favoured = row["model_a"] if (row["median_difference"] > 0) == (BETTER[metric] == "higher") else row["model_b"]
+        assert row["better"] == (favoured if row["p_holm"] < 0.05 else "")
+    for p in ("p", "smallest_p"):
+        corrected = result[{"p": "p_holm", "smallest_p": "smallest_p_holm"}[p]]
+        assert corrected.to_list() == pytest.approx(looped_holm(result[p].to_list()))
 
 
-def test_rows_are_every_two_models_by_region_and_over_all():
+def test_rows_are_every_two_models_by_region():
     rows = compare(three_models(), "dice")
-    expected = [(*pair, region, ALL_SUBSETS) for pair in combinations("abc", 2) for region in (*REGIONS, ALL_REGIONS)]
+    expected = [(*pair, region, ALL_SUBSETS) for pair in combinations("abc", 2) for region in REGIONS]
     found = rows[["model_a", "model_b", "region", "subset"]]
     assert list(found.itertuples(index=False, name=None)) == expected
 
 
-def test_a_single_region_is_not_tested_twice():
-    models = {name: long_table(cases=8, regions=("lesion",), seed=i) for i, name in enumerate("ab")}
-    assert compare(models, "dice")["region"].to_list() == ["lesion"]
+def test_against_a_reference_the_family_is_smaller():
+    models = three_models()
+    rows, every_two = compare(models, "dice", reference="b"), compare(models, "dice")
+    assert list(rows[["model_a", "model_b"]].drop_duplicates().itertuples(index=False, name=None)) == [
+        ("a", "b"),
+        ("c", "b"),
+    ]
+    assert rows["p_holm"].to_list() == pytest.approx(looped_holm(rows["p"].to_list()))
+    assert rows["p"].iloc[:3].to_list() == pytest.approx(every_two["p"].iloc[:3].to_list())
+    assert (rows["smallest_p_holm"] == 6 * 2 / 2**12).all()
+    assert (every_two["smallest_p_holm"] == 9 * 2 / 2**12).all()
 
 
-def test_six_cases_that_all_improve_have_the_exact_p_of_one_in_32():
-    base = long_table(cases=6)
+def test_a_reference_that_is_no_model_is_an_error_that_names_them():
+    with pytest.raises(ValueError, match="one of the models a, b, c, got 'd'"):
+        compare(three_models(), "dice", reference="d")
+
+
+@pytest.mark.parametrize(("cases", "better"), [(6, ""), (7, "better")])
+def test_cases_that_all_improve_have_the_smallest_p_and_a_better_model_if_it_is_significant(cases, better):
+    base = long_table(cases=cases)
     gain = base["case"].str[-1].astype(int) + 1
     rows = compare({"base": base, "better": base.assign(dice=base["dice"] + gain / 100)}, "dice")
-    assert rows["p"].to_list() == pytest.approx([2 / 2**6] * 4)
-    assert rows["p_holm"].to_list() == pytest.approx([4 * 2 / 2**6] * 4)
-    assert rows["median_difference"].to_list() == pytest.approx([-0.035] * 4)
-    assert set(rows["better"]) == {"better"}
+    for p, of_six in (("p", 2 / 2**cases), ("p_holm", 3 * 2 / 2**cases)):
+        assert rows[p].to_list() == rows[f"smallest_{p}"].to_list() == pytest.approx([of_six] * 3)
+    assert rows["median_difference"].to_list() == pytest.approx([-(cases + 1) / 200] * 3)
+    assert set(rows["better"]) == {better}
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 1.1), ("hd95", 0.9), ("volume_error", 0.9)])
@@ -148,8 +162,8 @@ def test_cases_missing_in_one_model_are_left_out_and_counted():
     a, b, _ = three_models(undefined=0).values()
     fewer_a, fewer_b = a[a["case"] != "case_003"], b[~b["case"].isin(["case_000", "case_005"])]
     rows = compare({"a": fewer_a, "b": fewer_b}, "dice")
-    assert rows["pairs"].to_list() == [9] * 4
-    assert rows["left_out"].to_list() == [3] * 4
+    assert rows["pairs"].to_list() == [9] * 3
+    assert rows["left_out"].to_list() == [3] * 3
     both = set(fewer_a["case"]) & set(fewer_b["case"])
     common = compare({"a": a[a["case"].isin(both)], "b": b[b["case"].isin(both)]}, "dice")
     pd.testing.assert_frame_equal(rows.drop(columns="left_out"), common.drop(columns="left_out"))
@@ -167,7 +181,7 @@ def test_a_case_undefined_in_a_region_is_left_out_of_that_region():
     a, b, _ = three_models(undefined=0).values()
     gone = (a["region"] == "enhancing") & (a["case"] == "case_001")
     rows = compare({"a": a.assign(dice=a["dice"].mask(gone)), "b": b}, "dice").set_index("region")
-    assert rows["left_out"].to_dict() == {"whole": 0, "core": 0, "enhancing": 1, ALL_REGIONS: 0}
+    assert rows["left_out"].to_dict() == {"whole": 0, "core": 0, "enhancing": 1}
 
 
 def test_models_on_different_samples_of_the_subsets_are_compared_on_the_common_ones():
@@ -183,7 +197,7 @@ def test_models_on_different_samples_of_the_subsets_are_compared_on_the_common_o
 @pytest.mark.parametrize("cases", [1, 2, 5])
 def test_too_few_pairs_have_no_p(cases):
     rows = compare(three_models(cases=cases, undefined=0), "dice")
-    assert rows[["p", "p_holm"]].isna().all(axis=None)
+    assert rows[["p", "p_holm", "smallest_p", "smallest_p_holm"]].isna().all(axis=None)
     assert rows["median_difference"].notna().all()
     assert (rows["pairs"] == cases).all()
 

@@ -7,11 +7,12 @@ import pytest
 from looped_scores import looped_curve, looped_means, mean, undefined_somewhere
 from small_scores import MODALITIES, REGIONS, constant_table, long_table, subset_names
 
+from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
-    bootstrap_intervals,
     case_counts,
     contribution,
+    contribution_counts,
     mean_over_subsets,
     modalities_in,
     modality_pairs,
@@ -134,26 +135,59 @@ def goodness(metric, value):
     return {"higher": value, "lower": -value, "zero": -abs(value)}[BETTER[metric]]
 
 
-def looped_contribution(table, metric, modality, region):
-    improved = [{**row, metric: goodness(metric, row[metric])} for row in table.to_dict("records")]
-    means = looped_means(pd.DataFrame(improved), metric)
-    gains = []
-    for without in {subset for subset, _ in means}:
-        for added in {subset for subset, _ in means}:
-            if modality not in without.split("+") and set(added.split("+")) == {*without.split("+"), modality}:
-                gains.append(means[added, region] - means[without, region])
-    return mean(gains)
+def looped_gains(table, metric, modality, region):
+    """The gains of the cases that have both scores, a list for each pair of subsets with such a case."""
+    scores = {
+        (row["case"], frozenset(row["subset"].split("+"))): goodness(metric, row[metric])
+        for row in table[table["region"] == region].to_dict("records")
+    }
+    for without in {subset for _, subset in scores if modality not in subset}:
+        pairs = [
+            (scores[case, without], scores[case, without | {modality}])
+            for case in sorted({case for case, _ in scores})
+            if (case, without) in scores and (case, without | {modality}) in scores
+        ]
+        gains = [after - before for before, after in pairs if not math.isnan(after - before)]
+        if gains:
+            yield gains
 
 
 @pytest.mark.parametrize("metric", BETTER)
-def test_the_contribution_is_the_mean_gain_over_pairs_of_subsets(metric):
+def test_the_contribution_is_the_mean_over_pairs_of_subsets_of_the_gain_within_a_case(metric):
     table = undefined_somewhere(seed=2)
-    gains = contribution(table, metric)
-    assert list(gains.index) == list(MODALITIES)
+    gains, fewest, most = (f(table, metric) for f in (contribution, fewest_cases, most_cases))
+    assert list(gains.index) == list(fewest.index) == list(most.index) == list(MODALITIES)
     for modality in MODALITIES:
         for region in REGIONS:
-            expected = looped_contribution(table, metric, modality, region)
+            by_pair = list(looped_gains(table, metric, modality, region))
+            expected = mean(sum(of_pair) / len(of_pair) for of_pair in by_pair)
             assert gains.loc[modality, region] == pytest.approx(expected)
+            assert fewest.loc[modality, region] == min(map(len, by_pair))
+            assert most.loc[modality, region] == max(map(len, by_pair))
+
+
+def fewest_cases(table, metric):
+    return contribution_counts(table, metric, of="fewest")
+
+
+def most_cases(table, metric):
+    return contribution_counts(table, metric, of="most")
+
+
+def test_a_modality_that_harms_the_one_case_that_has_it_is_no_gain():
+    """The case that lacks T1c is hard, so that over all cases the subsets with T1c look better."""
+    hard, easy = (
+        constant_table(lambda _, subset, __, dice=dice: dice - 0.06 * ("T1c" in subset.split("+")), cases=1)
+        for dice in (0.4, 0.9)
+    )
+    lacks_t1c = hard[~hard["subset"].str.contains("T1c")].assign(case="lacks T1c")
+    table = pd.concat([easy, lacks_t1c])
+    assert subset_means(table, "dice").loc["FLAIR+T1c", "core"] > subset_means(table, "dice").loc["FLAIR", "core"]
+    assert contribution(table, "dice").loc["T1c"].to_list() == pytest.approx([-0.06] * 3)
+    assert (fewest_cases(table, "dice")["core"].to_dict(), most_cases(table, "dice")["core"].to_dict()) == (
+        {"FLAIR": 1, "T1": 1, "T1c": 1, "T2": 1},
+        {"FLAIR": 2, "T1": 2, "T1c": 1, "T2": 2},
+    )
 
 
 def test_additive_scores_give_back_what_each_modality_adds():
@@ -177,6 +211,7 @@ def test_a_modality_without_a_pair_has_no_contribution():
     alone = contribution(long_table(modalities=("T1",)), "dice")
     assert list(alone.index) == ["T1"]
     assert alone.isna().all(axis=None)
+    assert (most_cases(long_table(modalities=("T1",)), "dice") == 0).all(axis=None)
 
 
 def test_modalities_are_in_the_order_of_the_full_set():

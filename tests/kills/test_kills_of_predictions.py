@@ -12,6 +12,7 @@ from small_models import two_folds
 
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.files.whole_files import check_whole
+from nnunetv2_missmod.machine.chatter import LOG
 from nnunetv2_missmod.prediction.mask_table import read_masks
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def choice(tmp_path_factory):
 def content(folder):
     """Everything that a run leaves, in comparable form; hidden files too."""
     found = {}
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LOG):
         name = str(file.relative_to(folder))
         if name.endswith(".nii.gz"):
             check_whole(file)

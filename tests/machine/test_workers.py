@@ -89,3 +89,30 @@ def test_sigterm_ends_as_an_error_does_and_only_meanwhile():
     assert cleared
     assert ended.value.code == TERMINATED == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone binds a process to its parent")
+def test_a_command_ends_when_the_process_that_reads_it_is_killed(tmp_path):
+    pid = tmp_path / "pid"
+    sleep = f"import os, time; print(os.getpid(), file=open({str(pid)!r}, 'w'), flush=True); time.sleep(60)"
+    if (reader := os.fork()) == 0:
+        with running_command([sys.executable, "-c", sleep], os.environ):
+            time.sleep(60)
+    while not (pid.exists() and (number := pid.read_text().strip())):
+        time.sleep(0.02)
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    assert ends_soon(int(number))
+
+
+def ends_soon(process):
+    """Whether a process is gone, or waits to be collected, within seconds."""
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False

@@ -15,6 +15,7 @@ from nnunetv2_missmod.planning import dataset as planned_dataset
 from nnunetv2_missmod.planning import make, show
 from nnunetv2_missmod.planning.fitting import configuration_of
 from nnunetv2_missmod.planning.gpu_memory import GB
+from nnunetv2_missmod.planning.make import PlanRequest
 from nnunetv2_missmod.planning.show import PlanDescription
 
 pytestmark = pytest.mark.slow
@@ -195,6 +196,26 @@ def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset,
     assert f"-tr {trainer} -p nnUNetPlans_{trainer}_paper" in printed
 
 
+def test_a_quick_plan_is_small_and_short_for_whichever_trainer(make_dataset, by_formula, capsys):
+    dataset = make_dataset()
+    assert plan(BASELINE, "--setting", "quick", "-c", CONFIGURATION) == 0
+    name = f"{dataset.plans['plans_name']}_quick"
+    configuration = written(dataset, name)["configurations"][CONFIGURATION]
+    fragment = json.loads((plans_folder() / "demo.json").read_text())
+    assert configuration["batch_size"] == fragment["batch_size"]
+    assert configuration["missmod"] == fragment["missmod"]
+    assert configuration["patch_size"] == dataset.plans["configurations"][CONFIGURATION]["patch_size"]
+    said = capsys.readouterr().out
+    assert "no scores to compare" in said
+    assert f"-tr {BASELINE} -p {name}" in said
+    assert name in refused(capsys, "DCSegTrainer", "--setting", "quick", "-c", CONFIGURATION)
+
+
+def test_a_setting_is_one_of_few():
+    with pytest.raises(ValueError, match="Expected --setting nnunet, paper or quick, got papers"):
+        PlanRequest("501", BASELINE, setting="papers")
+
+
 def test_a_paper_s_settings_that_need_more_than_the_target_are_kept_and_said(make_dataset, by_formula, capsys):
     make_dataset(shape=(128, 128, 128))
     assert plan("DCSegTrainer", "--setting", "paper", "-gpu_memory_target", 40) == 0
@@ -244,7 +265,6 @@ def test_what_the_dataset_tells_the_network_is_not_said_to_be_the_plan_s(make_da
     [
         (["-gpu_memory_target", 0], "-gpu_memory_target above 0 GB, got 0"),
         (["-gpu_memory_target", -3], "-gpu_memory_target above 0 GB, got -3"),
-        (["--setting", "papers"], "--setting nnunet or paper, got papers"),
         (["-c", "3d_full"], r"configurations of nnUNetPlans, got \['3d_full'\]. It has 3d_fullres"),
         (["-p", "noPlans"], r"noPlans.json.*Plans there are: nnUNetPlans.*nnUNetv2_plan_and_preprocess -d 501"),
         (["-overwrite_plans_name", "nnUNetPlans", "--overwrite"], "another name than the original's"),

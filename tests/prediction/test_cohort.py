@@ -160,6 +160,11 @@ def test_names_and_errors_are_printed_as_they_are(capsys):
     assert "[bold]x: failed. [red]got[/red] [/]" in capsys.readouterr().out
 
 
+def test_a_case_without_a_name_is_named_by_its_files(capsys):
+    predicted(cases=[CaseFiles(" ", ["images/ _0001.nii.gz"])])
+    assert capsys.readouterr().out.startswith("the case of images/ _0001.nii.gz: ")
+
+
 def test_what_is_said_of_a_case_is_one_line_so_that_paths_stay_whole(capsys):
     long = "/a_folder_of_many" * 20
 

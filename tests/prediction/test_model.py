@@ -123,7 +123,7 @@ def test_settings_at_their_limits_are_right():
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"found none\. Predict with -device cpu"):
+    with pytest.raises(ValueError, match=r"found none\. Take -device cpu"):
         PredictionSettings(device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert PredictionSettings().device == "cuda"

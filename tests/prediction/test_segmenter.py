@@ -14,7 +14,8 @@ from small_models import small_images, write_case, write_image, write_model
 import nnunetv2_missmod
 from nnunetv2_missmod import Segmenter
 from nnunetv2_missmod.prediction.masks import predict_masks
-from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
+from nnunetv2_missmod.prediction.model import PredictionSettings
+from nnunetv2_missmod.prediction.trained import model_in
 
 pytestmark = pytest.mark.slow
 NAMES = ["mod0", "mod1", "mod2"]
@@ -117,15 +118,15 @@ def test_a_zip_of_one_model_is_as_good_as_its_folder(choice, segmenter, files, t
 
 
 def test_a_folder_names_its_model(choice, tmp_path):
-    found = ModelChoice.of_folder(choice.folder)
+    found = model_in(choice.folder)
     assert found == replace(choice, folds=("0",), model_folder=choice.folder.resolve())
     assert found.checkpoint_files() == choice.checkpoint_files()
     given = shutil.copytree(choice.folder, tmp_path / "renamed")
-    assert replace(ModelChoice.of_folder(given), dataset=choice.dataset) == replace(found, model_folder=given.resolve())
+    assert replace(model_in(given), dataset=choice.dataset) == replace(found, model_folder=given.resolve())
     with pytest.raises(ValueError, match=r"without plans\.json and dataset\.json"):
-        ModelChoice.of_folder(tmp_path)
+        model_in(tmp_path)
     with pytest.raises(ValueError, match=r"checkpoint_best\.pth"):
-        ModelChoice.of_folder(choice.folder, checkpoint="checkpoint_best.pth")
+        model_in(choice.folder, checkpoint="checkpoint_best.pth")
     (tmp_path / "model.zip").write_text("no zip")
     with pytest.raises(ValueError, match="zip of one"):
         Segmenter.from_folder(tmp_path / "model.zip", **QUICK)

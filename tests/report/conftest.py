@@ -37,7 +37,7 @@ def report(cohort):
     drawn = []
 
     def draw(comparison, metric):
-        drawn.append(draw_all(comparison, metric) if metric is METRICS[0] else empty(drawn[0]))
+        drawn.append(draw_all(comparison, metric) if metric is METRICS[0] else empty(drawn[0], metric.title))
         return drawn[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -45,10 +45,10 @@ def report(cohort):
         return write_report([root / "dcseg", root / "m3ae"], root / "report")
 
 
-def empty(figures):
-    """As many drawings of each kind, with their texts and nothing else."""
+def empty(figures, title):
+    """As many drawings of each kind, with the texts that Dice's have under another title, and nothing else."""
     return {
-        kind: [Drawing(NOTHING.format(*LABEL.findall(d.svg)), d.title) for d in of_kind]
+        kind: [Drawing(NOTHING.format(*LABEL.findall(d.svg)).replace("Dice", title), d.title) for d in of_kind]
         for kind, of_kind in figures.items()
     }
 
@@ -78,18 +78,22 @@ def many(tmp_path_factory):
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A model of two modalities, one case, and no figures, which are slow."""
+def no_figures(monkeypatch):
+    """They are slow."""
     monkeypatch.setattr(DRAW, lambda *_: NO_FIGURES)
+
+
+@pytest.fixture
+def small(tmp_path, no_figures):
+    """A model of two modalities, one case, and no figures."""
     truths = write_data(tmp_path, num_modalities=2, cases=("case",))
     write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))
     return tmp_path
 
 
 @pytest.fixture
-def nasty(tmp_path, monkeypatch):
+def nasty(tmp_path, no_figures):
     """Modalities, a case, a model and a region with names that mean something elsewhere; no figures."""
-    monkeypatch.setattr(DRAW, lambda *_: NO_FIGURES)
     truths = write_data(tmp_path, num_modalities=3, cases=("a_b&c%",))
     table = write_model(tmp_path / "model", tmp_path, truths, modalities=("A", "B", "C"), save=False)
     names = dict(zip("ABC", NASTY, strict=True))

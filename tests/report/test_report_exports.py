@@ -60,9 +60,11 @@ def test_the_markdown_holds_the_numbers_of_the_page(report, page_numbers):
     tables = [read_markdown(part).texts(None)[1:] for name, part in parts.items() if name.startswith("HD95")]
     assert [numbers(row) for row in tables[0]] == page_numbers[0]
     pattern = r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]"
-    assert [[re.fullmatch(pattern, cell).groups() for cell in row[1:]] for row in tables[1]] == page_numbers[1]
+    assert [[re.fullmatch(pattern, cell).groups() for cell in row[1:-1]] for row in tables[1]] == page_numbers[1]
     assert [numbers(row) for row in tables[2]] == page_numbers[2]
-    assert len(tables) == 4
+    assert len(tables) == 5
+    page_ranks = read_page(report).texts("hd95", "rankings")[1:]
+    assert tables[4] == page_ranks
 
 
 def test_the_latex_holds_the_numbers_of_the_page(report, page_numbers):
@@ -98,7 +100,7 @@ def test_names_cannot_break_latex(nasty):
     assert r"\$x\textasciicircum{}2\$ \textbackslash{}" in latex
     bodies = re.findall(r"\\toprule(.*?)\\bottomrule", latex, flags=re.DOTALL)
     rows = [line for line in bodies[0].splitlines() if line.endswith(r" \\")]
-    assert {len(re.split(r"(?<!\\)&", row)) for row in rows[1:-1]} == {3 + 3}
+    assert {len(re.split(r"(?<!\\)&", row)) for row in rows[1:-1]} == {3 + 3 + 1}
     body = "".join(bodies)
     bare = re.sub(r"\\[&%$#_{}]|\$\\(bullet|circ)\$|\$-\$", "", body)
     assert not re.search(r"[%#$_^~<>|]", bare)
@@ -110,6 +112,6 @@ def test_names_cannot_break_markdown(nasty):
     parts = sections(text)
     page, gains = read_markdown(parts["Dice [%] ↑"]), read_markdown(parts["Dice [%] ↑: contribution of each modality"])
     assert page.texts(None)[0][:3] == [name.strip() for name in NASTY]
-    assert {len(row) for row in page.texts(None)} == {6}
+    assert {len(row) for row in page.texts(None)} == {7}
     assert [row[0] for row in gains.texts(None)[1:]] == [name.strip() for name in NASTY]
     assert not {"script"} & {tag for tag, _ in (*page.tags, *gains.tags)}

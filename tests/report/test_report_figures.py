@@ -101,6 +101,16 @@ def test_names_that_mean_something_to_matplotlib_or_html_are_shown_as_they_are()
         assert "_hidden" in texts
 
 
+def test_every_dot_says_which_case_it_is_of(dice):
+    made, drawn = dice
+    for drawing, region in zip(drawn["dots"], ("whole", "core"), strict=True):
+        root = ElementTree.fromstring(drawing.svg)
+        found = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
+        rows = made.scores[made.scores["region"] == region]
+        expected = [f"{row['case']}, {row['subset']}: {100 * row['dice']:.2f}" for row in rows.to_dict("records")]
+        assert sorted(found) == sorted(expected)
+
+
 def test_very_many_dots_are_drawn_as_pixels():
     few, many = (dots_per_case(comparison(models=["One"], cases=n), METRICS[0], "whole").svg for n in (4, MOST_VECTORS))
     assert "data:image/png" in many

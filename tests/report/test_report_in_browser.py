@@ -4,10 +4,12 @@ A probe is appended to a copy of the page; it works the switches as a reader doe
 page, which Chromium then dumps. Where no browser is installed these tests are skipped.
 """
 
+import csv
 import json
 import re
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ PROBE = """
   const bars = () => [...document.querySelectorAll("#contribution figure svg")]
     .filter((svg) => svg.checkVisibility())
     .map((svg) => [svg.getAttribute("aria-label"), svg.getBoundingClientRect().width]);
-  const sections = () => ({ contribution: rowsOf("contribution"), tests: rowsOf("comparison"), bars: bars() });
+  const sections = () => ({ contribution: rowsOf("contribution"), tests: rowsOf("comparison .tests"), bars: bars() });
   const frame = async () => {
     const before = get("niivue").dataset.shown;
     for (let i = 0; i < 100 && !get("niivue").dataset.shown; i++) await wait(100);
@@ -58,7 +60,36 @@ PROBE = """
     const interval = document.querySelector("tfoot .interval");
     found.small = ["fontSize", "display"].map((name) => getComputedStyle(interval)[name]);
     found.wide = document.documentElement.scrollWidth - window.innerWidth;
+    const columnOf = () => [...document.querySelectorAll("#table [data-metric=dice] tbody tr")]
+      .map((row) => row.querySelector("td.score").textContent);
+    const head = document.querySelector("#table [data-metric=dice] th.model");
+    found.unsorted = columnOf();
+    head.click();
+    found.descending = columnOf();
+    head.click();
+    found.ascending = [columnOf(), head.getAttribute("aria-sort")];
+    const listed = () => rowsOf("caselist").map((row) => row[0]);
+    found.cases = listed();
+    choose("case-search", "002");
+    found.searched = listed();
+    choose("case-search", "");
+    document.querySelector("#caselist tbody a").click();
+    found.linked = get("overlay-case").selectedOptions[0].dataset.name;
+    choose("overlay-case", "0");
+    found.saved = [];
+    URL.createObjectURL = (blob) => (found.saved.push(blob.text()), "#");
+    const follow = HTMLAnchorElement.prototype.click;
+    HTMLAnchorElement.prototype.click = () => {};
+    document.querySelector("#curves .download").click();
+    document.querySelector("#contribution .download").click();
+    HTMLAnchorElement.prototype.click = follow;
+    found.saved = await Promise.all(found.saved);
+    get("theme").click();
+    get("theme").click();
+    found.dark = getComputedStyle(document.body).backgroundColor;
+    get("theme").click();
     choose("metric", "hd95");
+    found.hash = location.hash;
     found.hd95 = cells();
     found.hd95Sections = sections();
     const overlays = () => [...document.querySelectorAll(".overlays")].filter((part) => part.checkVisibility());
@@ -186,7 +217,7 @@ def test_the_chosen_channel_is_shown_only_where_it_is_present(desktop):
 def test_the_viewer_plots_image_truth_and_prediction(desktop):
     _, found, *_ = desktop
     everything = found["all"]
-    assert everything["volumes"] == ["image0.nii.gz", "mask14.nii.gz", "truth.nii.gz"]
+    assert everything["volumes"] == ["case0-image0.nii.gz", "case0-mask14.nii.gz", "case0-truth.nii.gz"]
     assert everything["status"] == ""
     pixels = everything["width"] * everything["height"]
     assert everything["bright"] > 0.1 * pixels
@@ -195,10 +226,44 @@ def test_the_viewer_plots_image_truth_and_prediction(desktop):
 
 def test_the_viewer_switches_image_subset_and_layers(desktop):
     _, found, *_ = desktop
-    assert found["other"]["volumes"] == ["image1.nii.gz", "mask0.nii.gz", "truth.nii.gz"]
+    assert found["other"]["volumes"] == ["case0-image1.nii.gz", "case0-mask0.nii.gz", "case0-truth.nii.gz"]
     assert found["other"]["coloured"] > 0
     assert found["bare"]["coloured"] == 0
     assert found["bare"]["bright"] > 0.1 * found["bare"]["width"] * found["bare"]["height"]
+
+
+def test_what_is_chosen_is_in_the_address(desktop):
+    _, found, *_ = desktop
+    assert found["hash"] == "#metric=hd95&case=case_002&viewer=case_002&model=DCSeg&subset=FLAIR%2BT1%2BT1c%2BT2"
+
+
+def test_a_click_on_a_columns_head_sorts_the_rows(desktop):
+    _, found, *_ = desktop
+    ordered = sorted(found["unsorted"], key=float)
+    assert found["unsorted"] not in (ordered, ordered[::-1])
+    assert found["descending"] == ordered[::-1]
+    assert found["ascending"] == [ordered, "ascending"]
+
+
+def test_the_case_list_is_searched_and_leads_to_the_overlay(desktop):
+    _, found, *_ = desktop
+    assert sorted(found["cases"]) == ["case_001", "case_002", "case_003"]
+    assert found["searched"] == ["case_002"]
+    assert found["linked"] == found["cases"][0]
+
+
+def test_figures_and_tables_can_be_saved(desktop):
+    html, found, *_ = desktop
+    svg, csv_text = found["saved"]
+    ElementTree.fromstring(svg)
+    lines = list(csv.reader(csv_text.splitlines()))
+    assert [line[0] for line in lines[2:]] == ["FLAIR", "T1", "T1c", "T2"]
+    assert [line[1:] for line in lines[2:]] == [row[1:] for row in Page(html).texts("dice", "contribution")[2:]]
+
+
+def test_the_page_can_be_made_dark(desktop):
+    _, found, *_ = desktop
+    assert found["dark"] == "rgb(21, 24, 27)"
 
 
 def test_the_canvas_is_on_the_screen(desktop):
@@ -211,7 +276,10 @@ def test_the_canvas_is_on_the_screen(desktop):
 
 
 def test_at_a_phones_width_nothing_but_the_tables_scrolls_sideways(report, tmp_path):
+    long_names = {"case_002": "case_002" + "_and_more" * 9, "Dataset501_Phantom": "Dataset501" + "Phantom" * 9}
     html = report.read_text(encoding="utf-8")
+    for name, long_name in long_names.items():
+        html = html.replace(name, long_name)
     found, console, _ = open_page(html, tmp_path, 390, 800)
     assert "error" not in found
     assert console == []

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from report_page import read_page
 from scipy.stats import wilcoxon
-from small_scores import MODALITIES, REGIONS, subset_names
+from small_scores import MODALITIES, REGIONS, long_table, provenance, subset_names
 
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import write_scores
 from nnunetv2_missmod.report.page import write_report
 
 pytestmark = pytest.mark.slow
@@ -41,7 +43,7 @@ def test_the_cells_of_the_page_are_the_means_of_the_long_tables(cohort, page, me
     assert [row[0]["title"] for row in rows] == subset_names()
     means = {model: looped_means(table, metric) for model, table in tables.items()}
     for subset, row in zip(subset_names(), rows, strict=True):
-        for (region, model), cell in zip(COLUMNS, row[4:], strict=True):
+        for (region, model), cell in zip(COLUMNS, row[4:-1], strict=True):
             value = means[model][subset, region]
             assert cell["text"] == ("–" if value is None else f"{value * scale:.2f}"), (subset, region, model)
 
@@ -137,42 +139,51 @@ def test_a_single_case_has_no_intervals(small):
 def test_the_contribution_of_a_modality_is_the_mean_gain_from_adding_it(cohort, page, metric, scale):
     _, tables = cohort
     assert [row[0] for row in page.texts(metric, "contribution")[2:]] == list(MODALITIES)
-    means = {model: looped_means(table, metric) for model, table in tables.items()}
     for modality in MODALITIES:
         for (region, model), cell in zip(COLUMNS, page.row(modality, metric, "contribution"), strict=True):
-            gains = []
-            for without in subset_names():
-                if modality not in without.split("+"):
-                    added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
-                    pair = [means[model][subset, region] for subset in (without, added)]
-                    gains += [] if None in pair else [pair[1] - pair[0]]
-            assert float(cell["text"]) == pytest.approx(scale * sum(gains) / len(gains), abs=0.0051)
+            gains = list(looped_gains(tables[model], metric, modality, region))
+            expected = scale * sum(map(mean_of, gains)) / len(gains)
+            assert float(cell["text"]) == pytest.approx(expected, abs=0.0051)
+            assert cell["title"] == words_of({len(of_pair) for of_pair in gains})
+
+
+def looped_gains(table, metric, modality, region):
+    """Gains within the cases where both scores are defined, a list for each pair of subsets with such a case."""
+    rows = table[table["region"] == region]
+    scores = {(row["case"], row["subset"]): row[metric] for row in rows.to_dict("records")}
+    for without in (subset for subset in subset_names() if modality not in subset.split("+")):
+        added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
+        gains = [scores[case, added] - scores[case, without] for case in sorted(set(rows["case"]))]
+        if known := [gain for gain in gains if not math.isnan(gain)]:
+            yield known
+
+
+def words_of(counts):
+    least, most = min(counts), max(counts)
+    return f"{most if least == most else f'{least}–{most}'} {'case' if most == 1 else 'cases'}"
 
 
 # --- the comparison of models -----------------------------------------------------------------------------------------
 
 
-def case_mean(table, metric, case, regions):
-    values = []
-    for region in regions:
-        rows = table[(table["case"] == case) & (table["region"] == region)]
-        values.append(sum(map(abs if metric == "volume_error" else float, rows[metric])) / len(rows))
-    return sum(values) / len(values)
+def case_mean(table, metric, case, region):
+    rows = table[(table["case"] == case) & (table["region"] == region)]
+    return sum(map(abs if metric == "volume_error" else float, rows[metric])) / len(rows)
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", 1), ("volume_error", 100)])
 def test_the_tests_are_wilcoxons_corrected_by_holm(many, metric, scale):
     tables, file = many
     expected = []
-    for name, regions in [*((region, [region]) for region in REGIONS), ("all regions", list(REGIONS))]:
+    for name in REGIONS:
         first, second = (
-            np.array([case_mean(table, metric, f"case_{case:03d}", regions) for case in range(8)])
+            np.array([case_mean(table, metric, f"case_{case:03d}", name) for case in range(8)])
             for table in tables.values()
         )
         differences = (first - second).round(12)
         p = wilcoxon(differences).pvalue if differences.any() else None
         median = float(np.median(differences))
-        favoured = "–" if median == 0 else "DCSeg" if (median > 0) == (metric == "dice") else "M3AE"
+        favoured = "DCSeg" if (median > 0) == (metric == "dice") else "M3AE"
         expected.append((name, median * scale, favoured, p))
     known = sorted(p for *_, p in expected if p is not None)
     rows = read_page(file).texts(metric, "tests")[1:]
@@ -181,7 +192,8 @@ def test_the_tests_are_wilcoxons_corrected_by_holm(many, metric, scale):
         if p is not None:
             corrected = max((len(known) - i) * q for i, q in enumerate(known) if q <= p)
             p_values = [f"{p:.3f}", f"{min(corrected, 1):.3f}"]
-        assert row == ["DCSeg − M3AE", region, "8", f"{median:.2f}", favoured, *p_values]
+        is_significant = p is not None and corrected < 0.05
+        assert row == ["DCSeg − M3AE", region, "8", f"{median:.2f}", favoured if is_significant else "–", *p_values]
 
 
 def test_too_few_cases_are_explained_where_there_are_any(many, page):
@@ -189,7 +201,48 @@ def test_too_few_cases_are_explained_where_there_are_any(many, page):
     assert sum("differ in fewer than 6 of them" in part for part in parts) == 1  # the Dice of the core is all alike
     assert sum("differ in fewer than 6 of them" in part for part in page.text) == 6
     cells = [row[5:] for row in page.texts("dice", "tests")[1:]]
-    assert cells == [["too few cases"] * 2] * 4
+    assert cells == [["too few cases"] * 2] * 3
+
+
+def test_the_ranking_says_how_often_each_model_is_first(many):
+    tables, file = many
+    rows = read_page(file).texts("hd95", "rankings")[1:]
+    assert [row[:2] for row in rows] == [[region, model] for region, model in COLUMNS]
+    shares = [[int(share) for share in row[2:]] for row in rows]
+    for one, other in zip(shares[::2], shares[1::2], strict=True):
+        assert one == other[::-1]
+        assert sum(one) == 100
+    assert [row[2:] for row in read_page(file).texts("dice", "rankings")[1:]][2:4] == [["100", "0"]] * 2  # all alike
+    means = [looped_means(table, "hd95") for table in tables.values()]
+    first = [
+        int(sum(one[s, region] for s in subset_names()) > sum(other[s, region] for s in subset_names()))
+        for one, other in [means]
+        for region in REGIONS
+    ]
+    assert [of_first[1] > 50 for of_first in shares[::2]] == list(map(bool, first))
+
+
+def test_the_smallest_p_that_the_cases_allow_is_said(many, page):
+    text = "At best, if every case agreed, p would be 0.008, corrected for the 3 tests 0.023."
+    assert sum(text in part for part in read_page(many[1]).text) == 3
+    assert "At best" not in " ".join(page.text)  # three cases have no p
+
+
+def test_a_test_that_cannot_be_significant_is_said_to_be_none(tmp_path, no_figures):
+    tables, models = long_table(cases=6), ["DCSeg", "M3AE", "CCSD"]
+    for name in models:
+        (tmp_path / name).mkdir()
+        write_scores(tmp_path / name, tables)
+        write_provenance(tmp_path / name, provenance(MODALITIES, tuple(REGIONS), f"{name}Trainer", predictions=None))
+    folders = [tmp_path / name for name in models]
+    text = " ".join(read_page(write_report(folders, tmp_path / "every two")).text)
+    assert "p would be 0.031, corrected for the 9 tests 0.281: too few cases for any difference" in text
+    page = read_page(write_report(folders, tmp_path / "reference", reference="M3AE"))
+    assert "each model against M3AE" in " ".join(page.text)
+    assert [row[0] for row in page.texts("dice", "tests")[1:]] == ["DCSeg − M3AE"] * 3 + ["CCSD − M3AE"] * 3
+    assert "corrected for the 6 tests 0.188" in (tmp_path / "reference" / "table.md").read_text()
+    with pytest.raises(ValueError, match="one of the models DCSeg, M3AE, CCSD, got 'm3ae'"):
+        write_report(folders, tmp_path / "reference", reference="m3ae")
 
 
 def test_a_single_model_has_no_best(small):

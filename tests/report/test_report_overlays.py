@@ -2,6 +2,7 @@ import base64
 import gzip
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_a_single_slice_has_one_plane_and_no_viewer(cohort):
     images = {name: image[:, :, middle : middle + 1] for name, image in case.images.items()}
     flat = Case("flat", "", images, case.truth[:, :, middle : middle + 1], case.box, case.size)
     assert [plane.name for plane in draw_overlay(comparison, flat, []).planes] == ["axial"]
-    assert "single slice" in viewer_of(comparison, flat, [])
+    assert "single slice" in viewer_of(comparison, [flat], [])
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 11])
@@ -134,34 +135,54 @@ def decoded(data, tmp_path):
 
 def test_the_viewer_holds_images_and_masks_where_they_are_in_space(cohort, tmp_path):
     comparison, case = cohort
-    viewer = viewer_of(comparison, case, ["DCSeg"])
+    viewer = viewer_of(comparison, [case], ["DCSeg"])
     assert isinstance(viewer, Viewer)
-    assert [layer["name"] for layer in viewer.data["images"]] == ["FLAIR", "T1c"]
-    assert [layer["subset"] for layer in viewer.data["masks"]] == ["FLAIR", "T1c", "FLAIR+T1c"]
-    for data in (viewer.data["images"][0]["data"], viewer.data["truth"], viewer.data["masks"][0]["data"]):
+    assert (viewer.data["modalities"], list(viewer.data["subsets"])) == (
+        ["FLAIR", "T1c"],
+        ["FLAIR", "T1c", "FLAIR+T1c"],
+    )
+    (shown,) = viewer.data["cases"]
+    assert (shown["name"], shown["description"]) == ("case", "the only one")
+    assert [layer["name"] for layer in shown["images"]] == ["FLAIR", "T1c"]
+    assert [layer["subset"] for layer in shown["masks"]] == ["FLAIR", "T1c", "FLAIR+T1c"]
+    for data in (shown["images"][0]["data"], shown["truth"], shown["masks"][0]["data"]):
         volume = decoded(data, tmp_path)
         assert volume.GetSize() == case.truth.GetSize()
         np.testing.assert_allclose(volume.GetOrigin(), case.truth.GetOrigin(), atol=1e-4)
         np.testing.assert_allclose(volume.GetSpacing(), case.truth.GetSpacing(), atol=1e-4)
-    assert "reduced to 256 grey values." in viewer.note
+    assert "reduced to 256 grey values." in shown["note"]
+    assert shown["start"] == {"model": "DCSeg", "subset": "FLAIR+T1c"}
 
 
 def test_a_large_case_is_made_coarser_until_it_fits_and_the_page_says_so(cohort, tmp_path):
     comparison, case = cohort
-    full = viewer_of(comparison, case, ["DCSeg"])
+    full = viewer_of(comparison, [case], ["DCSeg"])
     size = len(str(full.data))
-    viewer = viewer_of(comparison, case, ["DCSeg"], budget=size // 3)
+    viewer = viewer_of(comparison, [case], ["DCSeg"], budget=size // 3)
     assert isinstance(viewer, Viewer)
-    assert "reduced 2 times along each axis" in viewer.note
+    (shown,) = viewer.data["cases"]
+    assert "reduced 2 times along each axis" in shown["note"]
     assert len(str(viewer.data)) < size // 3 + 1000
-    volume = decoded(viewer.data["masks"][0]["data"], tmp_path)
+    volume = decoded(shown["masks"][0]["data"], tmp_path)
     np.testing.assert_allclose(volume.GetSpacing(), 2 * np.array(case.truth.GetSpacing()))
     assert set(np.unique(sitk.GetArrayFromImage(volume))) <= {0, 1, 2, 3}
 
 
 def test_a_case_that_never_fits_is_left_out(cohort):
     comparison, case = cohort
-    assert "too large" in viewer_of(comparison, case, ["DCSeg"], budget=10)
+    assert "too large" in viewer_of(comparison, [case], ["DCSeg"], budget=10)
+
+
+def test_several_cases_share_the_page_and_one_that_is_no_volume_is_said_to_be_left_out(cohort):
+    comparison, case = cohort
+    flat = replace(case, name="flat", truth=case.truth[:, :, :1])
+    viewer = viewer_of(comparison, [flat, case, replace(case, name="again")], ["DCSeg"])
+    assert isinstance(viewer, Viewer)
+    assert [shown["name"] for shown in viewer.data["cases"]] == ["case", "again"]
+    assert viewer.notes == ["flat is a single slice; the viewer shows volumes only."]
+    one = len(str(viewer_of(comparison, [case], ["DCSeg"]).data))
+    both = viewer_of(comparison, [case, replace(case, name="again")], ["DCSeg"], budget=one)
+    assert len(str(both.data)) < one + 2000
 
 
 def test_a_label_has_the_colour_of_its_smallest_region(cohort):

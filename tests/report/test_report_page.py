@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import shutil
@@ -5,18 +6,22 @@ import subprocess
 import sys
 from itertools import zip_longest
 
+import pandas as pd
 import pytest
 from report_page import read_page
 from small_folders import change_provenance
-from small_scores import NASTY
+from small_scores import NASTY, REGIONS
 
 from nnunetv2_missmod.evaluation.hausdorff import HD95_CONVENTIONS
 from nnunetv2_missmod.evaluation.metrics import EMPTY_POLICIES
+from nnunetv2_missmod.evaluation.scores import read_scores, write_scores
 from nnunetv2_missmod.report import page as page_module
 from nnunetv2_missmod.report.inputs import load_comparison
 from nnunetv2_missmod.report.page import facts, render, write_report
 
 pytestmark = pytest.mark.slow
+
+COLUMNS = list(itertools.product(REGIONS, ["DCSeg", "M3AE"]))
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
@@ -128,6 +133,42 @@ def test_a_model_without_predictions_is_left_out_of_the_overlays_alone(small):
     assert {"overlays", "viewer"} <= {a.get("id") for _, a in page.tags}
 
 
+def test_the_viewer_opens_on_a_subset_that_its_case_has(small):
+    """The case lacks T1c, so that it has neither rows nor masks of the subsets with it."""
+    table = read_scores(small / "model").table
+    hard = table.assign(case="other")  # has all subsets, and is not the one that is shown first
+    write_scores(small / "model", pd.concat([table[table["subset"] == "FLAIR"], hard.assign(dice=0.99)]))
+    for subset in ("T1c", "FLAIR+T1c"):
+        (small / "model" / "predictions" / subset / "case.nii.gz").unlink()
+    (small / "imagesTs" / "case_0001.nii.gz").unlink()
+    page = read_page(write_report([small / "model"], small / "report"))
+    options = [a for a in page.attributes("option") if a["value"] in ("FLAIR", "T1c", "FLAIR+T1c")]
+    boxes = [a for a in page.attributes("input") if a.get("type") == "checkbox" and "value" in a]
+    assert [(box["value"], "checked" in box) for box in boxes] == [("0", True), ("1", False)]
+    assert [("selected" in a, "disabled" in a) for a in options] == [(True, False), (False, True), (False, True)]
+
+
+def test_the_case_list_has_the_worst_case_first_and_links_to_the_overlays(page, cohort):
+    _, tables = cohort
+    dice = pd.concat(tables.values()).groupby(["case", "region"])["dice"].mean()
+    rows = page.tables["caselist"]["dice"][1:]
+    names = [row[0]["text"] for row in rows]
+    overall = {name: [] for name in names}
+    for name, cells in zip(names, rows, strict=True):
+        assert cells[1]["text"] == "15"
+        for place, ((region, model), cell) in enumerate(zip(COLUMNS, cells[2:], strict=True)):
+            of_model = tables[model]
+            chosen = of_model[(of_model["case"] == name) & (of_model["region"] == region)]["dice"].dropna()
+            assert cell["text"] == (f"{100 * chosen.mean():.2f}" if len(chosen) else "–"), place
+            overall[name] += [chosen.mean()] if len(chosen) else []
+    means = [sum(values) / len(values) for values in overall.values()]
+    assert means == sorted(means)
+    assert set(names) == set(dice.index.get_level_values("case"))
+    options = [a["data-name"] for a in page.attributes("option") if "data-name" in a][:3]
+    links = {a["data-overlay"] for a in page.attributes("a") if "data-overlay" in a}
+    assert links == {str(place) for place in range(len(options))}
+
+
 def test_the_folder_to_write_to_may_not_be_a_file(small):
     (small / "report").write_text("")
     with pytest.raises(ValueError, match=r"got the file .*report"):
@@ -153,7 +194,7 @@ def test_names_cannot_break_the_viewer(small):
     change_provenance(small / "model", trainer="</script><script>alert(1)//", regions=["whole", "core", "enhancing"])
     html = write_report([small / "model"], small / "report").read_text(encoding="utf-8")
     (data,) = re.findall(r'<script type="application/json" id="viewer-data">(.*?)</script>', html, flags=re.DOTALL)
-    assert json.loads(data)["masks"][0]["model"] == "</script><script>alert(1)//"
+    assert json.loads(data)["cases"][0]["masks"][0]["model"] == "</script><script>alert(1)//"
     assert "<script>alert" not in html
 
 

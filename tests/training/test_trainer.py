@@ -628,7 +628,7 @@ def test_validation_does_not_change_the_batch(make):
 def test_settings_are_the_numbers_of_the_method_and_of_nnunet(make):
     trainer = make(num_epochs=12)
     settings = trainer.settings()
-    assert set(settings) == {"beta", "optimizer_name", "lr_schedule", "amsgrad", "adam_beta2", *HOST_SETTINGS}
+    assert set(settings) == {"beta", "optimizer_name", "lr_schedule", "amsgrad", "adam_beta2", "seed", *HOST_SETTINGS}
     assert settings["beta"] == 0.25
     assert settings["num_epochs"] == 12
     assert list(settings) == sorted(settings)

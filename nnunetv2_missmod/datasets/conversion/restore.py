@@ -8,8 +8,6 @@ import re
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nnunetv2_missmod.datasets.layouts.described import check_nnunet, read_description
 from nnunetv2_missmod.datasets.volumes import (
     read_image,
@@ -19,6 +17,7 @@ from nnunetv2_missmod.datasets.volumes import (
     with_values,
     write_volume,
 )
+from nnunetv2_missmod.machine.progress import track
 
 
 def restore_labels(masks: Path, output: Path, dataset_json: Path) -> int:
@@ -44,7 +43,7 @@ def restore_labels(masks: Path, output: Path, dataset_json: Path) -> int:
         raise ValueError(f"Expected another folder than that of the masks, got {output}: give another -o.")
     output.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for file in tqdm(files, output.name, unit="mask"):
+    for file in track(files, output.name, len(files)):
         try:
             _restore(file, output / file.name, source_values)
         except (ValueError, MemoryError) as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nnunetv2_missmod.datasets.phantom.anatomy import (
     CLEAR,
@@ -28,6 +27,7 @@ from nnunetv2_missmod.datasets.phantom.imaging import CONTRASTS, GENERATED, acqu
 from nnunetv2_missmod.datasets.raw_folder import free_folder, write_json
 from nnunetv2_missmod.datasets.volumes import write_volume
 from nnunetv2_missmod.files.whole_files import clear_hidden_folders, hidden_folder
+from nnunetv2_missmod.machine.progress import track
 
 PURPOSE = "phantom"  # of the hidden folder that the cohort is written to before it gets its name
 FEWER_THAN_FOUR = {2: ("FLAIR", "T1c"), 3: ("FLAIR", "T1c", "T2")}
@@ -101,7 +101,7 @@ def write_phantom_dataset(
     clear_hidden_folders(raw, PURPOSE)
     with hidden_folder(raw, PURPOSE) as hidden:
         absent = _absent_channels(seed, num_training, num_modalities, incomplete)
-        for number in tqdm(range(num_training + num_test), desc=folder.name, unit="case"):
+        for number in track(range(num_training + num_test), folder.name, num_training + num_test):
             rng, part = np.random.default_rng([seed, number]), "Tr" if number < num_training else "Ts"
             images, labels = phantom_case(rng, modalities, shape, HARD if hard else CLEAR)
             images[absent.get(number, [])] = 0

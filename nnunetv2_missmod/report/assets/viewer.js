@@ -5,36 +5,79 @@
   const data = JSON.parse(element("data").textContent);
   const status = (text) => (element("status").textContent = text);
   const labels = [{ label: 0, rgb: [0, 0, 0] }, ...data.labels];
-  const colours = {
+  const colormap = (rgbOf) => ({
     I: labels.map((entry) => entry.label),
-    R: labels.map((entry) => entry.rgb[0]),
-    G: labels.map((entry) => entry.rgb[1]),
-    B: labels.map((entry) => entry.rgb[2]),
+    R: labels.map((entry) => rgbOf(entry)[0]),
+    G: labels.map((entry) => rgbOf(entry)[1]),
+    B: labels.map((entry) => rgbOf(entry)[2]),
     A: labels.map((entry) => (entry.label ? 255 : 0)),
     labels: labels.map(() => ""),
-  };
+  });
+  const colours = { mask: colormap((entry) => entry.rgb), truth: colormap((entry) => (entry.label ? [255, 255, 255] : [0, 0, 0])) };
   const cache = new Map();
+  const current = () => data.cases[Number(element("case").value)];
+  let shownCase = null;
 
-  async function volume(key, base64, isMask) {
+  async function volume(kind, number, base64) {
+    const key = "case" + element("case").value + "-" + kind + number;
     if (!cache.has(key)) {
       const image = await niivue.NVImage.loadFromBase64({ base64, name: key + ".nii.gz", colormap: "gray" });
-      if (isMask) image.setColormapLabel(structuredClone(colours));
+      if (kind in colours) image.setColormapLabel(structuredClone(colours[kind]));
+      else [image.cal_min, image.cal_max] = [0, 255];
       cache.set(key, image);
     }
     return cache.get(key);
   }
 
-  function chosenMask() {
-    const [model, subset] = [element("model").value, element("subset").value];
-    return data.masks.findIndex((mask) => mask.model === model && mask.subset === subset);
+  const maskOf = (model, subset) => current().masks.findIndex((mask) => mask.model === model && mask.subset === subset);
+
+  // A case has the images and the subsets of its own modalities alone: the others cannot be chosen.
+  function adapt() {
+    const images = current().images.map((image) => image.name);
+    for (const option of element("image").options) option.disabled = !images.includes(data.modalities[option.value]);
+    for (const option of element("subset").options) {
+      option.disabled = !current().masks.some((mask) => mask.subset === option.value);
+    }
+    const image = element("image").selectedOptions[0];
+    if (!image || image.disabled) element("image").value = data.modalities.indexOf(images[0]);
+    const subset = element("subset").selectedOptions[0];
+    if ((!subset || subset.disabled) && current().start.subset) element("subset").value = current().start.subset;
+    element("note").textContent = current().note;
+  }
+
+  function showModalities() {
+    const present = data.subsets[element("subset").value] || [];
+    for (const box of boxes()) box.checked = present.includes(data.modalities[box.value]);
+  }
+
+  const boxes = () => [...element("modalities").querySelectorAll("input")];
+
+  function chooseModalities() {
+    const chosen = boxes().filter((box) => box.checked).map((box) => data.modalities[box.value]);
+    const fits = ([, members]) => members.length === chosen.length && members.every((name) => chosen.includes(name));
+    const found = Object.entries(data.subsets).find(fits);
+    const option = [...element("subset").options].find((each) => found && each.value === found[0] && !each.disabled);
+    if (!option) {
+      showModalities();
+      return status("No prediction of this case from these modalities.");
+    }
+    choose("subset", option.value);
+  }
+
+  function choose(id, value) {
+    element(id).value = value;
+    for (const kind of ["input", "change"]) element(id).dispatchEvent(new Event(kind, { bubbles: true }));
   }
 
   async function show() {
-    const image = Number(element("image").value);
-    const mask = chosenMask();
-    const layers = [await volume("image" + image, data.images[image].data, false)];
-    if (mask >= 0) layers.push(await volume("mask" + mask, data.masks[mask].data, true));
-    layers.push(await volume("truth", data.truth, true));
+    adapt();
+    showModalities();
+    const names = current().images.map((image) => image.name);
+    const image = names.indexOf(data.modalities[element("image").value]);
+    const mask = maskOf(element("model").value, element("subset").value);
+    const layers = [await volume("image", image, current().images[image].data)];
+    if (mask >= 0) layers.push(await volume("mask", mask, current().masks[mask].data));
+    layers.push(await volume("truth", "", current().truth));
     for (const shown of [...viewer.volumes]) if (!layers.includes(shown)) viewer.removeVolume(shown);
     layers.forEach((layer, place) => {
       if (!viewer.volumes.includes(layer)) viewer.addVolume(layer);
@@ -44,12 +87,39 @@
     if (mask >= 0) viewer.setOpacity(1, opacity);
     viewer.setOpacity(layers.length - 1, element("truth").checked ? 1 : 0);
     viewer.setSliceType(Number(element("view").value));
-    if (!canvas.dataset.shown) {
-      viewer.scene.crosshairPos = viewer.mm2frac(data.centre);
+    if (shownCase !== current()) {
+      viewer.scene.crosshairPos = viewer.mm2frac(current().centre);
       viewer.drawScene();
+      shownCase = current();
     }
     status(mask >= 0 ? "" : "This subset has no prediction for this case.");
     canvas.dataset.shown = JSON.stringify(viewer.volumes.map((layer) => layer.name));
+  }
+
+  function step(direction) {
+    const possible = [...element("subset").options].filter((option) => !option.disabled).map((option) => option.value);
+    const place = possible.indexOf(element("subset").value) + direction;
+    if (possible[place]) choose("subset", possible[place]);
+  }
+
+  function slice(direction) {
+    const axis = { 1: [0, direction, 0], 2: [direction, 0, 0] }[element("view").value] || [0, 0, direction];
+    viewer.moveCrosshairInVox(...axis);
+  }
+
+  const keys = {
+    ArrowLeft: () => step(-1),
+    ArrowRight: () => step(1),
+    ArrowUp: () => slice(1),
+    ArrowDown: () => slice(-1),
+    "+": () => choose("opacity", Number(element("opacity").value) + 0.1),
+    "-": () => choose("opacity", Number(element("opacity").value) - 0.1),
+    f: () => fullScreen(),
+  };
+
+  function fullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else element("stage").requestFullscreen();
   }
 
   if (!document.createElement("canvas").getContext("webgl2")) {
@@ -71,6 +141,16 @@
   await viewer.attachToCanvas(canvas);
   let last = Promise.resolve();
   const queue = () => (last = last.then(show).catch((error) => status("The viewer failed: " + error.message)));
-  for (const id of ["image", "model", "subset", "view", "truth", "prediction", "opacity"]) element(id).addEventListener("input", queue);
+  for (const id of ["case", "image", "model", "subset", "view", "truth", "prediction", "opacity"]) element(id).addEventListener("input", queue);
+  element("subset").addEventListener("input", showModalities);
+  element("modalities").addEventListener("change", chooseModalities);
+  element("full").addEventListener("click", fullScreen);
+  canvas.addEventListener("keydown", (event) => {
+    const key = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!key || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    key();
+  }, { capture: true });
   queue();
 })();
