@@ -65,6 +65,7 @@ def print_findings() -> list[Finding]:
 
 def findings() -> Iterator[Finding]:
     """Look at everything that a training and a prediction need."""
+    yield Finding(f"nnunetv2_missmod {__version__}")
     yield check_nnunet()
     yield check_torchvision()
     yield check_variable()

@@ -245,7 +245,14 @@ def test_the_doctor_looks_at_everything():
     report = [what for what, mend in findings() if mend is None]
     assert len(report) == len(list(findings()))
     text = "\n".join(report)
-    expected = ["nnU-Net 2.8.1", "torchvision 0.24.0", f"{VARIABLE} points at", *door_names(), *FOLDERS]
+    expected = [
+        f"nnunetv2_missmod {__version__}",
+        "nnU-Net 2.8.1",
+        "torchvision 0.24.0",
+        f"{VARIABLE} points at",
+        *door_names(),
+        *FOLDERS,
+    ]
     assert [word for word in expected if word not in text] == []
 
 
