@@ -18,7 +18,7 @@ from nnunetv2_missmod.host.doors import door_names
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")]
 BUILD = "from setuptools import build_meta; print(build_meta.build_{kind}({out!r}))"
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "missmod_demo"
+    ".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "missmod_demo", "site"
 )
 ASK = """
 import sys
