@@ -35,9 +35,9 @@ def environment():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """The README's commands, run to the letter on its phantom; between planning and training the plan is made quick."""
+    """The commands of the first steps, run to the letter; between planning and training the plan is made quick."""
     import preloaded
-    from pages import README, texts_of
+    from pages import FIRST_STEPS, texts_of
     from shell import Shell
 
     from nnunetv2_missmod.planning.fragments import merge_fragment
@@ -45,11 +45,8 @@ def trained(tmp_path_factory):
     commands = tmp_path_factory.mktemp("commands") / "bin"
     server = preloaded.start(commands)
     shell = Shell(tmp_path_factory.mktemp("home"), commands)
-    demo_and_check, start = texts_of(README, "bash")[:2], texts_of(README, "bash")[2:]
-    assert "missmod demo" in demo_and_check[0]
-    assert "make check" in demo_and_check[1]
     shell.outputs = []
-    for block in start:
+    for block in texts_of(FIRST_STEPS, "bash"):
         if block.startswith("nnUNetv2_train 501 3d_fullres 0 -tr DCSegTrainer"):
             plans_file = shell.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
             plans = merge_fragment(json.loads(plans_file.read_text()), "3d_fullres", QUICK, "nnUNetPlans")

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+FIRST_STEPS = REPOSITORY / "docs" / "first_steps.md"  # on whose model the commands of the other pages run
 
 
 class Block(NamedTuple):

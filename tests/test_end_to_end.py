@@ -1,4 +1,4 @@
-"""nnU-Net's own commands, and those of docs/, on a model that the README's commands trained."""
+"""nnU-Net's own commands, and those of docs/, on a model that the first steps' commands trained."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from pages import blocks_of, each_with, shows
+from pages import FIRST_STEPS, PAGES, blocks_of, each_of, shows, texts_of
 from small_plans import SMALL_NETWORK
 from small_sources import write_layout
 
@@ -34,7 +34,7 @@ def assert_same_masks(folder, other):
         np.testing.assert_array_equal(mask, got[name])
 
 
-def test_the_commands_do_what_the_readme_says(trained):
+def test_the_commands_do_what_the_first_steps_say(trained):
     setup = trained.outputs[0]
     assert "All is well." in setup
     results = trained.folder / "nnUNet_results" / "Dataset501_Phantom" / "DCSegTrainer__nnUNetPlans__3d_fullres"
@@ -49,7 +49,7 @@ def test_the_commands_do_what_the_readme_says(trained):
 
 @pytest.fixture
 def shell(trained, tmp_path):
-    """A copy of what the README's commands left, and what prepare.md converts; two of these lack a file."""
+    """A copy of what the first steps' commands left, and what prepare.md converts; two of these lack a file."""
     shell = trained.copied_to(tmp_path / "home")
     write_layout(shell.folder, "brats2020")
     write_layout(shell.folder / "nnUNet_raw", "nnunet")
@@ -58,7 +58,7 @@ def shell(trained, tmp_path):
     return shell
 
 
-@each_with("bash")
+@each_of([page for page in PAGES if page != FIRST_STEPS and texts_of(page, "bash")])
 def test_the_commands_of_a_page_run_and_say_what_it_shows(page, shell):
     output = ""
     for block in blocks_of(page):
