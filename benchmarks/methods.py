@@ -67,6 +67,7 @@ READINGS = {
     "DC-Seg, balanced pairs": Run("DCSegTrainer", {"DCSegTrainer": {"balanced_pairs": True}}),
     "CCSD, no DMCD": of_paper(dmcd_weight=0.0),
     "CCSD, no DMCD, tau 1": of_paper(dmcd_weight=0.0, hmsd_tau=1.0),
+    "CCSD, no DMCD, tau 2": of_paper(dmcd_weight=0.0, hmsd_tau=2.0),
     "CCSD, DMCD at the decoder's input": of_paper(dmcd_over="decoder_input"),
     "CCSD, mean in Z, no DMCD": of_paper("mean_available", dmcd_weight=0.0),
     "CCSD, mean in Z, DMCD in each slot": of_paper("mean_available", dmcd_over="each_slot"),
