@@ -24,9 +24,9 @@ Deviations (paper / here)
 * HMSD: all C(M, k) subsets, k uniform / the same up to 6 of them, beyond 6 drawn uniformly, the same in
   expectation. k is the size of the segmented subset, which so is a student itself and decoded once for both terms.
   Overlapping regions: not treated / a Bernoulli distribution for each.
-* tau: not given / 4 for HMSD, 1 for DMCD. Of 1 and 4 for HMSD, 1 helps single modalities as much as it costs the full
-  set, and so does ``hmsd_weight = 16``, tau^2, which makes up for the gradient of a softened distribution; with SGD
-  that must wait until the network has found something (``warm_up_fraction``; docs/does_it_help.md).
+* tau: not given / 4 for HMSD, 1 for DMCD. For HMSD lower ones help single modalities and cost the full set, and so
+  does ``hmsd_weight = 16``, tau^2, which makes up for the gradient of a softened distribution; with SGD that must wait
+  until the network has found something (``warm_up_fraction``; docs/does_it_help.md).
 * DMCD: softmax unspecified / over the M * C channels of a voxel (over space within a channel, the modalities that
   remain would get no gradient). So read it cannot teach what the paper claims: E_shared(0) is a constant of the
   student, and what remains learns one number per voxel, whatever the removed modality showed. In short trainings CCSD
