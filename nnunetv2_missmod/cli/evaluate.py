@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_missmod.cli.exit_codes import report_failures
-from nnunetv2_missmod.cli.json_output import add_json, print_json, words_on_stderr
+from nnunetv2_missmod.cli.json_output import add_json
 from nnunetv2_missmod.cli.model_flags import add_model, add_subsets, min_voxels_of, model_of
+from nnunetv2_missmod.cli.over_cases import run_over_cases
 from nnunetv2_missmod.host.doors import with_doors
-from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 MEANING = "masks and scores of every subset of the modalities"
 SENTENCE = "Segments each case from every subset of the modalities, scores the masks and prints the mean Dice."
@@ -48,12 +47,7 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Score every subset; 1 if a case failed."""
     os.environ.update(with_doors(os.environ))
-    with chatter_kept_beside(parsed.o, parsed.verbose), words_on_stderr(parsed.json):
-        failed = evaluate(parsed)
-        code = report_failures(failed)
-    if parsed.json:
-        print_json(summary_of(parsed.o, failed))
-    return code
+    return run_over_cases(parsed, evaluate, summary_of)
 
 
 def evaluate(parsed: argparse.Namespace) -> int:
@@ -68,12 +62,14 @@ def evaluate(parsed: argparse.Namespace) -> int:
 
 
 def summary_of(out: Path, failed: int) -> dict[str, Any]:
-    """Say what the folder's scores are on average; null where a region has none."""
+    """Say what the folder's scores are on average, as the console does; null where a region has none."""
+    from nnunetv2_missmod.evaluation.complete_cases import on_complete_cases  # noqa: PLC0415
     from nnunetv2_missmod.evaluation.scores import read_scores  # noqa: PLC0415
     from nnunetv2_missmod.evaluation.summary import mean_over_subsets, subset_means  # noqa: PLC0415
 
     table, provenance = read_scores(out)
-    means = None if table.empty else subset_means(table, "dice")
+    comparable = on_complete_cases(table)
+    means, complete = (None if t.empty else subset_means(t, "dice") for t in (table, comparable.table))
     return {
         "folder": str(out.resolve()),
         "dataset": provenance.dataset,
@@ -81,7 +77,9 @@ def summary_of(out: Path, failed: int) -> dict[str, Any]:
         "failed": failed,
         "cases": int(table["case"].nunique()),
         "mean_dice": {} if means is None else {str(subset): numbers_of(dice) for subset, dice in means.iterrows()},
-        "mean_dice_over_subsets": {} if means is None else numbers_of(mean_over_subsets(means)),
+        "mean_dice_over_subsets": {} if complete is None else numbers_of(mean_over_subsets(complete)),
+        "cases_of_mean_over_subsets": int(comparable.table["case"].nunique()),
+        "same_cases": comparable.same_cases,
     }
 
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_missmod.cli.exit_codes import report_failures
 from nnunetv2_missmod.cli.json_output import add_json, print_json, words_on_stderr
 from nnunetv2_missmod.cli.model_flags import add_model, add_subsets, min_voxels_of, model_of
+from nnunetv2_missmod.cli.over_cases import run_over_cases
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
@@ -48,12 +48,7 @@ def run(parsed: argparse.Namespace) -> int:
     os.environ.update(with_doors(os.environ))
     if parsed.case:
         return run_case(parsed)
-    with chatter_kept_beside(parsed.o, parsed.verbose), words_on_stderr(parsed.json):
-        failed = predict(parsed)
-        code = report_failures(failed)
-    if parsed.json:
-        print_json(summary_of(parsed.o, failed))
-    return code
+    return run_over_cases(parsed, predict, summary_of)
 
 
 def run_case(parsed: argparse.Namespace) -> int:
@@ -88,7 +83,7 @@ def predict_case(parsed: argparse.Namespace) -> str:
     found = Segmenter(*model_of(parsed)).segment(images, resample=parsed.resample)
     parsed.o.parent.mkdir(parents=True, exist_ok=True)
     found.save(parsed.o)
-    return "+".join(found.modalities)
+    return found.subset
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

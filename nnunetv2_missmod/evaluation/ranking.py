@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.intervals import bootstrap_draws
-from nnunetv2_missmod.evaluation.summary import BETTER, check_direction, mean_over_subsets
+from nnunetv2_missmod.evaluation.summary import goodness, mean_over_subsets
 
 
 def rank_shares(
@@ -28,11 +28,10 @@ def rank_shares(
     Returns:
         One row per region and model, one column per rank from 1; NaN where no resample is left.
     """
-    check_direction(metric)
     draws = [bootstrap_draws(tables, metric, mean_over_subsets, resamples, seed) for tables in models.values()]
     means = np.stack([of_model.to_numpy() for of_model in draws])  # (models, resamples, regions)
-    badness = {"higher": -means, "lower": means, "zero": np.abs(means)}[BETTER[metric]].round(12)
-    ranks = 1 + (badness[None] < badness[:, None]).sum(axis=1)
+    better = goodness(means, metric).round(12)
+    ranks = 1 + (better[None] > better[:, None]).sum(axis=1)
     known = ~np.isnan(means).any(axis=0)
     regions = list(next(iter(models.values()))[0]["region"].unique())
     shares = {

@@ -10,7 +10,7 @@ with those (``complete_cases.on_complete_cases``).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ BETTER: dict[str, Literal["higher", "lower", "zero"]] = {
 }
 ROW = ("case", "subset", "region")  # what a row of the long table is about
 KEYS = (*ROW, "num_present")
+Values = TypeVar("Values", pd.DataFrame, "NDArray[np.float64]")
 
 
 # --- means ------------------------------------------------------------------------------------------------------------
@@ -129,11 +130,9 @@ def contribution_counts(table: pd.DataFrame, metric: str, of: Literal["fewest", 
 
 def _gains_by_case(table: pd.DataFrame, metric: str) -> dict[str, list[pd.DataFrame]]:
     """Gains (cases, regions) of each modality, a frame for each subset that it is added to."""
-    check_direction(metric)
-    scores = wide_table(table, metric)
-    goodness = {"higher": scores, "lower": -scores, "zero": -scores.abs()}[BETTER[metric]]
-    subsets = goodness.columns.unique("subset")
-    of_subset = {subset: goodness.xs(subset, axis="columns", level="subset") for subset in subsets}
+    better: Any = goodness(wide_table(table, metric), metric)
+    subsets = better.columns.unique("subset")
+    of_subset = {subset: better.xs(subset, axis="columns", level="subset") for subset in subsets}
     return {
         modality: [of_subset[after] - of_subset[before] for before, after in pairs]
         for modality, pairs in modality_pairs(subsets).items()
@@ -144,6 +143,13 @@ def _by_modality(of_modality: dict[str, pd.Series[float]], table: pd.DataFrame) 
     rows = pd.DataFrame(of_modality).T.reindex(columns=table["region"].unique())
     named: pd.DataFrame = rows.rename_axis(index="modality", columns="region")
     return named
+
+
+def goodness(values: Values, metric: str) -> Values:
+    """Turn values of a metric so that more is better (ValueError: the metric is not in ``BETTER``)."""
+    check_direction(metric)
+    better: Values = {"higher": values, "lower": -values, "zero": -abs(values)}[BETTER[metric]]
+    return better
 
 
 def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of
-from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.engine import Images, predict_subsets
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
 from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
 from nnunetv2_missmod.prediction.trained import model_in, unpack
 
 Image = str | PathLike[str] | np.ndarray
+Write = Callable[[LabelMap, Path], None]
 AXES = 3
 
 
@@ -36,12 +38,18 @@ class Segmentation:
         mask: label map (z, y, x) on the grid of the images.
         regions: each region that the model segments, (z, y, x) bool; regions may overlap.
         modalities: what it was made from.
+        write: writes a label map on that grid.
     """
 
     mask: LabelMap
     regions: Mapping[str, Mask]
     modalities: tuple[str, ...]
-    write: Callable[[Path], None]
+    write: Write
+
+    @property
+    def subset(self) -> str:
+        """Name of what it was made from, such as ``FLAIR+T1c``."""
+        return JOIN.join(self.modalities)
 
     def save(self, file: str | PathLike[str]) -> None:
         """Write the mask on the grid of the images, and read it back.
@@ -53,7 +61,7 @@ class Segmentation:
             OSError: what was written is not the mask, as when the disk is full.
             ValueError: the model's reader cannot write it.
         """
-        self.write(Path(file))
+        self.write(self.mask, Path(file))
 
 
 class Segmenter:
@@ -73,6 +81,7 @@ class Segmenter:
     def __init__(self, choice: ModelChoice, settings: PredictionSettings):
         os.environ.update(with_doors(os.environ))
         self.predictor: nnUNetPredictor = open_predictor(choice, settings)
+        self.export = export_of(self.predictor, {})
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
         self.lock = threading.Lock()
 
@@ -104,7 +113,7 @@ class Segmenter:
         path, names = Path(model), [str(fold) for fold in folds]
         if not path.is_file():
             return cls(model_in(path, names, checkpoint), settings)
-        with tempfile.TemporaryDirectory() as unpacked:  # all that a prediction needs is read before it goes
+        with tempfile.TemporaryDirectory() as unpacked:  # its files are read or mapped before their names go
             return cls(model_in(unpack(path, Path(unpacked)), names, checkpoint), settings)
 
     def segment(
@@ -151,31 +160,26 @@ class Segmenter:
         chosen = choose_subsets(subsets, self.modalities)
         read, write = self._read(images, spacing, resample)
         found = self._segmented(read, chosen.present, write)
-        return {JOIN.join(each.modalities): each for each in found}
+        return {each.subset: each for each in found}
 
-    def _segmented(
-        self, images: Images, subsets: np.ndarray, write: Callable[[LabelMap], Callable[[Path], None]]
-    ) -> list[Segmentation]:
+    def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> list[Segmentation]:
         with self.lock:
-            found = [(each, self._mask(each)) for each in predict_subsets(self.predictor, images, subsets)]
+            found = [(each, self.export.mask_of(each)) for each in predict_subsets(self.predictor, images, subsets)]
         regions = regions_of(self.predictor.dataset_json)
         return [
             Segmentation(
                 mask,
                 {name: region_mask(mask, labels) for name, labels in regions.items()},
                 tuple(name for name, is_present in zip(self.modalities, each.present, strict=True) if is_present),
-                write(mask),
+                write,
             )
             for each, mask in sorted(found, key=lambda pair: pair[0].position)
         ]
 
-    def _mask(self, segmented: Segmented) -> LabelMap:
-        return export_of(self.predictor, {}).mask_of(segmented)
-
     def _read(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None, resample: bool
-    ) -> tuple[Images, Callable[[LabelMap], Callable[[Path], None]]]:
-        """Read the images of a case; give them, and what makes of a mask what writes it."""
+    ) -> tuple[Images, Write]:
+        """Read the images of a case; give them, and what writes a mask of it."""
         channels = [self._channel(name) for name in images]
         if not images:
             raise ValueError(f"Expected an image of at least one of {', '.join(self.modalities)}, got none.")
@@ -184,16 +188,10 @@ class Segmenter:
             raise ValueError("Expected files or arrays, got both. Read the files, or write the arrays.")
         if arrays:
             read = _stacked(dict(zip(channels, arrays, strict=True)), len(self.modalities), spacing)
-            return read, lambda mask: lambda file: _write_array(mask, read.properties["spacing"], file)
-        return self._read_files([str(image) for image in images.values()], channels, resample)
-
-    def _read_files(
-        self, files: list[str], channels: list[int], resample: bool
-    ) -> tuple[Images, Callable[[LabelMap], Callable[[Path], None]]]:
-        reader = self.predictor.plans_manager.image_reader_writer_class()
+            return read, partial(_write_array, spacing=read.properties["spacing"])
+        reader, files = self.predictor.plans_manager.image_reader_writer_class(), [str(i) for i in images.values()]
         read = Images(*read_channels(files, channels, Path(files[0]).name, reader, self.modalities, resample))
-        export = export_of(self.predictor, {})
-        return read, lambda mask: lambda file: export.write(mask, file, read.properties)
+        return read, partial(self.export.write, properties=read.properties)
 
     def _channel(self, name: str) -> int:
         if name not in self.modalities:
@@ -218,7 +216,7 @@ def _stacked(arrays: Mapping[int, np.ndarray], num_modalities: int, spacing: Seq
     return Images(voxels, {"spacing": [float(mm) for mm in spacing]})
 
 
-def _write_array(mask: LabelMap, spacing: Sequence[float], file: Path) -> None:
+def _write_array(mask: LabelMap, file: Path, spacing: Sequence[float]) -> None:
     image = sitk.GetImageFromArray(
         mask.astype(np.uint8 if mask.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16)
     )

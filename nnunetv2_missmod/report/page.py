@@ -53,7 +53,6 @@ def write_report(
         out: the folder to write to; the report's own files in it are replaced.
         reference: name of the model that the others are tested against; None: every two models are.
         groups: further models of which there are several trainings: name -> a folder for each training.
-        groups: further models of which there are several trainings: name -> a folder for each training.
 
     Returns:
         The HTML file. Overlays and viewer need the predictions and images; without them the page says so.

@@ -9,9 +9,10 @@ import pytest
 import torch
 from small_scores import long_table, provenance
 
-from nnunetv2_missmod.cli.main import main
+from nnunetv2_missmod.cli.main import build_parsers, main
 from nnunetv2_missmod.evaluation.evaluate import EvaluationSettings
-from nnunetv2_missmod.evaluation.metrics import ScoringRules
+from nnunetv2_missmod.evaluation.hausdorff import HD95_CONVENTIONS
+from nnunetv2_missmod.evaluation.metrics import EMPTY_POLICIES, ScoringRules
 from nnunetv2_missmod.evaluation.provenance import write_provenance
 from nnunetv2_missmod.evaluation.scores import read_scores, write_scores
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder
@@ -19,6 +20,7 @@ from nnunetv2_missmod.machine.chatter import LOG, chatter
 from nnunetv2_missmod.prediction.mask_table import append_masks
 from nnunetv2_missmod.prediction.masks import predict_masks
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
+from nnunetv2_missmod.report.page import POLICIES
 
 MODEL = "-d 137 -c 3d_fullres -tr DCSegTrainer -p myPlans -f 1 all -chk checkpoint_best.pth"
 HOW = "-device cpu -step_size 0.25 --disable_tta -nps 5 -num_parts 4 -part_id 3"
@@ -305,6 +307,30 @@ def test_the_scores_as_json(monkeypatch, tmp_path, capsys):
     assert "case: done" in err
     assert "Searching" in err
     assert not (tmp_path / LOG).exists()
+
+
+def test_the_mean_over_the_subsets_as_json_is_over_the_cases_that_have_them_all(monkeypatch, tmp_path, capsys):
+    """As on the console: the one case that lacks a modality would move it."""
+    monkeypatch.setattr(FUNCTIONS["evaluate"], chatty)
+    write_provenance(tmp_path, provenance())
+    table = long_table(3, ("FLAIR", "T1c"), ("whole", "enhancing"))
+    lacking = table["case"].unique()[0]
+    table = table[(table["case"] != lacking) | (table["subset"] == "FLAIR")]
+    write_scores(tmp_path, table)
+    main(["evaluate", "-o", str(tmp_path), "-d", "137", "-c", "2d", "-device", "cpu", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["cases"], found["cases_of_mean_over_subsets"], found["same_cases"]) == (3, 2, True)
+    complete = read_scores(tmp_path).table.query("case != @lacking")
+    for region, mean in found["mean_dice_over_subsets"].items():
+        of_subsets = complete[complete["region"] == region].groupby("subset")["dice"].mean()
+        assert mean == pytest.approx(of_subsets.mean())
+
+
+def test_the_words_of_the_conventions_are_those_that_scores_know():
+    """They stand in the flags too, so that the help needs no heavy import."""
+    of_flags = {flag.dest: flag.choices for flag in build_parsers()[1]["evaluate"].flags}
+    assert tuple(of_flags["empty"]) == tuple(EMPTY_POLICIES) == tuple(POLICIES)
+    assert tuple(of_flags["hd95"]) == tuple(HD95_CONVENTIONS)
 
 
 @pytest.mark.parametrize("verb", FUNCTIONS)
