@@ -18,7 +18,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from numpy.typing import NDArray
 
 from nnunetv2_missmod.datasets.layouts.described import DESCRIPTION, check_nnunet, description_of
-from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.machine.parallel import in_processes
 from nnunetv2_missmod.datasets.raw_folder import write_json
 from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.files.reading import read_images, read_label

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunetv2_missmod.calibration.file import calibration_in
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.metrics import ScoringRules, score
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
@@ -33,6 +34,7 @@ from nnunetv2_missmod.prediction.model import (
 )
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import known_values, regions_of
+from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
 from nnunetv2_missmod.prediction.subsets import ALL, ChosenSubsets, choose_subsets, distinct_names
 
 PREDICTIONS = "predictions"
@@ -48,12 +50,14 @@ class EvaluationSettings:
         rules: of the scores.
         min_voxels: region -> voxels; a predicted region with fewer is removed.
         save: whether masks are kept.
+        refuse_mixups: whether an image that looks like another modality is an error of its case.
     """
 
     subsets: str = ALL
     rules: ScoringRules = field(default_factory=ScoringRules)
     min_voxels: Mapping[str, int] = field(default_factory=dict)
     save: bool = True
+    refuse_mixups: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ class MaskScorer:
         dataset_json = self.export.dataset_json
         regions = tuple((name, tuple(labels)) for name, labels in regions_of(dataset_json).items())
         reader = self.export.plans_manager.image_reader_writer_class
-        return score(mask, read_truth(case.label, reader, regions, dataset_json["labels"].get("ignore")), self.rules)
+        truth = read_truth(case.label, reader, regions, dataset_json["labels"].get("ignore"))
+        sure = self.export.mean_probabilities(segmented)
+        return [row._replace(mean_probability=sure[row.region]) for row in score(mask, truth, self.rules)]
 
     def mask_file(self, case: CaseFiles, position: int) -> Path:
         """Name the file of a mask."""
@@ -122,14 +128,17 @@ def evaluate_model(
     cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
     for trainer in {read_checkpoint(file)["trainer_name"] for file in choice.checkpoint_files()}:
         find_trainer(trainer)
-    finished = set(open_scores(out, provenance_of(choice, prediction, evaluation, subsets, cohorts[0]))["case"])
+    provenance = provenance_of(choice, prediction, evaluation, subsets, cohorts[0], images is None)
+    finished = set(open_scores(out, provenance)["case"])
     clear_unfinished(out / PREDICTIONS, subsets.names)
+    calibration = calibration_in(choice.folder)
+    check = SequenceCheck(calibration and calibration.sequences, subsets.modalities, evaluation.refuse_mixups)
     failed = 0
     for cohort in cohorts:
         cases = [case for case in cohort.cases[prediction.part_id :: prediction.num_parts] if case.name not in finished]
         if cases:
             predictor = open_predictor(replace(choice, folds=cohort.folds), prediction)
-            failed += score_cases(predictor, cases, subsets, evaluation, prediction.num_processes, out)
+            failed += score_cases(predictor, cases, subsets, evaluation, prediction.num_processes, out, check)
     conclude(out)
     return failed
 
@@ -141,12 +150,13 @@ def score_cases(
     evaluation: EvaluationSettings,
     num_processes: int,
     out: Path,
+    check: SequenceCheck,
 ) -> int:
     """Predict and score cases, each appended to the table when all of it is done; count those that failed."""
     masks = out / PREDICTIONS if evaluation.save else None
     score_mask = MaskScorer(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
     members = {name: subsets.members(position) for position, name in enumerate(subsets.names)}
-    segment = partial(segment_labelled, predictor, subsets)
+    segment = partial(segment_labelled, predictor, subsets, check)
     failed = 0
     for done in predict_cohort("Evaluate", cases, segment, score_mask, len(subsets.names), num_processes):
         if done.error is None:
@@ -169,12 +179,17 @@ def find_cohorts(choice: ModelChoice, images: Path | None, labels: Path | None, 
 
 
 def segment_labelled(
-    predictor: nnUNetPredictor, subsets: ChosenSubsets, case: CaseFiles, on_patch: Callable[[float], None]
+    predictor: nnUNetPredictor,
+    subsets: ChosenSubsets,
+    check: SequenceCheck,
+    case: CaseFiles,
+    on_patch: Callable[[float], None],
 ) -> Iterator[Segmented]:
     """Segment a case from every subset, once its images and its label are known to be right."""
     reader, dataset_json = predictor.plans_manager.image_reader_writer_class(), predictor.dataset_json
     images = Images(*read_case(case.images, reader, dataset_json))
     check_label(case, reader, images.properties, images.voxels.shape[1:], known_values(dataset_json))
+    check.look_at(case.name, images)
     yield from predict_subsets(predictor, images, subsets.present, on_patch)
 
 
@@ -184,6 +199,7 @@ def provenance_of(
     evaluation: EvaluationSettings,
     subsets: ChosenSubsets,
     cohort: Cohort,
+    held_out: bool,
 ) -> Provenance:
     """Say whose scores these will be and how they come about."""
     dataset_json = read_json(choice.folder / "dataset.json")
@@ -213,6 +229,7 @@ def provenance_of(
         file_ending=dataset_json["file_ending"],
         versions={package: version(package) for package in PACKAGES},
         hd95_convention=evaluation.rules.hd95_convention,
+        held_out=held_out,
     )
 
 

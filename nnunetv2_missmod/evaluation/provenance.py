@@ -45,6 +45,7 @@ class Provenance:
     file_ending: str
     versions: dict[str, str]
     hd95_convention: str = "surface"  # the only one before there was this entry
+    held_out: bool | None = None  # each case was predicted by the fold that held it out; None: an earlier version
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
-TRUE_POSITIVE = "num_true_positive"  # the column that earlier versions did not write
+TRUE_POSITIVE, PROBABILITY = "num_true_positive", "mean_probability"  # columns that earlier versions did not write
 
 
 class RegionScores(NamedTuple):
@@ -37,6 +38,7 @@ class RegionScores(NamedTuple):
     num_predicted: int  # voxels
     num_true_positive: int  # voxels; the other predicted ones are false positives, the other reference ones missed
     num_voxels: int  # of the image, without ignored ones
+    mean_probability: float = nan  # of the region within its predicted mask; no score, but seen without a truth
 
 
 DTYPES = {
@@ -54,6 +56,7 @@ DTYPES = {
     "num_predicted": "int64",
     TRUE_POSITIVE: "int64",
     "num_voxels": "int64",
+    PROBABILITY: "float64",
 }
 KEY = ["case", "subset", "region"]
 
@@ -152,8 +155,8 @@ def read_scores(folder: Path) -> Scores:
 def _read_table(file: Path) -> pd.DataFrame:
     try:
         columns = pd.read_csv(file, nrows=0).columns
-        is_earlier = TRUE_POSITIVE not in columns
-        dtypes = {column: dtype for column, dtype in DTYPES.items() if not (is_earlier and column == TRUE_POSITIVE)}
+        added = [column for column in (TRUE_POSITIVE, PROBABILITY) if column not in columns]
+        dtypes = {column: dtype for column, dtype in DTYPES.items() if column not in added}
         lacking = [column for column in dtypes if column not in columns]
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
@@ -162,8 +165,10 @@ def _read_table(file: Path) -> pd.DataFrame:
         floats = [column for column, dtype in dtypes.items() if dtype == "float64"]
         table[floats] = table[floats].replace("", "nan")
         table = table.astype(dtypes)
-        if is_earlier:
+        if TRUE_POSITIVE in added:
             table[TRUE_POSITIVE] = true_positives_of(table)
+        if PROBABILITY in added:
+            table[PROBABILITY] = nan
     except ValueError as error:
         raise ValueError(
             f"{file}: expected a table with the columns {', '.join(DTYPES)}, but {error}. Run missmod evaluate again "
@@ -200,7 +205,8 @@ def _existing(file: Path) -> Path:
 
 def _check_same(folder: Path, before: Provenance, now: Provenance) -> None:
     old, new = asdict(before), json.loads(json.dumps(asdict(now)))
-    differing = [name for name in new if name != "versions" and old[name] != new[name]]
+    unsaid = {name for name in ("held_out",) if old[name] is None}  # earlier versions did not say
+    differing = [name for name in new if name not in {"versions", *unsaid} and old[name] != new[name]]
     if differing:
         details = "; ".join(f"{name}: {old[name]} there, {new[name]} now" for name in differing)
         raise ValueError(

@@ -4,12 +4,13 @@ Relies on nnunetv2/inference/predict_from_raw_data.py: ``manual_initialization``
 ``predict_logits_from_preprocessed_data`` calls ``predictor.network`` on every patch and mirroring of it, after loading
 each of ``list_of_parameters`` into it, and asks ``predictor.label_manager`` for the number of output channels alone;
 and ``_internal_get_sliding_window_slicers`` lists the patches. On export_prediction.py: logits become a label map
-there.
+there. On label_handling.py: the heads are the labels in ascending order without the ignored one, or the regions in the
+order of dataset.json; ``apply_inference_nonlin`` and ``convert_probabilities_to_segmentation`` take them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -97,3 +98,27 @@ def label_map(
             logits, *model, properties, num_threads_torch=threads
         )
     return labels
+
+
+def mean_probabilities(
+    logits: np.ndarray, plans_manager: PlansManager, dataset_json: dict[str, Any], regions: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """Mean probability of each region within its own mask: how sure a model is of what it says is there.
+
+    Args:
+        logits: (K, *shape after preprocessing), of classes or regions.
+        plans_manager, dataset_json: of the model.
+        regions: name -> labels, in the order of dataset.json.
+
+    Returns:
+        By the region's name; NaN where its mask is empty.
+    """
+    manager = plans_manager.get_label_manager(dataset_json)
+    probabilities = manager.apply_inference_nonlin(torch.from_numpy(logits).float())
+    labels = manager.convert_probabilities_to_segmentation(probabilities)
+    found = {}
+    for position, (name, of_region) in enumerate(regions.items()):
+        heads = [position] if manager.has_regions else [manager.all_labels.index(label) for label in of_region]
+        within = torch.isin(labels, torch.as_tensor(of_region))
+        found[name] = float(probabilities[heads].sum(0)[within].mean())
+    return found

@@ -19,7 +19,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
-from nnunetv2_missmod.host.predictor import label_map
+from nnunetv2_missmod.host.predictor import label_map, mean_probabilities
 from nnunetv2_missmod.machine.out_of_memory import is_out_of_memory
 from nnunetv2_missmod.machine.progress import progress
 from nnunetv2_missmod.machine.workers import worker_pool
@@ -71,6 +71,12 @@ class Export(NamedTuple):
         model = self.plans_manager, self.configuration_manager, self.dataset_json
         mask = label_map(segmented.logits, *model, segmented.properties)
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
+
+    def mean_probabilities(self, segmented: Segmented) -> dict[str, float]:
+        """Give the mean probability of each region within its mask, before small regions are removed."""
+        return mean_probabilities(
+            segmented.logits, self.plans_manager, self.dataset_json, regions_of(self.dataset_json)
+        )
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
         """Write a mask (x, y, z) as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
@@ -163,8 +169,9 @@ def predict_cohort(
         title: of the bar.
         cases: they come out in their order.
         segment: gives what a model makes of a case, subset by subset, and says how far it is as ``predict_subsets``.
+            Subsets from the position ``num_subsets`` on are there for others' sake and not counted.
         finish: makes of it what is wanted; it is sent to other processes.
-        num_subsets: that a case has at most.
+        num_subsets: that are asked for of a case.
         num_processes: how many; 0 finishes here.
 
     Raises:
@@ -195,8 +202,8 @@ def _printed(done: Finished[T], num_subsets: int) -> Finished[T]:
     outcome = "done"
     if done.error is not None:
         outcome = f"failed. {done.error}"
-    elif len(done.of_subset) < num_subsets:
-        outcome = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
+    elif (had := sum(position < num_subsets for position in done.of_subset)) < num_subsets:
+        outcome = f"done, for the {had} of {num_subsets} subsets whose modalities it has"
     red, plain = ("\x1b[31m", "\x1b[0m") if done.error and sys.stdout.isatty() else ("", "")
     name = done.case.name if done.case.name.strip() else f"the case of {', '.join(done.case.images)}"
     print(f"{red}{name}: {outcome}{plain}", flush=True)

@@ -14,12 +14,14 @@ from filelock import FileLock
 
 from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 from nnunetv2_missmod.prediction.cases import CaseFiles
+from nnunetv2_missmod.prediction.judgement import column
 from nnunetv2_missmod.prediction.model import MODEL_FILES, ModelChoice, PredictionSettings, fingerprints
 
 MASKS_CSV = "masks.csv"
 PREDICTION = "prediction.json"
-# resampled: modalities that were brought onto another's grid; inputs: a hash of the case's files
-COLUMNS = ["case", "subset", "mask", "channels", "resampled", "inputs"]
+# resampled: modalities that were brought onto another's grid; inputs: a hash of the case's files; suspicions: of files
+# that look like another modality. What is expected of the masks' regions stands in further columns.
+COLUMNS = ["case", "subset", "mask", "channels", "resampled", "inputs", "suspicions"]
 
 
 def run_of(choice: ModelChoice, prediction: PredictionSettings, images: Path, **settings: Any) -> dict[str, Any]:
@@ -68,21 +70,21 @@ def open_masks(out: Path, run: Mapping[str, Any], beside: Mapping[str, Mapping[s
 def append_masks(out: Path, rows: list[dict[str, str]]) -> None:
     """Add a case's rows to the table, in place of any that it has; several processes may do so at a time."""
     with FileLock(out / LOCK):
-        added, table = pd.DataFrame(rows, columns=COLUMNS), read_masks(out)
+        added, table = _ordered(pd.DataFrame(rows)), read_masks(out)
         same = table["case"].isin(added["case"]) & table["subset"].isin(added["subset"])
-        longer = pd.concat([table[~same], added], ignore_index=True)
+        longer = pd.concat([table[~same], added], ignore_index=True).fillna("")
         write_whole(out / MASKS_CSV, lambda file: longer.to_csv(file, index=False))
 
 
-def forget_masks(out: Path, case: str, masks: Sequence[str]) -> None:
-    """Remove masks of a case that failed, those of an earlier run among them, and their rows."""
+def forget_masks(out: Path, case: str, masks: Sequence[str], beside: Sequence[str] = ()) -> None:
+    """Remove masks of a case that failed, those of an earlier run among them, their rows, and what lies beside them."""
     with FileLock(out / LOCK):
         table = read_masks(out)
         gone = (table["case"] == case) & table["mask"].isin([*masks, ""])
         if gone.any():
             write_whole(out / MASKS_CSV, lambda file: table[~gone].to_csv(file, index=False))
-        for mask in masks:
-            (out / mask).unlink(missing_ok=True)
+        for file in (*masks, *beside):
+            (out / file).unlink(missing_ok=True)
 
 
 def read_masks(out: Path) -> pd.DataFrame:
@@ -91,9 +93,14 @@ def read_masks(out: Path) -> pd.DataFrame:
     empty: pd.DataFrame = pd.DataFrame(columns=COLUMNS, dtype=str)
     if not file.exists():
         return empty
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    complete: pd.DataFrame = table.reindex(columns=COLUMNS, fill_value="")  # an earlier version wrote fewer columns
-    return complete
+    return _ordered(pd.read_csv(file, dtype=str, keep_default_na=False))
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the usual columns first, empty where an earlier version did not write them."""
+    further = [column for column in table.columns if column not in COLUMNS]
+    ordered: pd.DataFrame = table.reindex(columns=[*COLUMNS, *further], fill_value="")
+    return ordered
 
 
 def finished_cases(out: Path, subsets: Sequence[str], cases: Sequence[CaseFiles]) -> set[str]:
@@ -103,6 +110,16 @@ def finished_cases(out: Path, subsets: Sequence[str], cases: Sequence[CaseFiles]
     of_case = table[table["subset"].isin(subsets) & kept].groupby("case")
     complete = {case: set(rows["inputs"]) for case, rows in of_case if rows["subset"].nunique() == len(subsets)}
     return {case.name for case in cases if complete.get(case.name) == {inputs_of(case)}}
+
+
+def to_be_checked(out: Path, regions: Sequence[str], least: float) -> list[str]:
+    """Name the masks, each with a region, whose Dice may be lower than this at the confidence of the prediction."""
+    table = read_masks(out)
+    found = []
+    for region in regions:
+        bounds = pd.to_numeric(table.get(column("bound", region), pd.Series(dtype=str)), errors="coerce")
+        found += [f"{table['mask'][row]}: {region}, {bound:.2f}" for row, bound in bounds[bounds < least].items()]
+    return sorted(found)
 
 
 def inputs_of(case: CaseFiles) -> str:

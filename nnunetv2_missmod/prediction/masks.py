@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_missmod.files.channels import assign_channels
+from nnunetv2_missmod.calibration.file import calibration_in
 from nnunetv2_missmod.files.names import whats_wrong
-from nnunetv2_missmod.files.reading import RESAMPLED
 from nnunetv2_missmod.host.preprocessor import read_case
-from nnunetv2_missmod.modalities import subset_name
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
-from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, predict_cohort
+from nnunetv2_missmod.prediction.cohort import Finished, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.judge import CONFIDENCE, Judge, judge_of
+from nnunetv2_missmod.prediction.judgement import columns_of
+from nnunetv2_missmod.prediction.mask_request import MaskRequest, mask_file, read_request, trust_file
 from nnunetv2_missmod.prediction.mask_table import (
     append_masks,
     finished_cases,
@@ -27,57 +27,35 @@ from nnunetv2_missmod.prediction.mask_table import (
     open_masks,
     run_of,
 )
+from nnunetv2_missmod.prediction.mask_writer import MaskWriter, WrittenMask
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor, read_json
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import regions_of
-from nnunetv2_missmod.prediction.subsets import AVAILABLE, choose_subsets, distinct_names
+from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
+from nnunetv2_missmod.prediction.subsets import AVAILABLE, distinct_names
 
 
 @dataclass(frozen=True)
-class MaskRequest:
-    """The subsets that every case is segmented from.
+class TrustSettings:
+    """What is said of how far masks can be trusted, if the model has a calibration.
 
     Attributes:
-        modalities: of the model.
-        names: of the subsets.
-        present: (S, M) bool; None: whatever a case has, one "subset".
-        resample: whether images that lie elsewhere are brought onto one grid.
+        use: whether to look for one.
+        confidence: of the lower bounds of Dice.
+        refuse_mixups: whether an image that looks like another modality is an error of its case.
     """
 
-    modalities: list[str]
-    names: list[str]
-    present: np.ndarray | None
-    resample: bool = False
+    use: bool = True
+    confidence: float = CONFIDENCE
+    refuse_mixups: bool = False
 
 
 @dataclass(frozen=True)
-class MaskWriter:
-    """What one mask needs to be exported and written, in whichever process."""
+class Trust:
+    """What says how far masks can be trusted: of their regions, and of their images."""
 
-    export: Export
-    request: MaskRequest
-    out: Path
-
-    def __call__(self, case: CaseFiles, segmented: Segmented) -> dict[str, str]:
-        """Write a mask; give its row of the table."""
-        subset = self.request.names[segmented.position]
-        file = mask_file(case.name, subset, self.export.file_ending)
-        self.export.write(self.export.mask_of(segmented), self.out / file, segmented.properties)
-        return {
-            "case": case.name,
-            "subset": subset,
-            "mask": file,
-            "channels": subset_name(torch.from_numpy(segmented.present), self.request.modalities),
-            "resampled": self.resampled_of(segmented),
-        }
-
-    def resampled_of(self, segmented: Segmented) -> str:
-        """Name the modalities of a mask whose images were brought onto another's grid."""
-        if not (files := segmented.properties.get(RESAMPLED)):
-            return ""
-        channels, _ = assign_channels(files, self.request.modalities, self.export.file_ending)
-        moved = np.isin(np.arange(len(segmented.present)), channels) & segmented.present
-        return subset_name(torch.from_numpy(moved), self.request.modalities)
+    judge: Judge | None
+    check: SequenceCheck
 
 
 def predict_masks(
@@ -89,8 +67,9 @@ def predict_masks(
     min_voxels: Mapping[str, int] | None = None,
     continued: bool = False,
     resample: bool = False,
+    settings: TrustSettings = TrustSettings(),
 ) -> int:
-    """Segment every case and write ``masks.csv``: which channels each mask was made from.
+    """Segment every case and write ``masks.csv``: which channels each mask was made from, and what is expected of it.
 
     Args:
         choice: of the model.
@@ -101,6 +80,7 @@ def predict_masks(
         min_voxels: region -> voxels; a predicted region with fewer is removed.
         continued: keep the cases that an earlier run of the same command has finished.
         resample: bring images that lie elsewhere onto the grid of the case's first one instead of refusing them.
+        settings: what is said of how far the masks can be trusted.
 
     Returns:
         How many cases could not be segmented; each is named on the console.
@@ -110,16 +90,23 @@ def predict_masks(
     """
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
-    request = replace(read_request(subsets, distinct_names(dataset_json)), resample=resample)
+    asked = read_request(subsets, distinct_names(dataset_json))
+    calibration = calibration_in(choice.folder) if settings.use else None
+    judge = judge_of(calibration, choice, prediction, min_voxels or {}, settings.confidence)
+    check = SequenceCheck(calibration and calibration.sequences, asked.modalities, settings.refuse_mixups)
+    request = replace(asked, resample=resample, judged=judge is not None)
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
     predictor = open_predictor(choice, prediction)
-    run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample)
+    judged_by = {"calibration": judge and judge.fingerprint, "confidence": judge and judge.confidence}
+    run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample, **judged_by)
     # As nnU-Net does, for its post-processing and evaluation.
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
     clear_unfinished(out, request.names)
     finished = finished_cases(out, request.names, cases) if continued else set()
     left = [case for case in cases if case.name not in finished]
-    return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out)
+    return write_cases(
+        predictor, left, request, min_voxels or {}, prediction.num_processes, out, Trust(judge, check)
+    )
 
 
 def write_cases(
@@ -129,43 +116,56 @@ def write_cases(
     min_voxels: Mapping[str, int],
     num_processes: int,
     out: Path,
+    trust: Trust,
 ) -> int:
     """Segment cases, each entered into the table when all of it is done; count those that failed."""
-    write_mask = MaskWriter(export_of(predictor, min_voxels), request, out)
-    segment = partial(segment_unlabelled, predictor, request)
+    export = export_of(predictor, min_voxels)
+    write_mask = MaskWriter(export, request, out)
+    segment = partial(segment_unlabelled, predictor, request, trust.check)
     failed = 0
     for done in predict_cohort("Predict", cases, segment, write_mask, len(request.names), num_processes):
         if done.error is None:
-            inputs = inputs_of(done.case)
-            lacking = {"case": done.case.name, "mask": "", "channels": ""}
-            rows = [done.of_subset.get(i, {**lacking, "subset": name}) for i, name in enumerate(request.names)]
-            append_masks(out, [{**row, "inputs": inputs} for row in rows])
+            append_masks(out, rows_of(done, request, export.dataset_json, trust, out))
         else:
             failed += 1
-            masks = [mask_file(done.case.name, name, write_mask.export.file_ending) for name in request.names]
+            masks = [mask_file(done.case.name, name, export.file_ending) for name in request.names]
             if not whats_wrong(done.case.name):  # otherwise it has no mask, and its name may lead elsewhere
-                forget_masks(out, done.case.name, masks)
+                forget_masks(out, done.case.name, masks, [trust_file(mask, export.file_ending) for mask in masks])
     return failed
 
 
-def read_request(subsets: str, modalities: Sequence[str]) -> MaskRequest:
-    """Read what ``--subsets`` asks for."""
-    if subsets == AVAILABLE:
-        return MaskRequest(list(modalities), [AVAILABLE], None)
-    chosen = choose_subsets(subsets, modalities)
-    return MaskRequest(chosen.modalities, chosen.names, chosen.present)
+def rows_of(
+    done: Finished[WrittenMask], request: MaskRequest, dataset_json: Mapping[str, Any], trust: Trust, out: Path
+) -> list[dict[str, str]]:
+    """Give a case's rows of the table; what is expected of its masks is also said, and written beside them."""
+    beside = {"inputs": inputs_of(done.case), "suspicions": trust.check.found.get(done.case.name, "")}
+    nothing = dict.fromkeys(["mask", "channels", "resampled", *columns_of(regions_of(dataset_json))], "")
+    made = [written.made for written in done.of_subset.values() if written.made is not None]
+    rows = []
+    for position, subset in enumerate(request.names):
+        row = {"case": done.case.name, "subset": subset, **nothing, **beside}
+        if written := done.of_subset.get(position):
+            row |= written.row
+            if trust.judge is not None and written.made is not None:
+                judgement = trust.judge.judgement_of(written.made, made)
+                judgement.write(out / trust_file(row["mask"], dataset_json["file_ending"]))
+                print(f"  {row['channels']}: {judgement.line}", flush=True)
+                row |= judgement.columns()
+        rows.append(row)
+    return rows
 
 
 def segment_unlabelled(
-    predictor: nnUNetPredictor, request: MaskRequest, case: CaseFiles, on_patch: Callable[[float], None]
+    predictor: nnUNetPredictor,
+    request: MaskRequest,
+    check: SequenceCheck,
+    case: CaseFiles,
+    on_patch: Callable[[float], None],
 ) -> Iterator[Segmented]:
-    """Segment a case from what it has, or from every subset asked for that it has."""
+    """Segment a case from what it has, or from every subset asked for that it has; then from what judges need."""
     reader = predictor.plans_manager.image_reader_writer_class()
     images = Images(*read_case(case.images, reader, predictor.dataset_json, request.resample))
-    subsets = images.available[None] if request.present is None else request.present
-    yield from predict_subsets(predictor, images, subsets, on_patch)
-
-
-def mask_file(case: str, subset: str, file_ending: str) -> str:
-    """Name a mask's file within the folder of the prediction."""
-    return f"{case}{file_ending}" if subset == AVAILABLE else f"{subset}/{case}{file_ending}"
+    check.look_at(case.name, images)
+    subsets = request.subsets_of(images)
+    share = len(request.names) / len(subsets)
+    yield from predict_subsets(predictor, images, subsets, lambda part: on_patch(part * share))

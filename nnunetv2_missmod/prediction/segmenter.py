@@ -16,10 +16,14 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunetv2_missmod.calibration.file import calibration_in
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, predict_subsets
+from nnunetv2_missmod.prediction.judge import CONFIDENCE, judge_of, made_mask
+from nnunetv2_missmod.prediction.judgement import Judgement
+from nnunetv2_missmod.prediction.mask_request import with_one_fewer
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
 from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
@@ -39,12 +43,24 @@ class Segmentation:
         regions: each region that the model segments, (z, y, x) bool; regions may overlap.
         modalities: what it was made from.
         write: writes a label map on that grid.
+        judgement: what is expected of it; None for a model without a calibration.
     """
 
     mask: LabelMap
     regions: Mapping[str, Mask]
     modalities: tuple[str, ...]
     write: Write
+    judgement: Judgement | None = None
+
+    @property
+    def expected_dice(self) -> Mapping[str, float | None]:
+        """By region, the expected Dice; None where the mask is empty or the model has no calibration."""
+        return {region: self.judgement and self.judgement.regions[region].dice for region in self.regions}
+
+    @property
+    def dice_at_least(self) -> Mapping[str, float | None]:
+        """By region, what the Dice is at least, at the confidence; None likewise."""
+        return {region: self.judgement and self.judgement.regions[region].bound for region in self.regions}
 
     @property
     def subset(self) -> str:
@@ -73,15 +89,17 @@ class Segmenter:
     Args:
         choice: of the model.
         settings: how to predict.
+        confidence: of the lower bounds of Dice.
 
     Raises:
         ValueError: says what is wrong with the model.
     """
 
-    def __init__(self, choice: ModelChoice, settings: PredictionSettings):
+    def __init__(self, choice: ModelChoice, settings: PredictionSettings, confidence: float = CONFIDENCE):
         os.environ.update(with_doors(os.environ))
         self.predictor: nnUNetPredictor = open_predictor(choice, settings)
         self.export = export_of(self.predictor, {})
+        self.judge = judge_of(calibration_in(choice.folder), choice, settings, {}, confidence)
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
         self.lock = threading.Lock()
 
@@ -94,6 +112,7 @@ class Segmenter:
         device: str | None = None,
         mirroring: bool = True,
         step_size: float = 0.5,
+        confidence: float = CONFIDENCE,
     ) -> Segmenter:
         """Load a model from its folder, or from a zip of ``nnUNetv2_export_model_to_zip``.
 
@@ -105,6 +124,7 @@ class Segmenter:
             device: cuda, cpu or mps; None: cuda where there is one, else cpu.
             mirroring: test-time augmentation.
             step_size: of the sliding window, as a fraction of the patch.
+            confidence: of the lower bounds of Dice, if the model has a calibration.
 
         Raises:
             ValueError: says what is wrong with the model.
@@ -112,9 +132,9 @@ class Segmenter:
         settings = PredictionSettings(device or ("cuda" if torch.cuda.is_available() else "cpu"), step_size, mirroring)
         path, names = Path(model), [str(fold) for fold in folds]
         if not path.is_file():
-            return cls(model_in(path, names, checkpoint), settings)
+            return cls(model_in(path, names, checkpoint), settings, confidence)
         with tempfile.TemporaryDirectory() as unpacked:  # its files are read or mapped before their names go
-            return cls(model_in(unpack(path, Path(unpacked)), names, checkpoint), settings)
+            return cls(model_in(unpack(path, Path(unpacked)), names, checkpoint), settings, confidence)
 
     def segment(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None = None, resample: bool = False
@@ -163,17 +183,22 @@ class Segmenter:
         return {each.subset: each for each in found}
 
     def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> list[Segmentation]:
+        every = subsets if self.judge is None else with_one_fewer(subsets)
         with self.lock:
-            found = [(each, self.export.mask_of(each)) for each in predict_subsets(self.predictor, images, subsets)]
+            predicted = predict_subsets(self.predictor, images, every)
+            found = [(each.position, made_mask(self.export, each, self.export.mask_of(each))) for each in predicted]
+            made = [mask for _, mask in found]
         regions = regions_of(self.predictor.dataset_json)
         return [
             Segmentation(
-                mask,
-                {name: region_mask(mask, labels) for name, labels in regions.items()},
+                each.mask,
+                {name: region_mask(each.mask, labels) for name, labels in regions.items()},
                 tuple(name for name, is_present in zip(self.modalities, each.present, strict=True) if is_present),
                 write,
+                self.judge and self.judge.judgement_of(each, made),
             )
-            for each, mask in sorted(found, key=lambda pair: pair[0].position)
+            for position, each in sorted(found, key=lambda pair: pair[0])
+            if position < len(subsets)
         ]
 
     def _read(

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from nnunetv2_missmod.datasets.parallel import in_processes
+from nnunetv2_missmod.machine.parallel import in_processes
 
 
 @pytest.mark.parametrize("processes", [1, 2])

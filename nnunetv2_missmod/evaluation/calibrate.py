@@ -1,0 +1,194 @@
+"""`missmod calibrate`: from the scores of held-out cases, what lets expect the quality of new masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.paths import nnUNet_preprocessed
+
+from nnunetv2_missmod.calibration.file import CALIBRATION, Calibration, write_calibration
+from nnunetv2_missmod.calibration.quality import RegionQuality
+from nnunetv2_missmod.calibration.signs import signs_of
+from nnunetv2_missmod.evaluation.calibration_table import write_calibration as write_calibration_table
+from nnunetv2_missmod.evaluation.gains import gain_counts, gains_given
+from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
+from nnunetv2_missmod.evaluation.scores import PROBABILITY, Scores, read_scores
+from nnunetv2_missmod.evaluation.training_images import learn_sequences
+from nnunetv2_missmod.files.reading import read_label
+from nnunetv2_missmod.machine.parallel import in_processes
+from nnunetv2_missmod.prediction.model import ModelChoice, fingerprints, read_json, read_plan
+from nnunetv2_missmod.prediction.regions import region_mask
+
+OUTER_FOLDS = 10  # of the cases, for the table of how well it works
+FEWEST_CASES = 5
+EVALUATE_AGAIN = "Run missmod evaluate again into an empty folder"
+
+
+class Calibrated(NamedTuple):
+    """What `missmod calibrate` made."""
+
+    calibration: Calibration
+    file: Path
+    table: pd.DataFrame  # of calibration.csv
+    without_sequences: str  # why the modalities' images are not told apart; empty where they are
+
+
+def calibrate(folder: Path, model: Path | None, confidence: float, processes: int) -> Calibrated:
+    """Write ``calibration.json`` into a model's folder, and beside its scores how well that foretells them.
+
+    Args:
+        folder: what `missmod evaluate` wrote of held-out cases, with their masks.
+        model: folder of the model; None: that of nnUNet_results.
+        confidence: of the lower bounds in the table.
+        processes: that read masks and images.
+
+    Raises:
+        ValueError: the scores are of training cases, of too few or without masks, or are not the model's.
+    """
+    scores = read_scores(folder)
+    choice = model_of(scores.provenance, model)
+    check_held_out(scores)
+    masks = observe(folder, scores, choice, processes)
+    gains = gains_of(scores.table)
+    sequences, why_not = learn_sequences(scores.provenance, processes)
+    known = scores.provenance
+    settings = {"step_size": known.step_size, "mirroring": known.mirroring, "min_voxels": known.min_voxels}
+    names = tuple(known.modalities), tuple(known.regions), tuple(known.weights)
+    numbered = masks.assign(case=masks["case"].factorize()[0])  # a model is handed on: without names of patients
+    calibration = Calibration(*names, settings, numbered, gains, sequences)
+    table = foretold(masks, confidence)
+    write_calibration(calibration, choice.folder / CALIBRATION)
+    write_calibration_table(folder, table)
+    return Calibrated(calibration, choice.folder / CALIBRATION, table, why_not)
+
+
+def model_of(known: Provenance, folder: Path | None) -> ModelChoice:
+    """Find the model whose scores these are.
+
+    Raises:
+        ValueError: it is not there, or has other weights by now.
+    """
+    names = known.dataset, known.configuration, known.trainer, known.plans
+    choice = ModelChoice(*names, tuple(map(str, known.folds)), known.checkpoint, folder)
+    if fingerprints(choice.checkpoint_files()) != known.weights:
+        raise ValueError(
+            f"Expected the model whose scores these are, got {choice.folder} with other weights in {known.checkpoint}. "
+            f"{EVALUATE_AGAIN}, or name the model's folder with -m."
+        )
+    return choice
+
+
+def check_held_out(scores: Scores) -> None:
+    """Make sure that no case is one that the model was trained on.
+
+    Raises:
+        ValueError: some are, there is no telling, or they are too few.
+    """
+    known, cases = scores.provenance, set(scores.table["case"])
+    if len(cases) < FEWEST_CASES:
+        raise ValueError(f"Expected the scores of {FEWEST_CASES} held-out cases or more, got {len(cases)}. Score more.")
+    if known.held_out:
+        return
+    file = Path(str(nnUNet_preprocessed or "")) / known.dataset / "splits_final.json"
+    if not (nnUNet_preprocessed.is_set() and file.is_file()):
+        raise ValueError(
+            f"Expected {file.name} of {known.dataset} in nnUNet_preprocessed, which says what the model was trained "
+            "on, found none: scores of training cases would promise too much. Set the variable, or score the folds' "
+            "own validation cases (missmod evaluate without -i)."
+        )
+    trained_on = {case for fold in known.folds for case in training_cases(load_json(str(file)), fold)}
+    if both := sorted(cases & trained_on):
+        raise ValueError(
+            f"Expected scores of cases that the model was not trained on, but {PROVENANCE} says fold "
+            f"{', '.join(map(str, known.folds))}, which {file} has trained on {len(both)} of them "
+            f"({', '.join(both[:5])}). Score the folds' own validation cases (missmod evaluate without -i) or others."
+        )
+
+
+def training_cases(splits: Sequence[dict[str, list[str]]], fold: int | str) -> set[str]:
+    """Name the cases that a fold was trained on; of "all", and of a fold that is not listed, all cases."""
+    if isinstance(fold, int) and fold < len(splits):
+        return set(splits[fold]["train"])
+    return {case for split in splits for case in (*split["train"], *split["val"])}
+
+
+def observe(folder: Path, scores: Scores, choice: ModelChoice, processes: int) -> pd.DataFrame:
+    """Give a row for each case, subset and region: its true Dice, and its signs.
+
+    Raises:
+        ValueError: the masks were not kept, or one cannot be read.
+    """
+    table, known = scores
+    if known.predictions is None:
+        raise ValueError(f"Expected the masks beside the scores in {folder}. {EVALUATE_AGAIN}, without --no-save.")
+    plans_manager, _ = read_plan(choice, len(known.modalities))
+    reader = plans_manager.image_reader_writer_class
+    read = partial(signs_of_case, folder / known.predictions, known, reader)
+    cases = [(str(case), rows) for case, rows in table.groupby("case", sort=False)]
+    rows = pd.concat(in_processes(read, cases, processes, "Read the masks"), ignore_index=True)
+    sizes = table["num_reference"] + table["num_predicted"]
+    dice = pd.Series(2 * table["num_true_positive"] / sizes.where(sizes > 0), name="dice")
+    there = pd.DataFrame({"is_there": table["num_reference"] > 0, "is_predicted": table["num_predicted"] > 0})
+    keys = table[["case", "subset", "num_present", "region"]]
+    return pd.concat([keys, dice, there], axis=1).merge(rows, on=["case", "subset", "region"])
+
+
+def signs_of_case(
+    predictions: Path, known: Provenance, reader_class: Any, case_rows: tuple[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Read the masks of a case from every subset and give the signs of each region."""
+    case, rows = case_rows
+    masks, voxel_volume, reader = {}, 1.0, reader_class()
+    for subset in rows["subset"].unique():
+        label, properties = read_label(reader, str(predictions / subset / f"{case}{known.file_ending}"))
+        masks[frozenset(known.subsets[subset])] = label[0]
+        voxel_volume = float(np.prod(properties["spacing"]))
+    found = []
+    for row in rows.itertuples():
+        members, labels = frozenset(known.subsets[row.subset]), known.region_labels[row.region]
+        fewer = [masks.get(members - {modality}) for modality in members] if len(members) > 1 else []
+        of_fewer = [region_mask(mask, labels) for mask in fewer if mask is not None]
+        comparable = of_fewer if len(of_fewer) == len(fewer) else []  # as a new case will have them, or not at all
+        mask = region_mask(masks[members], labels)
+        signs = signs_of(mask, comparable, getattr(row, PROBABILITY), voxel_volume)
+        found.append({"case": case, "subset": row.subset, "region": row.region, **signs})
+    return pd.DataFrame(found)
+
+
+def gains_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay out the mean gain in Dice from each further modality, a row for each subset, modality and region."""
+    gains, counts = gains_given(table, "dice").stack(), gain_counts(table, "dice").stack()
+    rows = pd.DataFrame({"gain": gains, "cases": counts}).dropna().astype({"cases": int})
+    return rows.reset_index()
+
+
+def foretold(masks: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Foretell each mask's Dice from the other cases: the rows of ``calibration.csv``.
+
+    Args:
+        masks: rows of ``observe``.
+        confidence: of the bounds.
+    """
+    fold = pd.Series(masks["case"].factorize()[0] % min(OUTER_FOLDS, masks["case"].nunique()), masks.index)
+    found = []
+    for number in sorted(fold.unique()):
+        for region, rows in masks[fold == number].groupby("region", sort=False):
+            rows = rows[rows["is_predicted"]].reset_index(drop=True)
+            others = masks[(fold != number) & (masks["region"] == region)].reset_index(drop=True)
+            quality = RegionQuality(others)
+            means = others[others["is_predicted"]].groupby("subset")["dice"].mean()
+            found.append(
+                rows.assign(
+                    expected_dice=quality.expected(rows),
+                    bound=quality.bounds(rows, confidence),
+                    subset_mean=means.reindex(rows["subset"]).to_numpy(),
+                    confidence=confidence,
+                )
+            )
+    return pd.concat(found, ignore_index=True)

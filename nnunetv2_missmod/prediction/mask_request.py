@@ -1,0 +1,61 @@
+"""Which subsets `missmod predict` segments a case from, and what the masks' files are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_missmod.calibration.signs import one_fewer
+from nnunetv2_missmod.prediction.engine import Images
+from nnunetv2_missmod.prediction.subsets import AVAILABLE, choose_subsets
+
+
+@dataclass(frozen=True)
+class MaskRequest:
+    """The subsets that every case is segmented from.
+
+    Attributes:
+        modalities: of the model.
+        names: of the subsets.
+        present: (S, M) bool; None: whatever a case has, one "subset".
+        resample: whether images that lie elsewhere are brought onto one grid.
+        judged: whether the subsets with one modality fewer are segmented as well, to judge the masks by.
+    """
+
+    modalities: list[str]
+    names: list[str]
+    present: np.ndarray | None
+    resample: bool = False
+    judged: bool = False
+
+    def subsets_of(self, images: Images) -> np.ndarray:
+        """List the subsets (S, M) that a case is segmented from; those asked for come first."""
+        asked = images.available[None] if self.present is None else self.present
+        return with_one_fewer(asked) if self.judged else asked
+
+
+def with_one_fewer(subsets: np.ndarray) -> np.ndarray:
+    """Append to subsets (S, M) those that lack one of their modalities, each once."""
+    every = np.concatenate([subsets, *map(one_fewer, subsets)])
+    first: np.ndarray = np.sort(np.unique(every, axis=0, return_index=True)[1])
+    return every[first]
+
+
+def read_request(subsets: str, modalities: Sequence[str]) -> MaskRequest:
+    """Read what ``--subsets`` asks for."""
+    if subsets == AVAILABLE:
+        return MaskRequest(list(modalities), [AVAILABLE], None)
+    chosen = choose_subsets(subsets, modalities)
+    return MaskRequest(chosen.modalities, chosen.names, chosen.present)
+
+
+def mask_file(case: str, subset: str, file_ending: str) -> str:
+    """Name a mask's file within the folder of the prediction."""
+    return f"{case}{file_ending}" if subset == AVAILABLE else f"{subset}/{case}{file_ending}"
+
+
+def trust_file(mask: str, file_ending: str) -> str:
+    """Name the file that says how far a mask can be trusted, by the mask's."""
+    return f"{mask.removesuffix(file_ending)}_trust.json"
