@@ -6,12 +6,13 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from nnunetv2.paths import nnUNet_results
 
 from nnunetv2_missmod.files.entries import is_finite
+from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.host.checkpoint import CHECKPOINTS, load_data
 from nnunetv2_missmod.host.doors import PRETRAINING
 from nnunetv2_missmod.host.logger import AVERAGE
@@ -167,6 +168,34 @@ def unpack(file: Path, folder: Path) -> Path:
             f"Expected a zip of one model, got {file} with {names}. Unpack it and give the model's folder."
         )
     return models[0]
+
+
+def add_to_zip(added: Path, file: Path) -> None:
+    """Put a file of a model's folder into a zip of the model, in place of one of its name; the zip is replaced whole.
+
+    nnU-Net's export packs the files that nnU-Net knows alone.
+
+    Raises:
+        ValueError: it is no zip, or not of that model.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if PurePosixPath(name).parent.name == added.parent.name]
+            plans = [name for name in names if PurePosixPath(name).name == "plans.json"]
+            if len(plans) != 1:
+                raise ValueError(f"Expected a zip of the model {added.parent.name}, got {file} without it.")
+            place = str(PurePosixPath(plans[0]).with_name(added.name))
+            write_whole(file, lambda unfinished: _copied(archive, unfinished, added, place))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"Expected a zip of a model, got {file}: {error}.") from error
+
+
+def _copied(archive: zipfile.ZipFile, file: Path, added: Path, place: str) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in archive.namelist():
+            if name != place:
+                copy.writestr(name, archive.read(name))
+        copy.write(added, place)
 
 
 def _configuration_of(checkpoint: dict[str, Any], plans: dict[str, Any], folder: Path) -> str:
