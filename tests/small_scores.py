@@ -86,3 +86,13 @@ def constant_table(score, **kwargs):
     return table.assign(
         dice=[score(*row) for row in table[["case", "subset", "region"]].itertuples(index=False, name=None)]
     )
+
+
+def calibration_table(cases=5, modalities=MODALITIES, regions=tuple(REGIONS), seed=0):
+    """What `missmod calibrate` foresees of the Dice of ``long_table``, made up."""
+    table = long_table(cases, modalities, regions, seed=seed)[["case", "subset", "num_present", "region", "dice"]]
+    rng = np.random.default_rng(seed + 1)
+    expected = (table["dice"] + rng.normal(0, 0.1, len(table))).clip(0, 1)
+    bound = (expected - 0.15).clip(0, 1)
+    means = table.groupby(["subset", "region"])["dice"].transform("mean")
+    return table.assign(expected_dice=expected, bound=bound, subset_mean=means, confidence=0.9)

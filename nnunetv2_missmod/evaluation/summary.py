@@ -1,4 +1,4 @@
-"""From the long table of scores to what papers print: means, robustness curves and contributions.
+"""From the long table of scores to what papers print: means and robustness curves.
 
 A long table has one row per case x subset x region. ``subset_means`` makes it the table of a paper, one row per subset
 and one column per region, from which the other means follow. A score that is NaN is undefined and left out.
@@ -95,54 +95,7 @@ def robustness_area(means: pd.DataFrame, normalised: bool = False) -> pd.Series[
     return area
 
 
-# --- contribution -----------------------------------------------------------------------------------------------------
-
-
-def contribution(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean gain from adding a modality, one row per modality and one column per region.
-
-    The gain of m over a subset S without it is the mean of score(S + m) - score(S) over the cases that have both
-    scores: within a case, so that cases without m say nothing about it. It is averaged over all S for which a case has
-    both; S is never empty, and m alone is no gain. Its sign says better or worse: positive is a higher Dice, a smaller
-    distance (mm), a smaller absolute volume error. NaN where the table has no such pair.
-
-    Raises:
-        ValueError: as ``subset_means``, or the metric is not in ``BETTER``.
-    """
-    return _by_modality(
-        {
-            modality: pd.DataFrame([gain.mean() for gain in of_pairs], dtype=float).mean()
-            for modality, of_pairs in _gains_by_case(table, metric).items()
-        },
-        table,
-    )
-
-
-def contribution_counts(table: pd.DataFrame, metric: str, of: Literal["fewest", "most"]) -> pd.DataFrame:
-    """Fewest or most cases of the gains whose mean is ``contribution``; 0 where that is NaN."""
-    by_modality = {}
-    for modality, of_pairs in _gains_by_case(table, metric).items():
-        counts = pd.DataFrame([gain.count() for gain in of_pairs], dtype=float).replace(0, np.nan)
-        by_modality[modality] = counts.min() if of == "fewest" else counts.max()
-    found: pd.DataFrame = _by_modality(by_modality, table).fillna(0).astype(int)
-    return found
-
-
-def _gains_by_case(table: pd.DataFrame, metric: str) -> dict[str, list[pd.DataFrame]]:
-    """Gains (cases, regions) of each modality, a frame for each subset that it is added to."""
-    better: Any = goodness(wide_table(table, metric), metric)
-    subsets = better.columns.unique("subset")
-    of_subset = {subset: better.xs(subset, axis="columns", level="subset") for subset in subsets}
-    return {
-        modality: [of_subset[after] - of_subset[before] for before, after in pairs]
-        for modality, pairs in modality_pairs(subsets).items()
-    }
-
-
-def _by_modality(of_modality: dict[str, pd.Series[float]], table: pd.DataFrame) -> pd.DataFrame:
-    rows = pd.DataFrame(of_modality).T.reindex(columns=table["region"].unique())
-    named: pd.DataFrame = rows.rename_axis(index="modality", columns="region")
-    return named
+# --- what is better, and what a subset is called ----------------------------------------------------------------------
 
 
 def goodness(values: Values, metric: str) -> Values:
@@ -150,19 +103,6 @@ def goodness(values: Values, metric: str) -> Values:
     check_direction(metric)
     better: Values = {"higher": values, "lower": -values, "zero": -abs(values)}[BETTER[metric]]
     return better
-
-
-def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Pair, for each modality, the subsets without it with the same subsets with it, where both are there."""
-    name_of = {frozenset(members(subset)): subset for subset in subsets}
-    return {
-        modality: [
-            (subset, name_of[without | {modality}])
-            for without, subset in name_of.items()
-            if modality not in without and without | {modality} in name_of
-        ]
-        for modality in modalities_in(name_of.values())
-    }
 
 
 def members(subset: str) -> list[str]:

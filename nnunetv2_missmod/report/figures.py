@@ -21,7 +21,8 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
 from nnunetv2_missmod.evaluation.complete_cases import Cases
-from nnunetv2_missmod.evaluation.summary import contribution, robustness_curve, subset_means
+from nnunetv2_missmod.evaluation.gains import contribution
+from nnunetv2_missmod.evaluation.summary import robustness_curve, subset_means
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
 from nnunetv2_missmod.report.tables import complete_cases

@@ -11,13 +11,12 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets, on_complete_cases
+from nnunetv2_missmod.evaluation.gains import contribution, contribution_counts
 from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
 from nnunetv2_missmod.evaluation.paired_tests import ALPHA, compare
 from nnunetv2_missmod.evaluation.ranking import rank_shares
 from nnunetv2_missmod.evaluation.summary import (
     case_counts,
-    contribution,
-    contribution_counts,
     mean_over_subsets,
     modalities_in,
     robustness_area,

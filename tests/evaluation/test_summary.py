@@ -1,5 +1,4 @@
 import math
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -7,15 +6,13 @@ import pytest
 from looped_scores import looped_curve, looped_means, mean, undefined_somewhere
 from small_scores import MODALITIES, REGIONS, constant_table, long_table, subset_names
 
+from nnunetv2_missmod.evaluation.gains import contribution
 from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
     case_counts,
-    contribution,
-    contribution_counts,
     mean_over_subsets,
     modalities_in,
-    modality_pairs,
     robustness_area,
     robustness_curve,
     subset_means,
@@ -128,92 +125,6 @@ def test_the_area_is_nan_without_the_ends_of_the_curve(lacking):
     assert mean_over_subsets(means).notna().all()
 
 
-# --- contribution -----------------------------------------------------------------------------------------------------
-
-
-def goodness(metric, value):
-    return {"higher": value, "lower": -value, "zero": -abs(value)}[BETTER[metric]]
-
-
-def looped_gains(table, metric, modality, region):
-    """The gains of the cases that have both scores, a list for each pair of subsets with such a case."""
-    scores = {
-        (row["case"], frozenset(row["subset"].split("+"))): goodness(metric, row[metric])
-        for row in table[table["region"] == region].to_dict("records")
-    }
-    for without in {subset for _, subset in scores if modality not in subset}:
-        pairs = [
-            (scores[case, without], scores[case, without | {modality}])
-            for case in sorted({case for case, _ in scores})
-            if (case, without) in scores and (case, without | {modality}) in scores
-        ]
-        gains = [after - before for before, after in pairs if not math.isnan(after - before)]
-        if gains:
-            yield gains
-
-
-@pytest.mark.parametrize("metric", BETTER)
-def test_the_contribution_is_the_mean_over_pairs_of_subsets_of_the_gain_within_a_case(metric):
-    table = undefined_somewhere(seed=2)
-    gains, fewest, most = (f(table, metric) for f in (contribution, fewest_cases, most_cases))
-    assert list(gains.index) == list(fewest.index) == list(most.index) == list(MODALITIES)
-    for modality in MODALITIES:
-        for region in REGIONS:
-            by_pair = list(looped_gains(table, metric, modality, region))
-            expected = mean(sum(of_pair) / len(of_pair) for of_pair in by_pair)
-            assert gains.loc[modality, region] == pytest.approx(expected)
-            assert fewest.loc[modality, region] == min(map(len, by_pair))
-            assert most.loc[modality, region] == max(map(len, by_pair))
-
-
-def fewest_cases(table, metric):
-    return contribution_counts(table, metric, of="fewest")
-
-
-def most_cases(table, metric):
-    return contribution_counts(table, metric, of="most")
-
-
-def test_a_modality_that_harms_the_one_case_that_has_it_is_no_gain():
-    """The case that lacks T1c is hard, so that over all cases the subsets with T1c look better."""
-    hard, easy = (
-        constant_table(lambda _, subset, __, dice=dice: dice - 0.06 * ("T1c" in subset.split("+")), cases=1)
-        for dice in (0.4, 0.9)
-    )
-    lacks_t1c = hard[~hard["subset"].str.contains("T1c")].assign(case="lacks T1c")
-    table = pd.concat([easy, lacks_t1c])
-    assert subset_means(table, "dice").loc["FLAIR+T1c", "core"] > subset_means(table, "dice").loc["FLAIR", "core"]
-    assert contribution(table, "dice").loc["T1c"].to_list() == pytest.approx([-0.06] * 3)
-    assert (fewest_cases(table, "dice")["core"].to_dict(), most_cases(table, "dice")["core"].to_dict()) == (
-        {"FLAIR": 1, "T1": 1, "T1c": 1, "T2": 1},
-        {"FLAIR": 2, "T1": 2, "T1c": 1, "T2": 2},
-    )
-
-
-def test_additive_scores_give_back_what_each_modality_adds():
-    adds = dict(zip(MODALITIES, (0.1, 0.02, 0.2, 0.04), strict=True))
-    table = constant_table(lambda _, subset, __: sum(adds[m] for m in subset.split("+")))
-    assert contribution(table, "dice")["core"].to_dict() == pytest.approx(adds)
-    worse = table.assign(hd95=table["dice"], volume_error=-table["dice"])
-    for metric in ("hd95", "volume_error"):
-        assert contribution(worse, metric)["core"].to_dict() == pytest.approx({m: -gain for m, gain in adds.items()})
-
-
-def test_every_modality_has_as_many_pairs_as_there_are_non_empty_subsets_of_the_others():
-    pairs = modality_pairs(subset_names())
-    assert {modality: len(p) for modality, p in pairs.items()} == dict.fromkeys(MODALITIES, 7)
-    assert ("T1+T2", "T1+T1c+T2") in pairs["T1c"]
-
-
-def test_a_modality_without_a_pair_has_no_contribution():
-    gains = contribution(long_table(subsets=["FLAIR", "T1", "FLAIR+T1", "FLAIR+T1+T1c+T2"]), "dice")
-    assert gains.notna().all(axis=1).to_dict() == {"FLAIR": True, "T1": True, "T1c": False, "T2": False}
-    alone = contribution(long_table(modalities=("T1",)), "dice")
-    assert list(alone.index) == ["T1"]
-    assert alone.isna().all(axis=None)
-    assert (most_cases(long_table(modalities=("T1",)), "dice") == 0).all(axis=None)
-
-
 def test_modalities_are_in_the_order_of_the_full_set():
     assert modalities_in(["FLAIR", "T2", "FLAIR+T1c", "T2+FLAIR+T1c"]) == ["T2", "FLAIR", "T1c"]
     assert modalities_in(["T2", "FLAIR"]) == modalities_in(["FLAIR", "T2"])
@@ -279,11 +190,6 @@ def test_an_unknown_metric_names_the_known_ones(metric):
         subset_means(long_table(), metric)
 
 
-def test_a_contribution_needs_to_know_what_is_better():
-    with pytest.raises(ValueError, match=r"num_predicted.*Add it to BETTER"):
-        contribution(long_table(), "num_predicted")
-
-
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -298,16 +204,3 @@ def test_a_contribution_needs_to_know_what_is_better():
 def test_a_broken_table_is_an_error_that_says_what_came(broken, message):
     with pytest.raises(ValueError, match=message):
         subset_means(broken(long_table()), "dice")
-
-
-def test_pairs_of_subsets_come_from_the_table_alone():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        names = list(rng.permutation(subset_names())[: rng.integers(1, 15)])
-        found = {(a, b) for pairs in modality_pairs(names).values() for a, b in pairs}
-        expected = {
-            tuple(sorted((a, b), key=len))
-            for a, b in combinations(names, 2)
-            if len(set(a.split("+")) ^ set(b.split("+"))) == 1
-        }
-        assert found == expected
