@@ -60,8 +60,9 @@ def contribution_counts(table: pd.DataFrame, metric: str, of: Literal["fewest", 
     """Fewest or most cases of the gains whose mean is ``contribution``; 0 where that is NaN."""
     counts = gain_counts(table, metric)
     of_modality = counts[counts > 0].groupby("modality")
-    found: pd.DataFrame = _by_modality(of_modality.min() if of == "fewest" else of_modality.max(), table)
-    return found.fillna(0).astype(int)
+    found: pd.DataFrame = of_modality.min() if of == "fewest" else of_modality.max()
+    ordered: pd.DataFrame = _by_modality(found, table).fillna(0).astype(int)
+    return ordered
 
 
 def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
