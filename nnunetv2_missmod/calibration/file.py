@@ -92,7 +92,8 @@ class Calibration:
     @cached_property
     def gain_of(self) -> dict[tuple[str, str, str], float]:
         """Mean gain in Dice by subset, further modality and region."""
-        return {(row.subset, row.modality, row.region): float(row.gain) for row in self.gains.itertuples()}
+        keys = zip(self.gains["subset"], self.gains["modality"], self.gains["region"], strict=True)
+        return dict(zip(keys, self.gains["gain"].astype(float), strict=True))
 
 
 def write_calibration(calibration: Calibration, file: Path) -> None:
@@ -158,7 +159,7 @@ def _as_table(content: Any, columns: Mapping[str, Kind], part: str, place: Place
     for column, kind in columns.items():
         for value in content[column]:
             place.check(f"{part}.{column}", value, kind)
-    table = pd.DataFrame({column: content[column] for column in columns})
+    table: pd.DataFrame = pd.DataFrame({column: content[column] for column in columns})
     numbers = [column for column in columns if column in ("dice", *SIGNS)]
     table[numbers] = table[numbers].astype(float)
     return table

@@ -10,11 +10,11 @@ the confidence in practice. It compares with the same subset of other cases, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,8 @@ Numbers = NDArray[np.float64]
 STRENGTHS = tuple(10.0**power for power in range(-1, 6))  # of the ridge; the largest leaves the subset's mean
 MAX_FOLDS = 20  # of the cases; fewer cases are left out one by one
 LEAST_SPREAD = 0.05  # of a Dice about what is expected
+NOTHING: Numbers = np.zeros(0)
+ROUNDING = 1e-9  # 0.1 * 10 is a rank of 1, however 1 - 0.9 is rounded
 FEWEST_OF_EACH = 5  # cases with and without a region, for its chance to depend on the signs
 
 
@@ -59,11 +61,40 @@ class ExpectedDice:
     def of(self, rows: pd.DataFrame) -> Numbers:
         """Give the expected Dice of masks (N,)."""
         dice = self.means(rows)["dice"].to_numpy() + self._about_means(rows) / self.scale @ self.slopes
-        return np.clip(dice, 0.0, 1.0)
+        expected: Numbers = np.clip(dice, 0.0, 1.0)
+        return expected
 
     def _about_means(self, rows: pd.DataFrame) -> Numbers:
         about = rows[list(SIGNS)] - self.means(rows)[list(SIGNS)]
-        return about.fillna(0.0).to_numpy(dtype=float)
+        found: Numbers = about.fillna(0.0).to_numpy(dtype=float)
+        return found
+
+
+class HeldOut(NamedTuple):
+    """A model that has not seen some cases, and how far the Dice of their masks is off what it expects, in spreads.
+
+    Attributes:
+        model: of the other cases.
+        of_subset: by subset, of each mask.
+        of_size: by number of modalities, the lowest of each case: for a subset that no case has.
+    """
+
+    model: ExpectedDice
+    of_subset: Mapping[Any, Numbers]
+    of_size: Mapping[Any, Numbers]
+
+    @classmethod
+    def of(cls, others: pd.DataFrame, held_out: pd.DataFrame) -> HeldOut:
+        """Learn from the masks of other cases how those that are held out differ."""
+        model = ExpectedDice(others)
+        expected = model.of(held_out)
+        off = held_out.assign(off=(held_out["dice"].to_numpy() - expected) / spread(expected))
+        lowest = off.groupby(["num_present", "case"])["off"].min()
+        return cls(model, _grouped(off.set_index("subset")["off"]), _grouped(lowest.droplevel("case")))
+
+
+def _grouped(numbers: pd.Series[float]) -> dict[Any, Numbers]:
+    return {key: of_key.to_numpy() for key, of_key in numbers.groupby(level=0)}
 
 
 @dataclass(frozen=True)
@@ -99,44 +130,33 @@ class RegionQuality:
 
     @cached_property
     def _masks(self) -> pd.DataFrame:
-        return self.rows[self.rows["is_predicted"]].reset_index(drop=True)
+        masks: pd.DataFrame = self.rows[self.rows["is_predicted"]].reset_index(drop=True)
+        return masks
 
     @cached_property
     def _of_all(self) -> ExpectedDice:
         return ExpectedDice(self._masks)
 
     @cached_property
-    def _folds(self) -> list[tuple[ExpectedDice, pd.DataFrame, Numbers]]:
-        """Models that have not seen some of the cases, the masks of those, and how far their Dice is off."""
+    def _folds(self) -> list[HeldOut]:
         fold_of = {case: i % MAX_FOLDS for i, case in enumerate(sorted(self._masks["case"].unique()))}
-        fold, found = self._masks["case"].map(fold_of), []
-        for number in range(min(MAX_FOLDS, len(fold_of)) if len(fold_of) > 1 else 0):
-            model, held_out = ExpectedDice(self._masks[fold != number]), self._masks[fold == number]
-            expected = model.of(held_out)
-            found.append((model, held_out, (held_out["dice"].to_numpy() - expected) / spread(expected)))
-        return found
+        fold = self._masks["case"].map(fold_of)
+        numbers = range(min(MAX_FOLDS, len(fold_of)) if len(fold_of) > 1 else 0)
+        return [HeldOut.of(self._masks[fold != number], self._masks[fold == number]) for number in numbers]
 
     def _bounds(self, masks: pd.DataFrame, confidence: float) -> Numbers:
-        expected = [model.of(masks) for model, _, _ in self._folds]
+        expected = [fold.model.of(masks) for fold in self._folds]
         bounds = np.zeros(len(masks))
         for place, (subset, size) in enumerate(zip(masks["subset"], masks["num_present"], strict=True)):
-            candidates = [
-                of_fold[place] + spread(of_fold[place]) * off
-                for of_fold, (_, held_out, residuals) in zip(expected, self._folds, strict=True)
-                for off in self._comparable(held_out, residuals, subset, size)
-            ]
-            rank = floor((1 - confidence) * (len(candidates) + 1) + 1e-9)
-            bounds[place] = np.sort(candidates)[rank - 1] if rank else 0.0
+            candidates = [NOTHING]
+            for fold, of_fold in zip(self._folds, expected, strict=True):
+                known = subset in self._subsets
+                off = fold.of_subset.get(subset, NOTHING) if known else fold.of_size.get(size, NOTHING)
+                candidates.append(of_fold[place] + spread(of_fold[place]) * off)
+            lowest_first = np.sort(np.concatenate(candidates))
+            rank = floor((1 - confidence) * (len(lowest_first) + 1) + ROUNDING)
+            bounds[place] = lowest_first[rank - 1] if rank else 0.0
         return np.clip(bounds, 0.0, 1.0)
-
-    def _comparable(self, held_out: pd.DataFrame, residuals: Numbers, subset: str, size: int) -> Sequence[float]:
-        """Residuals of the same subset; where no case has it, the worst of each case with as many modalities."""
-        if subset in self._subsets:
-            same: list[float] = residuals[(held_out["subset"] == subset).to_numpy()].tolist()
-            return same
-        as_many = (held_out["num_present"] == size).to_numpy()
-        worst: list[float] = pd.Series(residuals[as_many]).groupby(held_out["case"].to_numpy()[as_many]).min().tolist()
-        return worst
 
     @cached_property
     def _subsets(self) -> frozenset[str]:

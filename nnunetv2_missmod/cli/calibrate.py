@@ -19,6 +19,9 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     """Add the flags of `missmod calibrate`."""
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="what missmod evaluate wrote, with its masks")
     verb.add_argument("-m", type=Path, help="folder of the model (default: that of nnUNet_results)")
+    verb.add_argument(
+        "--held_out", action="store_true", help="the model was not trained on these cases, where no split says so"
+    )
     verb.add_argument("--zip", type=Path, help="a zip of the model: the calibration is put into it as well")
     verb.add_argument(
         "--confidence", type=float, default=0.9, help="of the bounds that are tried out (default: %(default)s)"
@@ -34,7 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     from nnunetv2_missmod.prediction.trained import add_to_zip  # noqa: PLC0415
 
     with chatter_kept_beside(parsed.folder, parsed.verbose):
-        made = calibrate(parsed.folder, parsed.m, parsed.confidence, parsed.np)
+        made = calibrate(parsed.folder, parsed.m, parsed.held_out, parsed.confidence, parsed.np)
         print_summary(made.table)
         print(made.without_sequences or "The modalities' images are told apart: files that look exchanged are named.")
         print(f"Written: {made.file}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_missmod.cli.json_output import add_json
-from nnunetv2_missmod.cli.model_flags import add_model, add_subsets, min_voxels_of, model_of
+from nnunetv2_missmod.cli.model_flags import add_mixups, add_model, add_subsets, min_voxels_of, model_of
 from nnunetv2_missmod.cli.over_cases import run_over_cases
 from nnunetv2_missmod.host.doors import with_doors
 
@@ -25,6 +25,7 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-o", type=Path, required=True, help="folder for scores and masks; a run that was ended goes on")
     add_model(verb)
     add_subsets(verb, "all (the default; 31 of them beyond 5 modalities), singles, or a list such as FLAIR+T1c,T2")
+    add_mixups(verb)
     verb.add_argument("--no-save", action="store_true", help="keep no masks")
     verb.add_argument(
         "--empty",
@@ -57,7 +58,8 @@ def evaluate(parsed: argparse.Namespace) -> int:
 
     choice, settings = model_of(parsed)
     rules = ScoringRules(parsed.empty, parsed.tolerance, parsed.hd95)
-    evaluation = EvaluationSettings(parsed.subsets, rules, min_voxels_of(parsed), not parsed.no_save)
+    keeping = not parsed.no_save, parsed.refuse_mixups
+    evaluation = EvaluationSettings(parsed.subsets, rules, min_voxels_of(parsed), *keeping)
     return evaluate_model(choice, settings, evaluation, parsed.o, parsed.i, parsed.gt)
 
 

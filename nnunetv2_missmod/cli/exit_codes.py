@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-SOME_FAILED, USERS_MISTAKE = 1, 2
+SOME_FAILED, USERS_MISTAKE, TO_BE_CHECKED = 1, 2, 3
 EXIT_CODES = """exit codes:
   0    all is done
   1    some of it failed (a case, a command of the demo, a finding of the doctor); the rest is done
   2    nothing could be done: flags, files or settings, or a full disk; the message says what was expected
+  3    all is done, but masks are to be checked (missmod predict --fail_flagged)
   130  ended by Ctrl-C      143  ended by SIGTERM; what is finished is kept
 """
 

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import (
     availability,
+    calibrate,
     completion,
     convert,
     demo,
@@ -44,6 +45,7 @@ VERBS = {
     "models": models,
     "predict": predict,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "report": report,
     "demo": demo,
     "completion": completion,

@@ -44,6 +44,15 @@ def add_subsets(verb: argparse.ArgumentParser, meaning: str) -> None:
     )
 
 
+def add_mixups(verb: argparse.ArgumentParser) -> None:
+    """Add what becomes of a file that looks like another modality."""
+    verb.add_argument(
+        "--refuse_mixups",
+        action="store_true",
+        help="a file that looks like another modality (a calibrated model sees it) is an error, not a warning",
+    )
+
+
 def model_of(parsed: argparse.Namespace) -> tuple[ModelChoice, PredictionSettings]:
     """Read the flags of ``add_model``.
 

@@ -18,7 +18,6 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from numpy.typing import NDArray
 
 from nnunetv2_missmod.datasets.layouts.described import DESCRIPTION, check_nnunet, description_of
-from nnunetv2_missmod.machine.parallel import in_processes
 from nnunetv2_missmod.datasets.raw_folder import write_json
 from nnunetv2_missmod.files.dataset_json import channel_names
 from nnunetv2_missmod.files.reading import read_images, read_label
@@ -26,6 +25,7 @@ from nnunetv2_missmod.host.cropping import cropped_to_nonzero
 from nnunetv2_missmod.host.fingerprint import FINGERPRINT, NUM_VOXELS, PERCENTILES, foreground_intensities
 from nnunetv2_missmod.host.preprocessor import varying
 from nnunetv2_missmod.host.raw_dataset import reader_class_for, training_files
+from nnunetv2_missmod.machine.parallel import in_processes
 
 CaseFiles = tuple[str, list[str], str]  # name, images in channel order, labels
 

@@ -22,7 +22,7 @@ from nnunetv2_missmod.evaluation.scores import PROBABILITY, Scores, read_scores
 from nnunetv2_missmod.evaluation.training_images import learn_sequences
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.machine.parallel import in_processes
-from nnunetv2_missmod.prediction.model import ModelChoice, fingerprints, read_json, read_plan
+from nnunetv2_missmod.prediction.model import ModelChoice, fingerprints, read_plan
 from nnunetv2_missmod.prediction.regions import region_mask
 
 OUTER_FOLDS = 10  # of the cases, for the table of how well it works
@@ -39,12 +39,13 @@ class Calibrated(NamedTuple):
     without_sequences: str  # why the modalities' images are not told apart; empty where they are
 
 
-def calibrate(folder: Path, model: Path | None, confidence: float, processes: int) -> Calibrated:
+def calibrate(folder: Path, model: Path | None, held_out: bool, confidence: float, processes: int) -> Calibrated:
     """Write ``calibration.json`` into a model's folder, and beside its scores how well that foretells them.
 
     Args:
         folder: what `missmod evaluate` wrote of held-out cases, with their masks.
         model: folder of the model; None: that of nnUNet_results.
+        held_out: whoever calls vouches for that the model was not trained on the cases.
         confidence: of the lower bounds in the table.
         processes: that read masks and images.
 
@@ -53,7 +54,7 @@ def calibrate(folder: Path, model: Path | None, confidence: float, processes: in
     """
     scores = read_scores(folder)
     choice = model_of(scores.provenance, model)
-    check_held_out(scores)
+    check_held_out(scores, held_out)
     masks = observe(folder, scores, choice, processes)
     gains = gains_of(scores.table)
     sequences, why_not = learn_sequences(scores.provenance, processes)
@@ -84,8 +85,12 @@ def model_of(known: Provenance, folder: Path | None) -> ModelChoice:
     return choice
 
 
-def check_held_out(scores: Scores) -> None:
+def check_held_out(scores: Scores, vouched_for: bool = False) -> None:
     """Make sure that no case is one that the model was trained on.
+
+    Args:
+        scores: of the cases.
+        vouched_for: believe it where the split that the model was trained by is not there.
 
     Raises:
         ValueError: some are, there is no telling, or they are too few.
@@ -97,10 +102,12 @@ def check_held_out(scores: Scores) -> None:
         return
     file = Path(str(nnUNet_preprocessed or "")) / known.dataset / "splits_final.json"
     if not (nnUNet_preprocessed.is_set() and file.is_file()):
+        if vouched_for:
+            return
         raise ValueError(
             f"Expected {file.name} of {known.dataset} in nnUNet_preprocessed, which says what the model was trained "
-            "on, found none: scores of training cases would promise too much. Set the variable, or score the folds' "
-            "own validation cases (missmod evaluate without -i)."
+            "on, found none: scores of training cases would promise too much. Set the variable, or say --held_out if "
+            "you know that it was trained on none of these cases."
         )
     trained_on = {case for fold in known.folds for case in training_cases(load_json(str(file)), fold)}
     if both := sorted(cases & trained_on):
@@ -136,7 +143,8 @@ def observe(folder: Path, scores: Scores, choice: ModelChoice, processes: int) -
     dice = pd.Series(2 * table["num_true_positive"] / sizes.where(sizes > 0), name="dice")
     there = pd.DataFrame({"is_there": table["num_reference"] > 0, "is_predicted": table["num_predicted"] > 0})
     keys = table[["case", "subset", "num_present", "region"]]
-    return pd.concat([keys, dice, there], axis=1).merge(rows, on=["case", "subset", "region"])
+    merged: pd.DataFrame = pd.concat([keys, dice, there], axis=1).merge(rows, on=["case", "subset", "region"])
+    return merged
 
 
 def signs_of_case(
@@ -150,22 +158,24 @@ def signs_of_case(
         masks[frozenset(known.subsets[subset])] = label[0]
         voxel_volume = float(np.prod(properties["spacing"]))
     found = []
-    for row in rows.itertuples():
-        members, labels = frozenset(known.subsets[row.subset]), known.region_labels[row.region]
+    for subset, region, probability in rows[["subset", "region", PROBABILITY]].itertuples(index=False):
+        members, labels = frozenset(known.subsets[subset]), known.region_labels[region]
         fewer = [masks.get(members - {modality}) for modality in members] if len(members) > 1 else []
         of_fewer = [region_mask(mask, labels) for mask in fewer if mask is not None]
         comparable = of_fewer if len(of_fewer) == len(fewer) else []  # as a new case will have them, or not at all
         mask = region_mask(masks[members], labels)
-        signs = signs_of(mask, comparable, getattr(row, PROBABILITY), voxel_volume)
-        found.append({"case": case, "subset": row.subset, "region": row.region, **signs})
-    return pd.DataFrame(found)
+        signs = signs_of(mask, comparable, probability, voxel_volume)
+        found.append({"case": case, "subset": subset, "region": region, **signs})
+    signs_of_all: pd.DataFrame = pd.DataFrame(found)
+    return signs_of_all
 
 
 def gains_of(table: pd.DataFrame) -> pd.DataFrame:
     """Lay out the mean gain in Dice from each further modality, a row for each subset, modality and region."""
     gains, counts = gains_given(table, "dice").stack(), gain_counts(table, "dice").stack()
     rows = pd.DataFrame({"gain": gains, "cases": counts}).dropna().astype({"cases": int})
-    return rows.reset_index()
+    laid_out: pd.DataFrame = rows.reset_index()
+    return laid_out
 
 
 def foretold(masks: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -178,17 +188,21 @@ def foretold(masks: pd.DataFrame, confidence: float) -> pd.DataFrame:
     fold = pd.Series(masks["case"].factorize()[0] % min(OUTER_FOLDS, masks["case"].nunique()), masks.index)
     found = []
     for number in sorted(fold.unique()):
-        for region, rows in masks[fold == number].groupby("region", sort=False):
-            rows = rows[rows["is_predicted"]].reset_index(drop=True)
-            others = masks[(fold != number) & (masks["region"] == region)].reset_index(drop=True)
-            quality = RegionQuality(others)
-            means = others[others["is_predicted"]].groupby("subset")["dice"].mean()
-            found.append(
-                rows.assign(
-                    expected_dice=quality.expected(rows),
-                    bound=quality.bounds(rows, confidence),
-                    subset_mean=means.reindex(rows["subset"]).to_numpy(),
-                    confidence=confidence,
-                )
-            )
-    return pd.concat(found, ignore_index=True)
+        for region in masks["region"].unique():
+            of_region, is_held_out = masks[masks["region"] == region], fold == number
+            others = of_region[~is_held_out[of_region.index]].reset_index(drop=True)
+            held_out = of_region[is_held_out[of_region.index] & of_region["is_predicted"]].reset_index(drop=True)
+            found.append(_foretold_from(others, held_out, confidence))
+    table: pd.DataFrame = pd.concat(found, ignore_index=True)
+    return table
+
+
+def _foretold_from(others: pd.DataFrame, masks: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    quality, of_subset = RegionQuality(others), others[others["is_predicted"]].groupby("subset")["dice"].mean()
+    found: pd.DataFrame = masks.assign(
+        expected_dice=quality.expected(masks),
+        bound=quality.bounds(masks, confidence),
+        subset_mean=of_subset.reindex(masks["subset"]).to_numpy(),
+        confidence=confidence,
+    )
+    return found

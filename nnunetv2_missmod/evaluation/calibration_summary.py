@@ -15,7 +15,9 @@ def print_summary(table: pd.DataFrame) -> None:
     """
     confidence = table["confidence"].iloc[0]
     title = f"{table['case'].nunique()} held-out cases, each foretold from the others"
-    printed = Table("region", "modalities", "masks", f"Dice above its {confidence:.0%} bound", "mean bound", title=title)
+    printed = Table(
+        "region", "modalities", "masks", f"Dice above its {confidence:.0%} bound", "mean bound", title=title
+    )
     printed.add_column("off by")
     printed.add_column("the subset's mean by")
     printed.add_column("correlation")

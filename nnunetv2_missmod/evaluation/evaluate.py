@@ -132,7 +132,8 @@ def evaluate_model(
     finished = set(open_scores(out, provenance)["case"])
     clear_unfinished(out / PREDICTIONS, subsets.names)
     calibration = calibration_in(choice.folder)
-    check = SequenceCheck(calibration and calibration.sequences, subsets.modalities, evaluation.refuse_mixups)
+    sequences = None if calibration is None else calibration.sequences
+    check = SequenceCheck(sequences, subsets.modalities, evaluation.refuse_mixups)
     failed = 0
     for cohort in cohorts:
         cases = [case for case in cohort.cases[prediction.part_id :: prediction.num_parts] if case.name not in finished]

@@ -23,6 +23,24 @@ from nnunetv2_missmod.prediction.subsets import JOIN, distinct_names
 CONFIDENCE = 0.9
 
 
+@dataclass(frozen=True)
+class TrustSettings:
+    """What is said of how far masks can be trusted, if the model has a calibration.
+
+    Attributes:
+        use: whether to look for one.
+        confidence: of the lower bounds of Dice.
+        refuse_mixups: whether an image that looks like another modality is an error of its case.
+    """
+
+    use: bool = True
+    confidence: float = CONFIDENCE
+    refuse_mixups: bool = False
+
+
+AS_USUAL = TrustSettings()
+
+
 class MadeMask(NamedTuple):
     """A mask, and what it is judged by.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.prediction.regions import Regions
@@ -52,7 +52,7 @@ class Judgement(NamedTuple):
 
     def columns(self) -> dict[str, str]:
         """Give the cells of the table of masks."""
-        cells = {}
+        cells: dict[str, str] = {}
         for region, each in self.regions.items():
             cells |= {column(name, region): _printed(value) for name, value in each._asdict().items()}
         return {**cells, HELP: self.would_help}
@@ -78,17 +78,18 @@ class Judgement(NamedTuple):
         ]
         return "; ".join([*parts, *([f"would help: {self.would_help}"] if self.would_help else [])])
 
+    def as_object(self) -> dict[str, Any]:
+        """Give all of it as JSON has it."""
+        of_region = {
+            region: {COLUMN_OF[name]: value for name, value in each._asdict().items()}
+            for region, each in self.regions.items()
+        }
+        helps = [{"modality": each.modality, "gains": each.gains} for each in self.helps]
+        return {"confidence": self.confidence, "regions": of_region, HELP: helps}
+
     def write(self, file: Path) -> None:
         """Write all of it as JSON."""
-        content = {
-            "confidence": self.confidence,
-            "regions": {
-                region: {COLUMN_OF[name]: value for name, value in each._asdict().items()}
-                for region, each in self.regions.items()
-            },
-            HELP: [each._asdict() for each in self.helps],
-        }
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.as_object(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(file, partial(Path.write_text, data=text, encoding="utf-8"))
 
     def _gains_of(self, one: Help) -> str:
@@ -101,6 +102,12 @@ class Judgement(NamedTuple):
 def column(name: str, region: str) -> str:
     """Name the column of one of the numbers of ``Expected``, such as ``expected_dice (tumor core)``."""
     return f"{COLUMN_OF[name]} ({region})"
+
+
+def region_of_bound(name: str) -> str:
+    """Name the region whose bounds are in a column; empty for any other column."""
+    start, end = column("bound", "\n").split("\n")
+    return name[len(start) : -len(end)] if name.startswith(start) and name.endswith(end) else ""
 
 
 def columns_of(regions: Regions) -> list[str]:

@@ -39,8 +39,9 @@ class MaskRequest:
 def with_one_fewer(subsets: np.ndarray) -> np.ndarray:
     """Append to subsets (S, M) those that lack one of their modalities, each once."""
     every = np.concatenate([subsets, *map(one_fewer, subsets)])
-    first: np.ndarray = np.sort(np.unique(every, axis=0, return_index=True)[1])
-    return every[first]
+    first = np.sort(np.unique(every, axis=0, return_index=True)[1])
+    found: np.ndarray = every[first]
+    return found
 
 
 def read_request(subsets: str, modalities: Sequence[str]) -> MaskRequest:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 from nnunetv2_missmod.prediction.cases import CaseFiles
-from nnunetv2_missmod.prediction.judgement import column
+from nnunetv2_missmod.prediction.judgement import region_of_bound
 from nnunetv2_missmod.prediction.model import MODEL_FILES, ModelChoice, PredictionSettings, fingerprints
 
 MASKS_CSV = "masks.csv"
@@ -112,13 +112,13 @@ def finished_cases(out: Path, subsets: Sequence[str], cases: Sequence[CaseFiles]
     return {case.name for case in cases if complete.get(case.name) == {inputs_of(case)}}
 
 
-def to_be_checked(out: Path, regions: Sequence[str], least: float) -> list[str]:
-    """Name the masks, each with a region, whose Dice may be lower than this at the confidence of the prediction."""
-    table = read_masks(out)
-    found = []
-    for region in regions:
-        bounds = pd.to_numeric(table.get(column("bound", region), pd.Series(dtype=str)), errors="coerce")
-        found += [f"{table['mask'][row]}: {region}, {bound:.2f}" for row, bound in bounds[bounds < least].items()]
+def to_be_checked(out: Path, least: float) -> list[str]:
+    """Name the masks, each with a region, whose Dice may be lower than this, at the confidence of the prediction."""
+    table, found = read_masks(out), []
+    for name in table.columns:
+        if region := region_of_bound(name):
+            bounds = pd.to_numeric(table[name], errors="coerce")
+            found += [f"{table['mask'][row]}: {region}, {bounds[row]:.2f}" for row in table.index[bounds < least]]
     return sorted(found)
 
 

@@ -16,7 +16,7 @@ from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
 from nnunetv2_missmod.prediction.cohort import Finished, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
-from nnunetv2_missmod.prediction.judge import CONFIDENCE, Judge, judge_of
+from nnunetv2_missmod.prediction.judge import AS_USUAL, Judge, TrustSettings, judge_of
 from nnunetv2_missmod.prediction.judgement import columns_of
 from nnunetv2_missmod.prediction.mask_request import MaskRequest, mask_file, read_request, trust_file
 from nnunetv2_missmod.prediction.mask_table import (
@@ -36,21 +36,6 @@ from nnunetv2_missmod.prediction.subsets import AVAILABLE, distinct_names
 
 
 @dataclass(frozen=True)
-class TrustSettings:
-    """What is said of how far masks can be trusted, if the model has a calibration.
-
-    Attributes:
-        use: whether to look for one.
-        confidence: of the lower bounds of Dice.
-        refuse_mixups: whether an image that looks like another modality is an error of its case.
-    """
-
-    use: bool = True
-    confidence: float = CONFIDENCE
-    refuse_mixups: bool = False
-
-
-@dataclass(frozen=True)
 class Trust:
     """What says how far masks can be trusted: of their regions, and of their images."""
 
@@ -67,7 +52,7 @@ def predict_masks(
     min_voxels: Mapping[str, int] | None = None,
     continued: bool = False,
     resample: bool = False,
-    settings: TrustSettings = TrustSettings(),
+    trust: TrustSettings = AS_USUAL,
 ) -> int:
     """Segment every case and write ``masks.csv``: which channels each mask was made from, and what is expected of it.
 
@@ -80,7 +65,7 @@ def predict_masks(
         min_voxels: region -> voxels; a predicted region with fewer is removed.
         continued: keep the cases that an earlier run of the same command has finished.
         resample: bring images that lie elsewhere onto the grid of the case's first one instead of refusing them.
-        settings: what is said of how far the masks can be trusted.
+        trust: what is said of how far the masks can be trusted.
 
     Returns:
         How many cases could not be segmented; each is named on the console.
@@ -91,9 +76,10 @@ def predict_masks(
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
     asked = read_request(subsets, distinct_names(dataset_json))
-    calibration = calibration_in(choice.folder) if settings.use else None
-    judge = judge_of(calibration, choice, prediction, min_voxels or {}, settings.confidence)
-    check = SequenceCheck(calibration and calibration.sequences, asked.modalities, settings.refuse_mixups)
+    calibration = calibration_in(choice.folder) if trust.use else None
+    judge = judge_of(calibration, choice, prediction, min_voxels or {}, trust.confidence)
+    sequences = None if calibration is None else calibration.sequences
+    check = SequenceCheck(sequences, asked.modalities, trust.refuse_mixups)
     request = replace(asked, resample=resample, judged=judge is not None)
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
     predictor = open_predictor(choice, prediction)
@@ -104,9 +90,7 @@ def predict_masks(
     clear_unfinished(out, request.names)
     finished = finished_cases(out, request.names, cases) if continued else set()
     left = [case for case in cases if case.name not in finished]
-    return write_cases(
-        predictor, left, request, min_voxels or {}, prediction.num_processes, out, Trust(judge, check)
-    )
+    return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out, Trust(judge, check))
 
 
 def write_cases(
@@ -135,7 +119,7 @@ def write_cases(
 
 
 def rows_of(
-    done: Finished[WrittenMask], request: MaskRequest, dataset_json: Mapping[str, Any], trust: Trust, out: Path
+    done: Finished[WrittenMask], request: MaskRequest, dataset_json: dict[str, Any], trust: Trust, out: Path
 ) -> list[dict[str, str]]:
     """Give a case's rows of the table; what is expected of its masks is also said, and written beside them."""
     beside = {"inputs": inputs_of(done.case), "suspicions": trust.check.found.get(done.case.name, "")}

@@ -17,11 +17,12 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.calibration.file import calibration_in
+from nnunetv2_missmod.calibration.sequences import words_of
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of
-from nnunetv2_missmod.prediction.engine import Images, predict_subsets
-from nnunetv2_missmod.prediction.judge import CONFIDENCE, judge_of, made_mask
+from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.judge import AS_USUAL, CONFIDENCE, MadeMask, TrustSettings, judge_of, made_mask
 from nnunetv2_missmod.prediction.judgement import Judgement
 from nnunetv2_missmod.prediction.mask_request import with_one_fewer
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
@@ -44,6 +45,7 @@ class Segmentation:
         modalities: what it was made from.
         write: writes a label map on that grid.
         judgement: what is expected of it; None for a model without a calibration.
+        suspicions: which images look like another modality, in words; empty where none does or nothing is known.
     """
 
     mask: LabelMap
@@ -51,6 +53,7 @@ class Segmentation:
     modalities: tuple[str, ...]
     write: Write
     judgement: Judgement | None = None
+    suspicions: str = ""
 
     @property
     def expected_dice(self) -> Mapping[str, float | None]:
@@ -89,17 +92,19 @@ class Segmenter:
     Args:
         choice: of the model.
         settings: how to predict.
-        confidence: of the lower bounds of Dice.
+        trust: what is said of how far its masks can be trusted.
 
     Raises:
         ValueError: says what is wrong with the model.
     """
 
-    def __init__(self, choice: ModelChoice, settings: PredictionSettings, confidence: float = CONFIDENCE):
+    def __init__(self, choice: ModelChoice, settings: PredictionSettings, trust: TrustSettings = AS_USUAL):
         os.environ.update(with_doors(os.environ))
         self.predictor: nnUNetPredictor = open_predictor(choice, settings)
         self.export = export_of(self.predictor, {})
-        self.judge = judge_of(calibration_in(choice.folder), choice, settings, {}, confidence)
+        calibration = calibration_in(choice.folder) if trust.use else None
+        self.judge = judge_of(calibration, choice, settings, {}, trust.confidence)
+        self.sequences = None if calibration is None else calibration.sequences
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
         self.lock = threading.Lock()
 
@@ -113,6 +118,7 @@ class Segmenter:
         mirroring: bool = True,
         step_size: float = 0.5,
         confidence: float = CONFIDENCE,
+        calibrated: bool = True,
     ) -> Segmenter:
         """Load a model from its folder, or from a zip of ``nnUNetv2_export_model_to_zip``.
 
@@ -125,16 +131,18 @@ class Segmenter:
             mirroring: test-time augmentation.
             step_size: of the sliding window, as a fraction of the patch.
             confidence: of the lower bounds of Dice, if the model has a calibration.
+            calibrated: say what its calibration lets expect; without it fewer subsets are segmented.
 
         Raises:
             ValueError: says what is wrong with the model.
         """
+        trust = TrustSettings(calibrated, confidence)
         settings = PredictionSettings(device or ("cuda" if torch.cuda.is_available() else "cpu"), step_size, mirroring)
         path, names = Path(model), [str(fold) for fold in folds]
         if not path.is_file():
-            return cls(model_in(path, names, checkpoint), settings, confidence)
+            return cls(model_in(path, names, checkpoint), settings, trust)
         with tempfile.TemporaryDirectory() as unpacked:  # its files are read or mapped before their names go
-            return cls(model_in(unpack(path, Path(unpacked)), names, checkpoint), settings, confidence)
+            return cls(model_in(unpack(path, Path(unpacked)), names, checkpoint), settings, trust)
 
     def segment(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None = None, resample: bool = False
@@ -186,8 +194,9 @@ class Segmenter:
         every = subsets if self.judge is None else with_one_fewer(subsets)
         with self.lock:
             predicted = predict_subsets(self.predictor, images, every)
-            found = [(each.position, made_mask(self.export, each, self.export.mask_of(each))) for each in predicted]
-            made = [mask for _, mask in found]
+            found = [(each.position, self._made(each)) for each in predicted]
+        suspected = self.sequences.suspicions(images.voxels, images.available) if self.sequences else []
+        made, suspicions = [mask for _, mask in found], words_of(suspected, self.modalities)
         regions = regions_of(self.predictor.dataset_json)
         return [
             Segmentation(
@@ -195,11 +204,16 @@ class Segmenter:
                 {name: region_mask(each.mask, labels) for name, labels in regions.items()},
                 tuple(name for name, is_present in zip(self.modalities, each.present, strict=True) if is_present),
                 write,
-                self.judge and self.judge.judgement_of(each, made),
+                None if self.judge is None else self.judge.judgement_of(each, made),
+                suspicions,
             )
             for position, each in sorted(found, key=lambda pair: pair[0])
             if position < len(subsets)
         ]
+
+    def _made(self, segmented: Segmented) -> MadeMask:
+        mask = self.export.mask_of(segmented)
+        return made_mask(self.export, segmented, mask) if self.judge else MadeMask(segmented.present, mask, {}, 0.0)
 
     def _read(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None, resample: bool

@@ -186,7 +186,7 @@ def add_to_zip(added: Path, file: Path) -> None:
                 raise ValueError(f"Expected a zip of the model {added.parent.name}, got {file} without it.")
             place = str(PurePosixPath(plans[0]).with_name(added.name))
             write_whole(file, lambda unfinished: _copied(archive, unfinished, added, place))
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, FileNotFoundError, IsADirectoryError) as error:
         raise ValueError(f"Expected a zip of a model, got {file}: {error}.") from error
 
 

@@ -14,9 +14,9 @@ from nnunetv2_missmod.datasets.conversion.outcomes import REFUSED, CaseOutcome, 
 from nnunetv2_missmod.datasets.conversion.placing import place_files
 from nnunetv2_missmod.datasets.conversion.writing import Target, convert_case
 from nnunetv2_missmod.datasets.layouts.source import Source
-from nnunetv2_missmod.machine.parallel import in_processes
 from nnunetv2_missmod.datasets.raw_folder import free_folder, write_json
 from nnunetv2_missmod.files.whole_files import hidden_folder
+from nnunetv2_missmod.machine.parallel import in_processes
 
 CONVERTING = "converting"  # purpose of the hidden folder in nnUNet_raw
 PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")

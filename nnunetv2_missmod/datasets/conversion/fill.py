@@ -12,8 +12,8 @@ from nnunetv2_missmod.datasets.conversion.outcomes import TABLE_FILE, CaseOutcom
 from nnunetv2_missmod.datasets.conversion.placing import place_files
 from nnunetv2_missmod.datasets.conversion.writing import Target, write_absent_channels
 from nnunetv2_missmod.datasets.layouts.source import Source, SourceCase
-from nnunetv2_missmod.machine.parallel import in_processes
 from nnunetv2_missmod.files.whole_files import hidden_folder
+from nnunetv2_missmod.machine.parallel import in_processes
 
 FILLING = "filling"  # purpose of the hidden folder in the dataset's
 
