@@ -67,6 +67,8 @@ setup(
         "nibabel",
         "numpy",
         "scipy",
+        "scikit-image",
+        "scikit-learn>=1.1",
         "monai",
         "pandas",
         "pyarrow",

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from nnunetv2_missmod.calibration.quality import RegionQuality
-from nnunetv2_missmod.calibration.sequences import SequenceModel
+from nnunetv2_missmod.calibration.sequence_model import SequenceModel
 from nnunetv2_missmod.calibration.signs import SIGNS
 from nnunetv2_missmod.files.entries import FLAG, TABLE, Kind, Place, is_finite, is_list, is_whole
 from nnunetv2_missmod.files.json_files import read_object
@@ -132,7 +132,7 @@ def read_calibration(file: Path) -> Calibration:
         content["settings"],
         _as_table(content["masks"], OF_COLUMN, "masks", place),
         _as_table(content["gains"], OF_GAIN, "gains", place),
-        None if found is None else SequenceModel.from_json(found, len(content["modalities"]), place),
+        None if found is None else SequenceModel.from_json(found, len(content["modalities"]), str(file)),
     )
 
 

@@ -10,7 +10,7 @@ the confidence in practice. It compares with the same subset of other cases, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import floor
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nnunetv2_missmod.calibration.signs import SIGNS
 
 Numbers = NDArray[np.float64]
+Whole = NDArray[np.int64]
 STRENGTHS = tuple(10.0**power for power in range(-1, 6))  # of the ridge; the largest leaves the subset's mean
 MAX_FOLDS = 20  # of the cases; fewer cases are left out one by one
 LEAST_SPREAD = 0.05  # of a Dice about what is expected
@@ -31,70 +32,91 @@ ROUNDING = 1e-9  # 0.1 * 10 is a rank of 1, however 1 - 0.9 is rounded
 FEWEST_OF_EACH = 5  # cases with and without a region, for its chance to depend on the signs
 
 
-class ExpectedDice:
-    """Expected Dice of the masks of one region that are not empty.
+class Masks(NamedTuple):
+    """Masks of one region that are not empty, in numbers.
 
-    Args:
-        rows: masks of held-out cases with the columns subset, num_present, dice and ``SIGNS``.
+    Attributes:
+        subset: (N,) position among the known subsets; -1 for any other.
+        size: (N,) number of modalities.
+        case: (N,) number of the case.
+        values: (N, 1 + len(SIGNS)), Dice and signs; NaN where there is none.
     """
 
-    def __init__(self, rows: pd.DataFrame):
+    subset: Whole
+    size: Whole
+    case: Whole
+    values: Numbers
+
+    def where(self, keep: NDArray[np.bool_]) -> Masks:
+        """Give those that are to be kept (N,)."""
+        return Masks(self.subset[keep], self.size[keep], self.case[keep], self.values[keep])
+
+
+class ExpectedDice:
+    """Expected Dice of masks.
+
+    Args:
+        masks: of held-out cases.
+        num_subsets: that are known.
+    """
+
+    def __init__(self, masks: Masks, num_subsets: int):
         from sklearn.linear_model import RidgeCV  # noqa: PLC0415, slow import
 
-        columns = [*SIGNS, "dice"]
-        self.of_subset = rows.groupby("subset")[columns].mean()
-        self.of_size = rows.groupby("num_present")[columns].mean()
-        self.of_all = rows[columns].mean()
-        signs = self._about_means(rows)
-        self.scale = np.where((spread := signs.std(0)) > 0, spread, 1.0)
-        ridge = RidgeCV(STRENGTHS, fit_intercept=False)
-        ridge.fit(signs / self.scale, rows["dice"].to_numpy() - self.means(rows)["dice"].to_numpy())
-        self.slopes: Numbers = ridge.coef_
+        self.of_subset = _means(masks.values, masks.subset, num_subsets)
+        self.of_size = _means(masks.values, masks.size, int(masks.size.max()) + 1)
+        self.of_all = _means(masks.values, np.zeros_like(masks.size), 1)[0]
+        about = masks.values - self.means(masks)
+        signs = np.nan_to_num(about[:, 1:])
+        self.scale = np.where((deviation := signs.std(0)) > 0, deviation, 1.0)
+        self.slopes: Numbers = RidgeCV(STRENGTHS, fit_intercept=False).fit(signs / self.scale, about[:, 0]).coef_
 
-    def means(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Give the means of each row's subset; of as many modalities, or of all, where the subset is unknown."""
-        found = self.of_subset.reindex(rows["subset"]).set_axis(rows.index)
-        found = found.fillna(self.of_size.reindex(rows["num_present"]).set_axis(rows.index))
-        filled: pd.DataFrame = found.fillna(self.of_all)
-        return filled
+    def means(self, masks: Masks) -> Numbers:
+        """Give the mean values of each mask's subset; of as many modalities, or of all, where it has none."""
+        size = np.minimum(masks.size, len(self.of_size) - 1)
+        of_subset, of_size = self.of_subset[masks.subset], self.of_size[size]
+        found: Numbers = np.where(np.isnan(of_subset), of_size, of_subset)
+        return np.where(np.isnan(found), self.of_all, found)
 
-    def of(self, rows: pd.DataFrame) -> Numbers:
-        """Give the expected Dice of masks (N,)."""
-        dice = self.means(rows)["dice"].to_numpy() + self._about_means(rows) / self.scale @ self.slopes
-        expected: Numbers = np.clip(dice, 0.0, 1.0)
+    def of(self, masks: Masks) -> Numbers:
+        """Give the expected Dice (N,)."""
+        means = self.means(masks)
+        signs = np.nan_to_num(masks.values[:, 1:] - means[:, 1:])
+        expected: Numbers = np.clip(means[:, 0] + signs / self.scale @ self.slopes, 0.0, 1.0)
         return expected
 
-    def _about_means(self, rows: pd.DataFrame) -> Numbers:
-        about = rows[list(SIGNS)] - self.means(rows)[list(SIGNS)]
-        found: Numbers = about.fillna(0.0).to_numpy(dtype=float)
-        return found
+
+def _means(values: Numbers, group: Whole, num_groups: int) -> Numbers:
+    """Mean of the rows (N, C) of each group, NaN without any; a last row of NaN is that of the group -1."""
+    known = ~np.isnan(values)
+    total, count = np.zeros((2, num_groups + 1, values.shape[1]))
+    np.add.at(total, group, np.where(known, values, 0.0))
+    np.add.at(count, group, known)
+    total[-1] = count[-1] = 0.0
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 class HeldOut(NamedTuple):
-    """A model that has not seen some cases, and how far the Dice of their masks is off what it expects, in spreads.
-
-    Attributes:
-        model: of the other cases.
-        of_subset: by subset, of each mask.
-        of_size: by number of modalities, the lowest of each case: for a subset that no case has.
-    """
+    """A model that has not seen some cases, their masks, and how far their Dice is off what it expects, in spreads."""
 
     model: ExpectedDice
-    of_subset: Mapping[Any, Numbers]
-    of_size: Mapping[Any, Numbers]
+    masks: Masks
+    off: Numbers
 
     @classmethod
-    def of(cls, others: pd.DataFrame, held_out: pd.DataFrame) -> HeldOut:
-        """Learn from the masks of other cases how those that are held out differ."""
-        model = ExpectedDice(others)
-        expected = model.of(held_out)
-        off = held_out.assign(off=(held_out["dice"].to_numpy() - expected) / spread(expected))
-        lowest = off.groupby(["num_present", "case"])["off"].min()
-        return cls(model, _grouped(off.set_index("subset")["off"]), _grouped(lowest.droplevel("case")))
+    def of(cls, masks: Masks, held_out: NDArray[np.bool_], num_subsets: int) -> HeldOut:
+        """Learn from the other masks how those that are held out (N,) differ."""
+        model, own = ExpectedDice(masks.where(~held_out), num_subsets), masks.where(held_out)
+        expected = model.of(own)
+        return cls(model, own, (own.values[:, 0] - expected) / spread(expected))
 
-
-def _grouped(numbers: pd.Series[float]) -> dict[Any, Numbers]:
-    return {key: of_key.to_numpy() for key, of_key in numbers.groupby(level=0)}
+    def comparable(self, subset: int, size: int) -> Numbers:
+        """Give what is off of the same subset's masks; of an unknown subset's, the lowest of each case of its size."""
+        if subset >= 0:
+            return self.off[self.masks.subset == subset]
+        of_size = self.masks.size == size
+        cases, off = self.masks.case[of_size], self.off[of_size]
+        return np.array([off[cases == case].min() for case in np.unique(cases)], dtype=float)
 
 
 @dataclass(frozen=True)
@@ -110,13 +132,11 @@ class RegionQuality:
 
     def expected(self, rows: pd.DataFrame) -> Numbers:
         """Give the expected Dice of masks (N,); NaN where they are empty, or there are none to learn from."""
-        return _of_masks(rows, self._of_all.of) if len(self._masks) else np.full(len(rows), np.nan)
+        return self._of_masks(rows, self._expected)
 
     def bounds(self, rows: pd.DataFrame, confidence: float) -> Numbers:
         """Give what the Dice of masks (N,) exceeds in this share of cases; 0 where too few cases say so."""
-        if not len(self._masks):
-            return np.full(len(rows), np.nan)
-        return _of_masks(rows, lambda masks: self._bounds(masks, confidence))
+        return self._of_masks(rows, lambda masks: self._bounds(masks, confidence))
 
     def chances(self, rows: pd.DataFrame) -> Numbers:
         """Give the chance that the region is there at all, in the cases of masks (N,), empty or not."""
@@ -128,39 +148,53 @@ class RegionQuality:
         rate: Numbers = ((counts["sum"] + 1) / (counts["count"] + 2)).to_numpy()  # Laplace's rule of succession
         return rate
 
+    def _of_masks(self, rows: pd.DataFrame, of: Callable[[Masks], Numbers]) -> Numbers:
+        """Compute a number for each mask (N,) that is not empty; NaN for the others."""
+        found, is_mask = np.full(len(rows), np.nan), rows["is_predicted"].to_numpy(dtype=bool)
+        if is_mask.any() and len(self._masks.size):
+            found[is_mask] = of(self._in_numbers(rows[is_mask]))
+        return found
+
+    def _in_numbers(self, rows: pd.DataFrame) -> Masks:
+        columns = rows.reindex(columns=["dice", *SIGNS]).to_numpy(dtype=float)
+        case = rows["case"].to_numpy() if "case" in rows else np.zeros(len(rows), dtype=int)
+        subset = self._subsets.get_indexer(pd.Index(rows["subset"]))
+        return Masks(subset, rows["num_present"].to_numpy(dtype=int), case, columns)
+
     @cached_property
-    def _masks(self) -> pd.DataFrame:
-        masks: pd.DataFrame = self.rows[self.rows["is_predicted"]].reset_index(drop=True)
-        return masks
+    def _subsets(self) -> pd.Index[Any]:
+        subsets: pd.Index[Any] = pd.Index(self.rows["subset"][self.rows["is_predicted"]].unique())
+        return subsets
+
+    @cached_property
+    def _masks(self) -> Masks:
+        return self._in_numbers(self.rows[self.rows["is_predicted"]])
+
+    def _expected(self, masks: Masks) -> Numbers:
+        return self._of_all.of(masks)
 
     @cached_property
     def _of_all(self) -> ExpectedDice:
-        return ExpectedDice(self._masks)
+        return ExpectedDice(self._masks, len(self._subsets))
 
     @cached_property
     def _folds(self) -> list[HeldOut]:
-        fold_of = {case: i % MAX_FOLDS for i, case in enumerate(sorted(self._masks["case"].unique()))}
-        fold = self._masks["case"].map(fold_of)
-        numbers = range(min(MAX_FOLDS, len(fold_of)) if len(fold_of) > 1 else 0)
-        return [HeldOut.of(self._masks[fold != number], self._masks[fold == number]) for number in numbers]
+        cases, position = np.unique(self._masks.case, return_inverse=True)
+        numbers = range(min(MAX_FOLDS, len(cases)) if len(cases) > 1 else 0)
+        return [HeldOut.of(self._masks, position % MAX_FOLDS == number, len(self._subsets)) for number in numbers]
 
-    def _bounds(self, masks: pd.DataFrame, confidence: float) -> Numbers:
+    def _bounds(self, masks: Masks, confidence: float) -> Numbers:
         expected = [fold.model.of(masks) for fold in self._folds]
-        bounds = np.zeros(len(masks))
-        for place, (subset, size) in enumerate(zip(masks["subset"], masks["num_present"], strict=True)):
-            candidates = [NOTHING]
-            for fold, of_fold in zip(self._folds, expected, strict=True):
-                known = subset in self._subsets
-                off = fold.of_subset.get(subset, NOTHING) if known else fold.of_size.get(size, NOTHING)
-                candidates.append(of_fold[place] + spread(of_fold[place]) * off)
-            lowest_first = np.sort(np.concatenate(candidates))
+        bounds = np.zeros(len(masks.size))
+        for place, (subset, size) in enumerate(zip(masks.subset, masks.size, strict=True)):
+            candidates = [
+                of_fold[place] + spread(of_fold[place]) * fold.comparable(subset, size)
+                for of_fold, fold in zip(expected, self._folds, strict=True)
+            ]
+            lowest_first = np.sort(np.concatenate([NOTHING, *candidates]))
             rank = floor((1 - confidence) * (len(lowest_first) + 1) + ROUNDING)
             bounds[place] = lowest_first[rank - 1] if rank else 0.0
         return np.clip(bounds, 0.0, 1.0)
-
-    @cached_property
-    def _subsets(self) -> frozenset[str]:
-        return frozenset(self._masks["subset"])
 
     @cached_property
     def _is_there(self) -> Any:
@@ -173,15 +207,6 @@ class RegionQuality:
         if min(cases.sum(), (~cases).sum()) < FEWEST_OF_EACH:
             return None
         return make_pipeline(StandardScaler(), LogisticRegression()).fit(_for_chance(self.rows), self.rows["is_there"])
-
-
-def _of_masks(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Numbers]) -> Numbers:
-    """Compute a number for each mask (N,) that is not empty; NaN for the others."""
-    found = np.full(len(rows), np.nan)
-    is_mask = rows["is_predicted"].to_numpy(dtype=bool)
-    if is_mask.any():
-        found[is_mask] = of(rows[is_mask].reset_index(drop=True))
-    return found
 
 
 def spread(expected: Numbers) -> Numbers:

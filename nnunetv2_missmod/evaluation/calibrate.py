@@ -22,7 +22,7 @@ from nnunetv2_missmod.evaluation.scores import PROBABILITY, Scores, read_scores
 from nnunetv2_missmod.evaluation.training_images import learn_sequences
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.machine.parallel import in_processes
-from nnunetv2_missmod.prediction.model import ModelChoice, fingerprints, read_plan
+from nnunetv2_missmod.prediction.model import ModelChoice, fingerprints, read_json, read_plan
 from nnunetv2_missmod.prediction.regions import region_mask
 
 OUTER_FOLDS = 10  # of the cases, for the table of how well it works
@@ -55,10 +55,11 @@ def calibrate(folder: Path, model: Path | None, held_out: bool, confidence: floa
     scores = read_scores(folder)
     choice = model_of(scores.provenance, model)
     check_held_out(scores, held_out)
-    masks = observe(folder, scores, choice, processes)
+    known, dataset_json = scores.provenance, read_json(choice.folder / "dataset.json")
+    reader_class = read_plan(choice, len(known.modalities))[0].image_reader_writer_class
+    masks = observe(folder, scores, reader_class, processes)
     gains = gains_of(scores.table)
-    sequences, why_not = learn_sequences(scores.provenance, processes)
-    known = scores.provenance
+    sequences, why_not = learn_sequences(known.dataset, dataset_json, known.modalities, reader_class, processes)
     settings = {"step_size": known.step_size, "mirroring": known.mirroring, "min_voxels": known.min_voxels}
     names = tuple(known.modalities), tuple(known.regions), tuple(known.weights)
     numbered = masks.assign(case=masks["case"].factorize()[0])  # a model is handed on: without names of patients
@@ -125,7 +126,7 @@ def training_cases(splits: Sequence[dict[str, list[str]]], fold: int | str) -> s
     return {case for split in splits for case in (*split["train"], *split["val"])}
 
 
-def observe(folder: Path, scores: Scores, choice: ModelChoice, processes: int) -> pd.DataFrame:
+def observe(folder: Path, scores: Scores, reader_class: Any, processes: int) -> pd.DataFrame:
     """Give a row for each case, subset and region: its true Dice, and its signs.
 
     Raises:
@@ -134,9 +135,7 @@ def observe(folder: Path, scores: Scores, choice: ModelChoice, processes: int) -
     table, known = scores
     if known.predictions is None:
         raise ValueError(f"Expected the masks beside the scores in {folder}. {EVALUATE_AGAIN}, without --no-save.")
-    plans_manager, _ = read_plan(choice, len(known.modalities))
-    reader = plans_manager.image_reader_writer_class
-    read = partial(signs_of_case, folder / known.predictions, known, reader)
+    read = partial(signs_of_case, folder / known.predictions, known, reader_class)
     cases = [(str(case), rows) for case, rows in table.groupby("case", sort=False)]
     rows = pd.concat(in_processes(read, cases, processes, "Read the masks"), ignore_index=True)
     sizes = table["num_reference"] + table["num_predicted"]

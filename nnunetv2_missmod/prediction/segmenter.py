@@ -17,7 +17,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.calibration.file import calibration_in
-from nnunetv2_missmod.calibration.sequences import words_of
+from nnunetv2_missmod.calibration.suspicions import words_of
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nnunetv2_missmod.calibration.sequences import SequenceModel, words_of
+from nnunetv2_missmod.calibration.sequence_model import SequenceModel
+from nnunetv2_missmod.calibration.suspicions import words_of
 from nnunetv2_missmod.prediction.engine import Images
 
 
