@@ -113,10 +113,12 @@ class HeldOut(NamedTuple):
     def comparable(self, subset: int, size: int) -> Numbers:
         """Give what is off of the same subset's masks; of an unknown subset's, the lowest of each case of its size."""
         if subset >= 0:
-            return self.off[self.masks.subset == subset]
+            same: Numbers = self.off[self.masks.subset == subset]
+            return same
         of_size = self.masks.size == size
         cases, off = self.masks.case[of_size], self.off[of_size]
-        return np.array([off[cases == case].min() for case in np.unique(cases)], dtype=float)
+        lowest: Numbers = np.array([off[cases == case].min() for case in np.unique(cases)], dtype=float)
+        return lowest
 
 
 @dataclass(frozen=True)

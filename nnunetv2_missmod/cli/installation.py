@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,27 +33,27 @@ class Finding(NamedTuple):
     mend: str | None = None
 
 
-def run_doctor(as_json: bool = False) -> int:
+def run_doctor(looked_at: Iterable[Finding], as_json: bool = False) -> int:
     """Print every finding; 1 if anything is wrong, else 0."""
     with chatter_kept_beside(None):
-        found = list_findings() if as_json else print_findings()
+        found = list_findings(looked_at) if as_json else print_findings(looked_at)
     if as_json:
         wrong = [finding for finding in found if finding.mend is not None]
         print_json({"version": __version__, "wrong": len(wrong), "findings": [f._asdict() for f in found]})
     return int(any(finding.mend is not None for finding in found))
 
 
-def list_findings() -> list[Finding]:
+def list_findings(looked_at: Iterable[Finding]) -> list[Finding]:
     """Find, and print nothing on standard output."""
     with words_on_stderr(True):
-        return list(findings())
+        return list(looked_at)
 
 
-def print_findings() -> list[Finding]:
+def print_findings(looked_at: Iterable[Finding]) -> list[Finding]:
     """Print every finding as it is found."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     found = []
-    for finding in findings():
+    for finding in looked_at:
         found.append(finding)
         console.print("ok    " if finding.mend is None else "WRONG ", finding.what, sep="")
         if finding.mend is not None:

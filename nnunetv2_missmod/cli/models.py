@@ -47,8 +47,9 @@ def run(parsed: argparse.Namespace) -> int:
 def lines_of(model: TrainedModel) -> list[str]:
     """Describe a model in three lines."""
     folds = model.folds()
+    calibrated = ", calibrated" if model.is_calibrated else ""
     return [
-        f"{model.dataset}: {model.trainer}, {model.configuration}, {model.plans}",
+        f"{model.dataset}: {model.trainer}, {model.configuration}, {model.plans}{calibrated}",
         f"  {'; '.join(words_of(fold) for fold in folds)}",
         f"  {flags_of(model, folds)}" if model.segments else "  a pretraining, which segments nothing",
     ]
@@ -82,6 +83,7 @@ def as_object(model: TrainedModel) -> dict[str, object]:
         "configuration": model.configuration,
         "trainer": model.trainer,
         "plans": model.plans,
+        "is_calibrated": model.is_calibrated,
         "folds": [{**fold._asdict(), "is_complete": fold.is_complete} for fold in folds],
         "flags": flags_of(model, folds),
     }

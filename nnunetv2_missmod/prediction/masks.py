@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,11 @@ from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import regions_of
 from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
 from nnunetv2_missmod.prediction.subsets import AVAILABLE, distinct_names
+
+NO_CALIBRATION = (
+    "missmod: what Dice is expected of each mask is not said, since the model has no calibration. missmod calibrate "
+    "makes one of the scores of held-out cases."
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ def predict_masks(
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
     asked = read_request(subsets, distinct_names(dataset_json))
     calibration = calibration_in(choice.folder) if trust.use else None
+    if trust.use and calibration is None:
+        print(NO_CALIBRATION, file=sys.stderr)
     judge = judge_of(calibration, choice, prediction, min_voxels or {}, trust.confidence)
     sequences = None if calibration is None else calibration.sequences
     check = SequenceCheck(sequences, asked.modalities, trust.refuse_mixups)

@@ -17,7 +17,6 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.calibration.file import calibration_in
-from nnunetv2_missmod.calibration.suspicions import words_of
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of
@@ -27,6 +26,7 @@ from nnunetv2_missmod.prediction.judgement import Judgement
 from nnunetv2_missmod.prediction.mask_request import with_one_fewer
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
+from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
 from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
 from nnunetv2_missmod.prediction.trained import model_in, unpack
 
@@ -104,8 +104,8 @@ class Segmenter:
         self.export = export_of(self.predictor, {})
         calibration = calibration_in(choice.folder) if trust.use else None
         self.judge = judge_of(calibration, choice, settings, {}, trust.confidence)
-        self.sequences = None if calibration is None else calibration.sequences
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
+        self.check = SequenceCheck(None if calibration is None else calibration.sequences, self.modalities)
         self.lock = threading.Lock()
 
     @classmethod
@@ -195,8 +195,7 @@ class Segmenter:
         with self.lock:
             predicted = predict_subsets(self.predictor, images, every)
             found = [(each.position, self._made(each)) for each in predicted]
-        suspected = self.sequences.suspicions(images.voxels, images.available) if self.sequences else []
-        made, suspicions = [mask for _, mask in found], words_of(suspected, self.modalities)
+        made, suspicions = [mask for _, mask in found], self.check.suspicions_of(images)
         regions = regions_of(self.predictor.dataset_json)
         return [
             Segmentation(

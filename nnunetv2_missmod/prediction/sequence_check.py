@@ -16,7 +16,7 @@ class SequenceCheck:
     """Warns of images that look like another modality; unsure is unsure.
 
     Attributes:
-        model: of the modalities' images; None warns of nothing.
+        model: of the modalities' images; None suspects nothing.
         modalities: their names.
         refuse: make it an error of the case.
         found: what was found, by case.
@@ -27,17 +27,20 @@ class SequenceCheck:
     refuse: bool = False
     found: dict[str, str] = field(default_factory=dict)
 
+    def suspicions_of(self, images: Images) -> str:
+        """Say which images of a case look like another modality; empty if none does."""
+        if self.model is None:
+            return ""
+        return words_of(self.model.suspicions(images.voxels, images.available), self.modalities)
+
     def look_at(self, case: str, images: Images) -> None:
-        """Look at the images of a case; say on stderr which look like another modality.
+        """Look at the images of a case and keep what was found, which stderr also says.
 
         Raises:
-            ValueError: some do, and that is to be refused.
+            ValueError: some look like another modality, and that is to be refused.
         """
-        if self.model is None:
-            return
-        words = words_of(self.model.suspicions(images.voxels, images.available), self.modalities)
-        self.found[case] = words
+        self.found[case] = words = self.suspicions_of(images)
         if words and self.refuse:
-            raise ValueError(f"{words} Give each file its own channel's number, or predict without --refuse_mixups.")
+            raise ValueError(f"{words} Give each file its own channel's number, or leave --refuse_mixups out.")
         if words:
             print(f"case {case}: {words}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from nnunetv2.paths import nnUNet_results
 
+from nnunetv2_missmod.calibration.file import CALIBRATION
 from nnunetv2_missmod.files.entries import is_finite
 from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.host.checkpoint import CHECKPOINTS, load_data
@@ -59,6 +60,11 @@ class TrainedModel:
     def segments(self) -> bool:
         """Whether it segments; a pretraining does not, and its curve is no Dice."""
         return not self.trainer.endswith(PRETRAINING)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether held-out cases have told what its masks are worth."""
+        return (self.folder / CALIBRATION).is_file()
 
     @property
     def flags(self) -> str:
