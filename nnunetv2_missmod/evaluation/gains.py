@@ -7,12 +7,13 @@ positive is a higher Dice, a smaller distance (mm), a smaller absolute volume er
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import factorial
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.summary import goodness, members, modalities_in, wide_table
+from nnunetv2_missmod.evaluation.summary import BETTER, check_direction, goodness, members, modalities_in, wide_table
 
 # --- gains ------------------------------------------------------------------------------------------------------------
 
@@ -76,6 +77,85 @@ def modality_pairs(subsets: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
         ]
         for modality in modalities_in(name_of.values())
     }
+
+
+# --- Shapley values ---------------------------------------------------------------------------------------------------
+
+
+def shapley_values(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Shapley value of each modality: its gain, averaged over all orders in which the modalities may be added.
+
+    The value of a set of modalities is its mean score and that of none is 0, so that the values of a region add up to
+    the mean of the full set. All means are over the same cases, those with a score from every subset. (Shapley, "A
+    value for n-person games", 1953.)
+
+    Args:
+        table: the long table of one model.
+        metric: one that ``why_no_shapley_values`` says nothing against.
+
+    Returns:
+        One row per modality and one column per region; NaN where no case has a score from every subset.
+
+    Raises:
+        ValueError: as ``gains_given``, or there are no Shapley values, and why.
+    """
+    reason = why_no_shapley_values(table, metric)
+    if reason:
+        raise ValueError(f"Expected scores that have Shapley values, got {metric}: {reason}.")
+    of_region = {region: scores.mean() for region, scores in _with_every_score(table, metric).items()}
+    means = pd.DataFrame(of_region).rename_axis(columns="region")
+    values: pd.DataFrame = _shapley_weights(list(means.index)) @ means
+    return values
+
+
+def shapley_counts(table: pd.DataFrame, metric: str) -> pd.Series[int]:
+    """Number of cases by region on which ``shapley_values`` rest."""
+    counts = {region: len(scores) for region, scores in _with_every_score(table, metric).items()}
+    of_region: pd.Series[int] = pd.Series(counts, dtype=int).rename_axis("region")
+    return of_region
+
+
+def why_no_shapley_values(table: pd.DataFrame, metric: str) -> str:
+    """Say why there are no Shapley values; "" where there are.
+
+    Raises:
+        ValueError: as ``gains_given``.
+    """
+    check_direction(metric)
+    if BETTER[metric] != "higher":
+        return "with no modality at all it is not 0"
+    scored = table["subset"].nunique()
+    every = 2 ** len(modalities_in(table["subset"].unique())) - 1
+    if scored < every:
+        return f"they need a score from each of the {every} subsets, and {scored} are scored"
+    return "" if shapley_counts(table, metric).any() else "no case has a score from every subset"
+
+
+def _with_every_score(table: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
+    """Scores (cases, subsets) by region, of the cases that have one from every subset."""
+    wide: Any = wide_table(table, metric)
+    return {region: wide[region].dropna() for region in wide.columns.unique("region")}
+
+
+def _shapley_weights(subsets: list[str]) -> pd.DataFrame:
+    """Weight (modalities, subsets) of each subset's mean in each modality's value.
+
+    In (|S| - 1)! (M - |S|)! of the M! orders m is the last of S, and in |S|! (M - |S| - 1)! it is the next after S.
+    """
+    modalities = modalities_in(subsets)
+    count = len(modalities)
+    weights: pd.DataFrame = pd.DataFrame(0.0, pd.Index(modalities, name="modality"), pd.Index(subsets, name="subset"))
+    for subset in subsets:
+        size = len(members(subset))
+        for modality in modalities:
+            is_in = modality in members(subset)
+            before, after = (size - 1, count - size) if is_in else (size, count - size - 1)
+            share = factorial(before) * factorial(after) / factorial(count)
+            weights.loc[modality, subset] = share if is_in else -share
+    return weights
+
+
+# --- by case ----------------------------------------------------------------------------------------------------------
 
 
 def _gains_by_case(table: pd.DataFrame, metric: str) -> dict[tuple[str, str], pd.DataFrame]:

@@ -1,5 +1,5 @@
 import math
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from nnunetv2_missmod.evaluation.gains import (
     gain_counts,
     gains_given,
     modality_pairs,
+    shapley_counts,
+    shapley_values,
+    why_no_shapley_values,
 )
 from nnunetv2_missmod.evaluation.summary import BETTER, subset_means
 
@@ -152,6 +155,111 @@ def test_a_modality_without_a_pair_has_no_contribution():
     assert list(alone.index) == ["T1"]
     assert alone.isna().all(axis=None)
     assert (most_cases(long_table(modalities=("T1",)), "dice") == 0).all(axis=None)
+
+
+# --- Shapley values ---------------------------------------------------------------------------------------------------
+
+FROM_NOTHING = [metric for metric, better in BETTER.items() if better == "higher"]
+
+
+def looped_shapley(table, metric, region):
+    """By the definition: the mean over all orders of what a modality adds to those before it; and of how many cases."""
+    rows = table[table["region"] == region]
+    modalities = rows["subset"].iloc[-1].split("+")
+    scores = {(row["case"], frozenset(row["subset"].split("+"))): row[metric] for row in rows.to_dict("records")}
+    subsets = {subset for _, subset in scores}
+    cases = [c for c in rows["case"].unique() if not any(math.isnan(scores.get((c, s), math.nan)) for s in subsets)]
+    value = {s: sum(scores[case, s] for case in cases) / len(cases) for s in subsets} | {frozenset(): 0.0}
+    orders = list(permutations(modalities))
+    gains = dict.fromkeys(modalities, 0.0)
+    for order in orders:
+        for place, modality in enumerate(order):
+            before = frozenset(order[:place])
+            gains[modality] += (value[before | {modality}] - value[before]) / len(orders)
+    return gains, len(cases)
+
+
+@pytest.mark.parametrize("metric", FROM_NOTHING)
+@pytest.mark.parametrize("num_modalities", [1, 2, 3, 4, 5])
+def test_a_shapley_value_is_the_mean_gain_over_all_orders(metric, num_modalities):
+    table = long_table(cases=6, modalities=tuple("cbaed"[:num_modalities]), undefined=0.01, seed=num_modalities)
+    values, counts = shapley_values(table, metric), shapley_counts(table, metric)
+    assert (list(values.index), list(values.columns)) == (list("cbaed"[:num_modalities]), list(REGIONS))
+    for region in REGIONS:
+        expected, cases = looped_shapley(table, metric, region)
+        assert values[region].to_dict() == pytest.approx(expected)
+        assert counts[region] == cases
+
+
+def test_shapley_values_add_up_to_the_mean_of_the_full_set():
+    table = long_table()
+    total = shapley_values(table, "dice").sum()
+    assert total.to_dict() == pytest.approx(subset_means(table, "dice").loc["+".join(MODALITIES)].to_dict())
+
+
+def test_modalities_that_are_worth_the_same_have_the_same_value_and_one_that_adds_nothing_has_none():
+    def score(_, subset, region):
+        present = set(subset.split("+"))
+        return 0.8 * bool(present & {"FLAIR", "T2"}) + 0.1 * ({"FLAIR", "T2"} <= present) + 0.05 * ("T1c" in present)
+
+    values = shapley_values(constant_table(score), "dice")["core"]
+    assert values.to_dict() == pytest.approx({"FLAIR": 0.45, "T1": 0.0, "T1c": 0.05, "T2": 0.45})
+
+
+def test_additive_scores_give_back_what_each_modality_is_worth():
+    adds = dict(zip(MODALITIES, (0.1, 0.02, 0.2, 0.04), strict=True))
+    table = constant_table(lambda _, subset, __: sum(adds[m] for m in subset.split("+")))
+    assert shapley_values(table, "dice")["core"].to_dict() == pytest.approx(adds)
+
+
+def test_a_case_without_all_scores_has_no_say_in_the_shapley_values_of_that_region_alone():
+    table = long_table()
+    poorer = table.copy()
+    poorer.loc[(poorer["case"] == "case_002") & (poorer["region"] == "core") & (poorer["subset"] == "T1"), "dice"] = (
+        np.nan
+    )
+    without = shapley_values(table[table["case"] != "case_002"], "dice")
+    found, counts = shapley_values(poorer, "dice"), shapley_counts(poorer, "dice")
+    assert found["core"].to_list() == pytest.approx(without["core"].to_list())
+    assert found["whole"].to_list() == pytest.approx(shapley_values(table, "dice")["whole"].to_list())
+    assert counts.to_dict() == {"whole": 5, "core": 4, "enhancing": 5}
+    dropped = poorer[~((poorer["case"] == "case_002") & (poorer["subset"] == "T1"))]
+    assert shapley_counts(dropped, "dice").to_dict() == {"whole": 4, "core": 4, "enhancing": 4}
+
+
+def test_a_region_without_a_case_of_all_scores_has_no_shapley_values():
+    values = shapley_values(undefined_in_core(long_table()), "dice")
+    assert values.isna().all().to_dict() == {"whole": False, "core": True, "enhancing": False}
+
+
+def undefined_in_core(table):
+    return table.assign(dice=table["dice"].mask((table["region"] == "core") & (table["subset"] == "T2")))
+
+
+@pytest.mark.parametrize(
+    ("table", "metric", "reason"),
+    [
+        (long_table(), "hd95", "with no modality at all it is not 0"),
+        (long_table(), "volume_error", "with no modality at all it is not 0"),
+        (
+            long_table(subsets=subset_names()[:4] + subset_names()[-1:]),
+            "dice",
+            "each of the 15 subsets, and 5 are scored",
+        ),
+        (long_table(undefined=0.5), "dice", "no case has a score from every subset"),
+    ],
+)
+def test_where_there_are_no_shapley_values_the_reason_is_said(table, metric, reason):
+    assert reason in why_no_shapley_values(table, metric)
+    with pytest.raises(ValueError, match=f"got {metric}: .*{reason}"):
+        shapley_values(table, metric)
+
+
+def test_where_there_are_shapley_values_there_is_no_reason_against_them():
+    assert [why_no_shapley_values(long_table(), metric) for metric in FROM_NOTHING] == [""] * 4
+
+
+# --- pairs and errors -------------------------------------------------------------------------------------------------
 
 
 def test_a_contribution_needs_to_know_what_is_better():
