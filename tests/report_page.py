@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
 
-KINDS = ("scores", "contribution", "tests", "rankings", "caselist", "facts")
+KINDS = ("scores", "contribution", "given", "shapley", "tests", "rankings", "caselist", "facts")
 
 
 class Page(HTMLParser):
@@ -28,7 +28,7 @@ class Page(HTMLParser):
         self._metric = attributes.get("data-metric", self._metric)
         if tag == "table":
             (kind,) = [kind for kind in KINDS if kind in attributes["class"].split()]
-            self._rows = self.tables[kind][self._metric] = []
+            self._rows = self.tables[kind].setdefault(self._metric, [])  # a table of each model, one after the other
         if tag == "tr":
             self._rows.append([])
         if tag in ("td", "th"):

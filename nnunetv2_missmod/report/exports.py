@@ -11,9 +11,11 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from itertools import compress
 
 from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
-from nnunetv2_missmod.report.tables import UNDEFINED, Cell, Row, Table, print_p
+from nnunetv2_missmod.report.cells import UNDEFINED, Cell, Row
+from nnunetv2_missmod.report.tables import Table, print_p
 
 PRESENT, ABSENT, MINUS = "●", "○", "−"
 INTERVALS = "with 95 % intervals"
@@ -44,8 +46,8 @@ TEST_COLUMNS = ["models", "region", "pairs", "median difference", "favoured", "p
 def to_markdown(tables: Sequence[Table]) -> str:
     """Tables as Markdown: best bold, second in italics (Markdown has no underline).
 
-    The papers' table of each metric comes first; summaries with intervals, contributions and tests have tables of
-    their own after it.
+    The papers' table of each metric comes first; summaries with intervals, contributions, Shapley values and tests have
+    tables of their own after it.
     """
     return "\n".join(text for table in tables for text in _markdown_tables(table))
 
@@ -60,7 +62,6 @@ def _markdown_tables(table: Table) -> list[str]:
         [row.name, *(f"{_markdown_cell(cell)} {cell.interval}".strip() for cell in row.cells), row.cases.text]
         for row in table.summaries
     ]
-    gains = [[escape_markdown(row.name), *(c.text for c in row.cells), row.cases.text] for row in table.contributions]
     tests = [[escape_markdown(text) for text in line] for line in _test_lines(table)]
     heads.append(COUNT)
     right = ["--:"] * len(heads)
@@ -68,8 +69,10 @@ def _markdown_tables(table: Table) -> list[str]:
     made = [
         _markdown(f"## {title}", [*names, *heads], [*[":-:"] * len(names), *right], subsets) + note,
         _markdown(f"### {title}: mean and area, {INTERVALS}", ["", *heads], [":--", *right], summaries) + note,
-        _markdown(f"### {title}: contribution of each modality", ["", *heads], [":--", *right], gains),
     ]
+    for name, rows in _worth(table):
+        lines = [[escape_markdown(row.name), *(cell.text for cell in row.cells), row.cases.text] for row in rows]
+        made.append(_markdown(f"### {title}: {name}", ["", *heads], [":--", *right], lines))
     if tests:
         made.append(_markdown(f"### {title}: comparison", TEST_COLUMNS, _test_columns(":--", "--:"), tests))
         made[-1] += f"\n{table.smallest_p}\n"
@@ -113,7 +116,6 @@ def _latex_tables(table: Table) -> list[str]:
     first = table.summaries[0]
     mean = [rf"\multicolumn{{{count}}}{{c}}{{mean}}", *map(_latex_cell, first.cells), _latex_count(first)]
     summaries = [[row.name, *map(_latex_interval, row.cells), _latex_count(row)] for row in table.summaries]
-    gains = [[escape_latex(row.name), *map(_latex_cell, row.cells), _latex_count(row)] for row in table.contributions]
     tests = [[escape_latex(text) for text in line] for line in _test_lines(table)]
     regions, heads = _latex_heads(table, count), _latex_heads(table, 1)
     names, models = [*map(escape_latex, table.modalities)], [escape_latex(model) for _, model in table.columns]
@@ -123,8 +125,10 @@ def _latex_tables(table: Table) -> list[str]:
     made = [
         _latex(title, "c" * count + right, [regions, _line([*names, *models])], [subsets, [mean]], note),
         _latex(f"{title}: mean and area, {INTERVALS}", f"l{right}", [heads, _line(["", *models])], [summaries], note),
-        _latex(f"{title}: contribution of each modality", f"l{right}", [heads, _line(["", *models])], [gains]),
     ]
+    for name, rows in _worth(table):
+        lines = [[escape_latex(row.name), *map(_latex_cell, row.cells), _latex_count(row)] for row in rows]
+        made.append(_latex(f"{title}: {name}", f"l{right}", [heads, _line(["", *models])], [lines]))
     if tests:
         made.append(
             _latex(
@@ -198,9 +202,9 @@ def _latex_interval(cell: Cell) -> str:
 def to_csv(tables: Sequence[Table]) -> str:
     """Tables as one CSV: a row per metric and subset, 1 and 0 for the modalities, a column per region and model.
 
-    After a metric's subsets come rows for the mean and the areas, each with the bounds of its interval, and for the
-    contributions; ``comparison_csv`` holds the tests. The last columns say on how many cases a row rests, and whether
-    the subsets that it compares rest on the same ones.
+    After a metric's subsets come rows for the mean and the areas, each with the bounds of its interval, for the
+    contributions and Shapley values, and for the gains given each subset; ``comparison_csv`` holds the tests. The last
+    columns say on how many cases a row rests, and whether the subsets that it compares rest on the same ones.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -227,7 +231,11 @@ def _csv_rows(table: Table) -> list[tuple[str, Row, list[str]]]:
         for row in [*table.rows, *table.summaries]
     ]
     rows += [of_row for of_row in spread if any(of_row[2])]
-    return rows + [(f"contribution of {r.name}", r, [cell.text for cell in r.cells]) for r in table.contributions]
+    gains = [(f"contribution of {row.name}", row) for row in table.gains.contributions]
+    gains += [(f"Shapley value of {row.name}", row) for row in table.gains.shapley]
+    gains += [(f"gain from {row.name} given {'+'.join(compress(table.modalities, row.present))}", row)
+              for row in table.gains.given]  # fmt: skip
+    return rows + [(name, row, [cell.text for cell in row.cells]) for name, row in gains]
 
 
 def comparison_csv(tables: Sequence[Table]) -> str:
@@ -249,6 +257,12 @@ def comparison_csv(tables: Sequence[Table]) -> str:
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def _worth(table: Table) -> list[tuple[str, list[Row]]]:
+    """Tables with a row per modality; gains given a subset are many, and stand in the CSV alone."""
+    tables = [("contribution of each modality", table.gains.contributions)]
+    return [*tables, ("Shapley value of each modality", table.gains.shapley)] if table.gains.shapley else tables
 
 
 def _test_lines(table: Table) -> list[list[str]]:

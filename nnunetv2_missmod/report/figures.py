@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import io
-import re
 import textwrap
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from html import escape
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
 from nnunetv2_missmod.evaluation.complete_cases import Cases
 from nnunetv2_missmod.evaluation.gains import contribution
 from nnunetv2_missmod.evaluation.summary import robustness_curve, subset_means
+from nnunetv2_missmod.report.drawing import (
+    INK,
+    MARKERS,
+    Drawing,
+    add_legend,
+    drawn,
+    empty_figure,
+    model_colours,
+    plain,
+    scatter_cases,
+)
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
 from nnunetv2_missmod.report.tables import complete_cases
 
-INK = "#010203"  # replaced by the page's text colour
-MARKERS = "osD^vPX*<>"
 PITCH = 0.19  # inches between two columns of dots
 ROW = 0.27  # inches
-MOST_VECTORS = 2500  # dots; more are drawn as pixels, which are smaller
-
-
-class Drawing(NamedTuple):
-    """An inline SVG with its alternative text."""
-
-    svg: str
-    title: str
 
 
 def draw_all(comparison: Comparison, metric: Metric) -> dict[str, list[Drawing]]:
@@ -60,16 +54,16 @@ def heat_map(comparison: Comparison, metric: Metric, means: pd.DataFrame, model:
     low, high = _limits(metric, means)
     labels = values.map(lambda value: metric.text(value / metric.scale))
     size = (0.72 * len(comparison.regions) + PITCH * len(comparison.modalities), ROW * len(values))
-    with _figure(size) as (figure, ax):
+    with empty_figure(size) as (figure, ax):
         colours = {"higher": "viridis", "lower": "viridis_r", "zero": "vlag"}[metric.better]
         sns.heatmap(values, ax=ax, annot=labels, fmt="", cmap=colours, vmin=low, vmax=high, cbar=False,
                     annot_kws={"fontsize": 8}, linewidths=0.4, linecolor="#88888855")  # fmt: skip
         ax.set(xlabel="", ylabel="")
-        names = [textwrap.fill(_plain(region), 10) for region in values.columns]
+        names = [textwrap.fill(plain(region), 10) for region in values.columns]
         ax.set_xticks(np.arange(values.shape[1]) + 0.5, names, rotation=0)
         _dot_labels(ax, comparison, np.arange(len(values)) + 0.5)
-        ax.set_title(_plain(model), pad=_head_room(comparison.modalities))
-        return _drawing(figure, f"{metric.heading} of {model} by subset (rows) and region (columns).", model)
+        ax.set_title(plain(model), pad=_head_room(comparison.modalities))
+        return drawn(figure, f"{metric.heading} of {model} by subset (rows) and region (columns).", model)
 
 
 def draw_curves(comparison: Comparison, metric: Metric) -> list[Drawing]:
@@ -87,20 +81,20 @@ def curves(comparison: Comparison, metric: Metric, means: pd.DataFrame, region: 
     """Mean by the number of modalities present, a line per model; small dots are the single subsets."""
     numbers = [len(present) for present in comparison.subsets.values()]
     curve = robustness_curve(means)[region]
-    with _figure((3.1, 2.3)) as (figure, ax):
-        for number, (model, colour) in enumerate(_colours(comparison.models).items()):
+    with empty_figure((3.1, 2.3)) as (figure, ax):
+        for number, (model, colour) in enumerate(model_colours(comparison.models).items()):
             shift = (number - (len(comparison.models) - 1) / 2) * 0.08
             ax.scatter(np.add(numbers, shift), means[region, model], s=7, color=colour, alpha=0.4, linewidths=0)
             marker = MARKERS[number % len(MARKERS)]
-            ax.plot(curve.index, curve[model], marker + "-", color=colour, label=_plain(model), markersize=4.5)
+            ax.plot(curve.index, curve[model], marker + "-", color=colour, label=plain(model), markersize=4.5)
         ax.set(xlabel="modalities present", ylabel=metric.heading, xticks=sorted(set(numbers)))
         ax.set_ylim(*_limits(metric, means, margin=0.04))
         ax.grid(axis="y", color="#88888844")
-        ax.set_title(f"{_plain(region)}, n = {cases.text}{cases.mark}")
-        _legend(ax, len(comparison.models), -0.22)
+        ax.set_title(f"{plain(region)}, n = {cases.text}{cases.mark}")
+        add_legend(ax, len(comparison.models), -0.22)
         in_words = "; ".join(f"{m}: " + ", ".join(f"{v:.1f} with {k}" for k, v in curve[m].items()) for m in curve)
         text = f"{metric.heading} of {region} by number of modalities present, over {cases.in_words}. {in_words}."
-        return _drawing(figure, text, region)
+        return drawn(figure, text, region)
 
 
 def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawing:
@@ -109,20 +103,15 @@ def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawin
     rows, count = {name: i for i, name in enumerate(comparison.subsets)}, len(comparison.models)
     height = len(rows) * max(ROW, 0.1 + 0.09 * count)
     titles: dict[str, list[str]] = {}
-    with _figure((2.7, height)) as (figure, ax):
-        for number, (model, colour) in enumerate(_colours(comparison.models).items()):
+    with empty_figure((2.7, height)) as (figure, ax):
+        for number, (model, colour) in enumerate(model_colours(comparison.models).items()):
             chosen = scores[scores["model"] == model]
             y = chosen["subset"].map(rows).to_numpy(float) + ((number + 0.5) / count - 0.5) * 0.8
             jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(y)) * 0.8 / count
             x = chosen[metric.column].to_numpy() * metric.scale
-            is_drawn_as_pixels = len(y) > MOST_VECTORS
-            ax.scatter(x, y + jitter, s=13, color=colour, alpha=0.75, linewidths=0, rasterized=is_drawn_as_pixels,
-                       label=_plain(model), gid=f"cases-{number}")  # fmt: skip
-            if not is_drawn_as_pixels:
-                titles[f"cases-{number}"] = [
-                    f"{case}, {subset}: {metric.text(value)}"
-                    for case, subset, value in zip(chosen["case"], chosen["subset"], chosen[metric.column], strict=True)
-                ]
+            shown = zip(chosen["case"], chosen["subset"], chosen[metric.column], strict=True)
+            of_dots = [f"{case}, {subset}: {metric.text(value)}" for case, subset, value in shown]
+            titles |= scatter_cases(ax, x, y + jitter, of_dots, number=number, colour=colour, label=model)
             means = pd.Series(x).groupby(y).mean()
             ax.scatter(means, means.index, marker="|", s=45, color=INK, linewidths=1.0, zorder=3)
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=metric.heading)
@@ -130,10 +119,10 @@ def dots_per_case(comparison: Comparison, metric: Metric, region: str) -> Drawin
         ax.hlines(np.arange(1, len(rows)) - 0.5, *ax.get_xlim(), color="#88888833", linewidth=0.6)
         ax.grid(axis="x", color="#88888833")
         _dot_labels(ax, comparison, np.arange(len(rows)))
-        ax.set_title(_plain(region), pad=_head_room(comparison.modalities))
-        _legend(ax, count, -0.5 / height)
+        ax.set_title(plain(region), pad=_head_room(comparison.modalities))
+        add_legend(ax, count, -0.5 / height)
         text = f"{metric.heading} of {region}: a dot for each case and subset, a stroke for their mean."
-        return _drawing(figure, text, region, titles)
+        return drawn(figure, text, region, titles)
 
 
 def gain_bars(comparison: Comparison, metric: Metric, gains: pd.DataFrame, region: str) -> Drawing:
@@ -141,63 +130,20 @@ def gain_bars(comparison: Comparison, metric: Metric, gains: pd.DataFrame, regio
     values, count = gains.xs(region, axis=1, level="region"), len(comparison.models)
     rows = np.arange(len(values))
     height = len(rows) * max(ROW, 0.1 + 0.11 * count)
-    with _figure((2.7, height)) as (figure, ax):
-        for number, (model, colour) in enumerate(_colours(comparison.models).items()):
+    with empty_figure((2.7, height)) as (figure, ax):
+        for number, (model, colour) in enumerate(model_colours(comparison.models).items()):
             y = rows + ((number + 0.5) / count - 0.5) * 0.8
-            ax.barh(y, values[model], height=0.72 / count, color=colour, label=_plain(model))
+            ax.barh(y, values[model], height=0.72 / count, color=colour, label=plain(model))
         ax.axvline(0, color=INK, linewidth=0.6)
-        ax.set_yticks(rows, [_plain(str(modality)) for modality in values.index])
+        ax.set_yticks(rows, [plain(str(modality)) for modality in values.index])
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"gain in {metric.title} [{metric.unit}]")
         ax.set_xlim(*_limits(metric, np.append(gains, 0.0), margin=0.04))
         ax.grid(axis="x", color="#88888833")
         ax.set_axisbelow(True)
-        ax.set_title(_plain(region))
-        _legend(ax, count, -0.5 / height)
+        ax.set_title(plain(region))
+        add_legend(ax, count, -0.5 / height)
         in_words = "; ".join(f"{m}: " + ", ".join(f"{k} {v:.1f}" for k, v in values[m].items()) for m in values)
-        return _drawing(figure, f"Mean gain in {metric.title} of {region} from adding a modality. {in_words}.", region)
-
-
-@contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure of this size in inches, drawn in the page's ink and without a background."""
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    style: Any = {
-        **ink,
-        **{"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.6, "lines.linewidth": 1.6},
-        **{"axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "none", "axes.facecolor": "none"},
-        **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.fontsize": 8.5, "axes.unicode_minus": True},
-    }
-    with mpl.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's own font has them
-        figure = Figure(figsize=size)
-        yield figure, figure.subplots()
-
-
-def _drawing(figure: Figure, text: str, title: str, titles: Mapping[str, list[str]] | None = None) -> Drawing:
-    """Save as SVG without prologue and metadata; ``text`` is what a screen reader says.
-
-    ``titles`` are what the dots of a scatter say when they are pointed at, by its gid.
-    """
-    stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": text}):
-        figure.savefig(stream, format="svg", bbox_inches="tight", pad_inches=0.04, dpi=150)
-    svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
-    for gid, of_dots in (titles or {}).items():
-        svg = _with_titles(svg, gid, of_dots)
-    svg = re.sub(r'<g id="[\w.-]+"', "<g", svg).replace(INK, "currentColor")  # no id twice on a page
-    return Drawing(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1), title)
-
-
-def _with_titles(svg: str, gid: str, titles: list[str]) -> str:
-    """Give each dot of a scatter its title; none where matplotlib has not drawn all of them."""
-    before, start, rest = svg.partition(f'<g id="{gid}">')
-    dots, end, after = rest.partition('<g id="')
-    pieces = re.split(r"(<use [^>]*)/>", dots)
-    if len(pieces) != 2 * len(titles) + 1:
-        return svg
-    for place, title in enumerate(titles):
-        pieces[2 * place + 1] += f"><title>{escape(title)}</title></use>"
-    return before + start + "".join(pieces) + end + after
+        return drawn(figure, f"Mean gain in {metric.title} of {region} from adding a modality. {in_words}.", region)
 
 
 def _dot_labels(ax: Axes, comparison: Comparison, y: NDArray[Any]) -> None:
@@ -209,18 +155,13 @@ def _dot_labels(ax: Axes, comparison: Comparison, y: NDArray[Any]) -> None:
         fill = [INK if modality in present else "none" for present in comparison.subsets.values()]
         ax.scatter(np.zeros(len(y)), y, s=22, c=fill, edgecolors=INK, linewidths=0.7, clip_on=False,
                    transform=ax.get_yaxis_transform() + shift)  # fmt: skip
-        ax.text(0, 1.0, f" {_plain(modality)}", transform=ax.transAxes + shift, rotation=90, ha="center", va="bottom",
+        ax.text(0, 1.0, f" {plain(modality)}", transform=ax.transAxes + shift, rotation=90, ha="center", va="bottom",
                 fontsize=8)  # fmt: skip
 
 
 def _head_room(modalities: Sequence[str]) -> float:
     """Points above the axes that the upright names need."""
     return 4.6 * max(map(len, modalities)) + 6
-
-
-def _legend(ax: Axes, num_models: int, below: float) -> None:
-    if num_models > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=2, frameon=False)
 
 
 def _limits(metric: Metric, values: ArrayLike, margin: float = 0.0) -> tuple[float, float]:
@@ -232,12 +173,3 @@ def _limits(metric: Metric, values: ArrayLike, margin: float = 0.0) -> tuple[flo
         low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
     width = max(high - low, 0.02 * metric.scale)
     return low - margin * width, low + (1 + margin) * width
-
-
-def _colours(models: Sequence[str] | dict[str, Any]) -> dict[str, Any]:
-    return dict(zip(models, sns.color_palette("colorblind" if len(models) <= 10 else "husl", len(models)), strict=True))
-
-
-def _plain(name: str) -> str:
-    """A name as matplotlib shows it unchanged: no mathematics, and never hidden from the legend."""
-    return re.sub("^_", " _", name).replace("$", r"\$")

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.complete_cases import Cases, cases_of_subsets, on_complete_cases
-from nnunetv2_missmod.evaluation.gains import contribution, contribution_counts
 from nnunetv2_missmod.evaluation.intervals import Summary, bootstrap_intervals
 from nnunetv2_missmod.evaluation.paired_tests import ALPHA, compare
 from nnunetv2_missmod.evaluation.ranking import rank_shares
@@ -24,54 +23,12 @@ from nnunetv2_missmod.evaluation.summary import (
 )
 from nnunetv2_missmod.evaluation.trainings import spread_over_trainings
 from nnunetv2_missmod.report.case_list import CaseRow, case_rows
+from nnunetv2_missmod.report.cells import UNDEFINED, Cell, Row
+from nnunetv2_missmod.report.gain_tables import Gains, build_gains
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import Metric
 
-UNDEFINED = "–"
 TOO_FEW = "too few cases"
-
-
-class Cell(NamedTuple):
-    """A printed value and its place among the models of its row and region.
-
-    ``low`` and ``high`` are the bounds of its 95 % interval, ``spread`` the standard deviation over trainings; "" where
-    there is none.
-    """
-
-    text: str
-    cases: Cases
-    place: Literal["best", "second", ""] = ""
-    low: str = ""
-    high: str = ""
-    spread: str = ""
-
-    @property
-    def interval(self) -> str:
-        """The bounds in brackets, "" where there are none."""
-        return f"[{self.low}, {self.high}]" if self.low else ""
-
-    @property
-    def deviation(self) -> str:
-        """The spread after its sign, "" where there is none."""
-        return f"± {self.spread}" if self.spread else ""
-
-    @property
-    def mark(self) -> str:
-        """A sign at a value that compares different cases."""
-        return "" if self.text == UNDEFINED else self.cases.mark
-
-
-class Row(NamedTuple):
-    """A subset, a summary or a modality: which modalities are present, and cells in the order of the columns."""
-
-    name: str
-    present: list[bool]
-    cells: list[Cell]
-
-    @property
-    def cases(self) -> Cases:
-        """How many cases its cells rest on."""
-        return Cases.together([cell.cases for cell in self.cells])
 
 
 class PairedTest(NamedTuple):
@@ -115,7 +72,7 @@ class Table(NamedTuple):
     columns: list[tuple[str, str]]  # (region, model)
     rows: list[Row]
     summaries: list[Row]
-    contributions: list[Row]
+    gains: Gains
     tests: list[PairedTest]
     rankings: list[Ranking]
     cases: list[CaseRow]
@@ -147,7 +104,7 @@ def build_table(comparison: Comparison, metric: Metric) -> Table:
         comparison.columns,
         _subset_rows(comparison, metric),
         _summary_rows(comparison, metric),
-        _contribution_rows(comparison, metric),
+        build_gains(comparison, metric),
         _tests(comparison, metric),
         _rankings(comparison, metric),
         case_rows(comparison, metric),
@@ -223,19 +180,6 @@ def _bounded_cells(comparison: Comparison, metric: Metric, summary: Summary, cas
     )
     cells = _cells(comparison, metric, found.loc["estimate"], cases, spreads.iloc[0])
     return [cell._replace(low=low, high=high) for cell, low, high in zip(cells, lows, highs, strict=True)]
-
-
-def _contribution_rows(comparison: Comparison, metric: Metric) -> list[Row]:
-    gains = comparison.side_by_side(lambda table: contribution(table, metric.column))
-    fewest, most = (
-        comparison.side_by_side(partial(contribution_counts, metric=metric.column, of=of)).to_numpy()
-        for of in ("fewest", "most")
-    )
-    rows = []
-    for modality, row, *counts in zip(gains.index, gains.to_numpy(), fewest, most, strict=True):
-        cells = [Cell(metric.text(gain), Cases(*of_cell)) for gain, *of_cell in zip(row, *counts, strict=True)]
-        rows.append(Row(str(modality), [], cells))
-    return rows
 
 
 def _tests(comparison: Comparison, metric: Metric) -> list[PairedTest]:

@@ -10,7 +10,8 @@ from small_scores import MODALITIES, NASTY, REGIONS, long_table, provenance
 
 from nnunetv2_missmod.evaluation.provenance import write_provenance
 from nnunetv2_missmod.evaluation.scores import write_scores
-from nnunetv2_missmod.report.figures import Drawing, draw_all
+from nnunetv2_missmod.report.drawing import Drawing
+from nnunetv2_missmod.report.figures import draw_all
 from nnunetv2_missmod.report.metric_names import METRICS
 from nnunetv2_missmod.report.page import write_report
 

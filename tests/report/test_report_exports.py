@@ -5,7 +5,7 @@ import re
 
 import pytest
 from report_page import read_markdown, read_page
-from small_scores import MODALITIES, NASTY, subset_names
+from small_scores import MODALITIES, NASTY, REGIONS, subset_names
 
 from nnunetv2_missmod.report.page import write_report
 
@@ -51,8 +51,22 @@ def test_the_csv_holds_the_numbers_of_the_page(report, page_numbers):
         found = zip(values[name], values[f"{name}, 95 % low"], values[f"{name}, 95 % high"], strict=True)
         assert list(found) == expected
     assert [values[f"contribution of {modality}"] for modality in MODALITIES] == gains
-    assert len(values) == 15 + 9 + 4
+    assert len(values) == 15 + 9 + 4 + 4 * 7
     assert [rows["FLAIR+T1c"][modality] for modality in MODALITIES] == ["1", "0", "1", "0"]
+
+
+def test_the_csv_holds_every_gain_given_a_subset_and_the_shapley_values(report, page):
+    with open(report.parent / "table.csv", newline="", encoding="utf-8") as file:
+        rows = {row["subset"]: row for row in csv.DictReader(file) if row["metric"] == "dice"}
+    for modality in MODALITIES:
+        of_model = [value for key, value in rows[f"Shapley value of {modality}"].items() if " / " in key]
+        assert of_model == [cell["text"] for cell in page.row(modality, "dice", "shapley")]
+    given = rows["gain from T1c given FLAIR+T2"]
+    assert [given[modality] for modality in MODALITIES] == ["1", "0", "0", "1"]
+    of_subset = [row for row in page.tables["given"]["dice"] if row[0].get("title") == "FLAIR+T2"]
+    cells = [[cell["text"] for cell in row[4 + 2 : -1 : 4]] for row in of_subset]  # T1c in each region
+    for model, expected in zip(("DCSeg", "M3AE"), cells, strict=True):
+        assert [given[f"{region} / {model}"] for region in REGIONS] == expected
 
 
 def test_the_markdown_holds_the_numbers_of_the_page(report, page_numbers):
@@ -67,7 +81,7 @@ def test_the_markdown_holds_the_numbers_of_the_page(report, page_numbers):
     assert tables[4] == page_ranks
 
 
-def test_the_latex_holds_the_numbers_of_the_page(report, page_numbers):
+def test_the_latex_holds_the_numbers_of_the_page(report, page, page_numbers):
     latex = (report.parent / "table.tex").read_text(encoding="utf-8")
     tables = [part for part in latex.split(r"\caption")[1:] if part.startswith("{HD95")]
     subsets, bounded, gains = map(rows_with_numbers, tables[:3])
@@ -75,7 +89,10 @@ def test_the_latex_holds_the_numbers_of_the_page(report, page_numbers):
     assert bounded == [[number for cell in row for number in cell] for row in page_numbers[1]]
     assert gains == page_numbers[2]
     assert len(tables) == 4
-    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == latex.count(r"\begin{tabular}") == 6 * 4
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == latex.count(r"\begin{tabular}") == 6 * 4 + 4
+    (shapley,) = [part for part in latex.split(r"\caption") if re.match("{Dice .*: Shapley value", part)]
+    expected = [[cell["text"] for cell in page.row(modality, "dice", "shapley")] for modality in MODALITIES]
+    assert rows_with_numbers(shapley) == expected
 
 
 def test_the_tests_are_also_beside_the_page(many):

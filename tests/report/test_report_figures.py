@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_missmod.report.figures import MOST_VECTORS, dots_per_case, draw_all
+from nnunetv2_missmod.report.drawing import MOST_VECTORS
+from nnunetv2_missmod.report.figures import dots_per_case, draw_all
 from nnunetv2_missmod.report.inputs import Comparison
 from nnunetv2_missmod.report.metric_names import METRICS
 

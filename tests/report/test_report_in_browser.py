@@ -37,7 +37,9 @@ PROBE = """
   const bars = () => [...document.querySelectorAll("#contribution figure svg")]
     .filter((svg) => svg.checkVisibility())
     .map((svg) => [svg.getAttribute("aria-label"), svg.getBoundingClientRect().width]);
-  const sections = () => ({ contribution: rowsOf("contribution"), tests: rowsOf("comparison .tests"), bars: bars() });
+  const sections = () => ({
+    contribution: rowsOf("contribution .contribution"), tests: rowsOf("comparison .tests"), bars: bars(),
+  });
   const frame = async () => {
     const before = get("niivue").dataset.shown;
     for (let i = 0; i < 100 && !get("niivue").dataset.shown; i++) await wait(100);

@@ -149,18 +149,77 @@ def test_the_contribution_of_a_modality_is_the_mean_gain_from_adding_it(cohort, 
 
 def looped_gains(table, metric, modality, region):
     """Gains within the cases where both scores are defined, a list for each pair of subsets with such a case."""
+    return (gains for _, gains in looped_gains_given(table, metric, modality, region))
+
+
+def looped_gains_given(table, metric, modality, region):
+    """The same with the subset that the modality is added to."""
     rows = table[table["region"] == region]
     scores = {(row["case"], row["subset"]): row[metric] for row in rows.to_dict("records")}
     for without in (subset for subset in subset_names() if modality not in subset.split("+")):
         added = "+".join(m for m in MODALITIES if m in (*without.split("+"), modality))
         gains = [scores[case, added] - scores[case, without] for case in sorted(set(rows["case"]))]
         if known := [gain for gain in gains if not math.isnan(gain)]:
-            yield known
+            yield without, known
 
 
 def words_of(counts):
     least, most = min(counts), max(counts)
     return f"{most if least == most else f'{least}–{most}'} {'case' if most == 1 else 'cases'}"
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("dice", 100), ("hd95", -1)])
+def test_what_a_modality_adds_given_each_subset_stands_in_a_map_of_each_model(cohort, page, metric, scale):
+    _, tables = cohort
+    rows = [row for row in page.tables["given"][metric] if "title" in row[0]]
+    assert [row[0]["title"] for row in rows] == subset_names()[:-1] * 2
+    of_row = [table for table in tables.values() for _ in range(14)]
+    for table, row in zip(of_row, rows, strict=True):
+        subset, cells = row[0]["title"], row[4:-1]
+        for (region, added), cell in zip(itertools.product(REGIONS, MODALITIES), cells, strict=True):
+            if added in subset.split("+"):
+                assert (cell["text"], cell.get("title"), cell.get("style")) == ("", None, None)
+                continue
+            gains = dict(looped_gains_given(table, metric, added, region))[subset]
+            assert float(cell["text"]) == pytest.approx(scale * mean_of(gains), abs=0.0051)
+            assert cell["title"] == words_of({len(gains)})
+            assert ("--better" in cell["style"]) == (scale * mean_of(gains) > 0)
+
+
+def test_the_largest_gain_or_loss_has_the_full_colour(page):
+    styles = [cell["style"] for row in page.tables["given"]["dice"] for cell in row if "style" in cell]
+    shares = [float(style.rpartition(": ")[2]) for style in styles if "--better" in style or "--worse" in style]
+    assert max(shares) == 1
+    assert min(shares) >= 0
+
+
+def test_the_shapley_values_are_the_mean_gain_over_all_orders_and_add_up_to_the_full_sets_mean(cohort, page):
+    _, tables = cohort
+    full = frozenset(MODALITIES)
+    for place, (region, model) in enumerate(COLUMNS):
+        value, count = means_with_every_score(tables[model][tables[model]["region"] == region])
+        for modality in MODALITIES:
+            orders = [order[: order.index(modality)] for order in itertools.permutations(MODALITIES)]
+            gains = [value[frozenset((*before, modality))] - value[frozenset(before)] for before in orders]
+            cell = page.row(modality, "dice", "shapley")[place]
+            assert float(cell["text"]) == pytest.approx(100 * mean_of(gains), abs=0.0051)
+            assert cell["title"] == words_of({count})
+        assert float(page.row("sum", "dice", "shapley")[place]["text"]) == pytest.approx(100 * value[full], abs=0.0051)
+
+
+def means_with_every_score(rows):
+    """Mean Dice of every set of modalities over the cases that have all, that of none 0; and how many cases they are."""
+    by_case = {}
+    for row in rows.to_dict("records"):
+        by_case.setdefault(row["case"], {})[frozenset(row["subset"].split("+"))] = row["dice"]
+    scored = [scores for scores in by_case.values() if not any(map(math.isnan, scores.values()))]
+    means = {subset: sum(scores[subset] for scores in scored) / len(scored) for subset in scored[0]}
+    return means | {frozenset(): 0.0}, len(scored)
+
+
+def test_a_distance_has_no_shapley_values_and_the_page_says_why(page):
+    assert set(page.tables["shapley"]) == {"dice", "nsd", "sensitivity", "lesion_dice"}
+    assert "HD95 has none: with no modality at all it is not 0." in page.text
 
 
 # --- the comparison of models -----------------------------------------------------------------------------------------
