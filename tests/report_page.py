@@ -4,7 +4,18 @@ from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
 
-KINDS = ("scores", "contribution", "given", "shapley", "tests", "rankings", "caselist", "facts")
+KINDS = (
+    "scores",
+    "contribution",
+    "given",
+    "shapley",
+    "coverage",
+    "agreement",
+    "tests",
+    "rankings",
+    "caselist",
+    "facts",
+)
 
 
 class Page(HTMLParser):

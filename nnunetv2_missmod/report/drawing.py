@@ -72,7 +72,7 @@ def _with_titles(svg: str, gid: str, titles: list[str]) -> str:
 
 
 def scatter_cases(
-    ax: Axes, x: NDArray[Any], y: NDArray[Any], titles: Sequence[str], *, number: int, colour: Any, label: str
+    ax: Axes, x: NDArray[Any], y: NDArray[Any], titles: Sequence[str], *, number: int, colour: Any, label: str = ""
 ) -> dict[str, list[str]]:
     """Scatter a dot per case and subset of a model, very many of them as pixels.
 
@@ -83,15 +83,15 @@ def scatter_cases(
         titles: what the dots say when they are pointed at.
         number: of the model in this figure.
         colour: the model's.
-        label: the model's name.
+        label: the model's name, "" where something else has it.
 
     Returns:
         The titles as ``drawn`` takes them; none of pixels.
     """
     is_drawn_as_pixels = len(y) > MOST_VECTORS
     gid = f"cases-{number}"
-    ax.scatter(x, y, s=13, color=colour, alpha=0.75, linewidths=0, rasterized=is_drawn_as_pixels, label=plain(label),
-               gid=gid)  # fmt: skip
+    ax.scatter(x, y, s=13, color=colour, alpha=0.75, linewidths=0, rasterized=is_drawn_as_pixels,
+               label=plain(label) or None, gid=gid)  # fmt: skip
     return {} if is_drawn_as_pixels else {gid: list(titles)}
 
 

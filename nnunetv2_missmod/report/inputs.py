@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnunetv2_missmod.evaluation.calibration_table import read_calibration
 from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike, compared_models
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
 from nnunetv2_missmod.evaluation.scores import SCORES_CSV, read_scores
@@ -20,12 +21,16 @@ from nnunetv2_missmod.report.trusted import check_places
 
 @dataclass(frozen=True)
 class Model:
-    """One model's folder: its long table and where that came from; ``others`` are further trainings of it."""
+    """One model's folder: its long table and where that came from; ``others`` are further trainings of it.
+
+    ``calibration`` is what was foreseen of its masks, None where that is not known.
+    """
 
     folder: Path
     provenance: Provenance
     scores: pd.DataFrame
     others: tuple[Model, ...] = ()
+    calibration: pd.DataFrame | None = None
 
     @property
     def trainings(self) -> tuple[Model, ...]:
@@ -160,7 +165,7 @@ def load_model(folder: Path) -> Model:
             checked(table, metric)
     except ValueError as error:
         raise ValueError(f"{folder / SCORES_CSV}: {error}") from error
-    return Model(folder, provenance, table)
+    return Model(folder, provenance, table, calibration=read_calibration(folder, provenance))
 
 
 def model_names(models: Sequence[Model]) -> list[str]:

@@ -20,6 +20,7 @@ from nnunetv2_missmod.report.inputs import Comparison, Model, load_comparison
 from nnunetv2_missmod.report.metric_names import Metric, metrics_with_values
 from nnunetv2_missmod.report.overlays import Overlay, draw_overlay, region_colours
 from nnunetv2_missmod.report.tables import TOO_FEW, Table, build_table, print_p
+from nnunetv2_missmod.report.trust import build_trust
 from nnunetv2_missmod.report.viewer import Viewer, viewer_of
 
 HERE = Path(__file__).parent
@@ -84,6 +85,7 @@ def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
         tables=tables,
         figures={metric.column: draw_all(comparison, metric) for metric in metrics},
         undefined={metric.column: undefined_share(comparison, metric) for metric in metrics},
+        trust=build_trust(comparison),
         overlays=overlays,
         viewer=viewer,
         overlay_of={overlay.case.name: place for place, overlay in enumerate(overlays)},

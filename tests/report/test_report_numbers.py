@@ -208,7 +208,7 @@ def test_the_shapley_values_are_the_mean_gain_over_all_orders_and_add_up_to_the_
 
 
 def means_with_every_score(rows):
-    """Mean Dice of every set of modalities over the cases that have all, that of none 0; and how many cases they are."""
+    """Mean Dice of every set of modalities over the cases that have all, that of none 0; and how many they are."""
     by_case = {}
     for row in rows.to_dict("records"):
         by_case.setdefault(row["case"], {})[frozenset(row["subset"].split("+"))] = row["dice"]
