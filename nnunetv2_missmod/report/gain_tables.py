@@ -125,7 +125,8 @@ def _shapley_rows(comparison: Comparison, metric: Metric) -> tuple[list[Row], Ro
     if all(reasons):
         return [], None, reasons[0]
     values = comparison.side_by_side(partial(_shapley_values, metric=metric.column))
-    counts: Any = comparison.side_by_side(lambda table: shapley_counts(table, metric.column).to_frame().T).to_numpy()[0]
+    of_region = comparison.side_by_side(lambda table: shapley_counts(table, metric.column).to_frame().T)
+    counts = of_region.fillna(0).to_numpy()[0]
     rows = [
         Row(str(modality), [], _cells(metric, row, counts, counts))
         for modality, row in zip(values.index, values.to_numpy(), strict=True)
