@@ -16,12 +16,17 @@ from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.machine.chatter import chatter_kept_beside
 
 if TYPE_CHECKING:
-    from nnunetv2_missmod.prediction.judge import TrustSettings
     from nnunetv2_missmod.prediction.segmenter import Segmentation
+    from nnunetv2_missmod.prediction.trust import TrustSettings
 
 MEANING = "masks from what each case has, or from subsets of its modalities"
 SENTENCE = "Segments each case from whichever of the channels it has, and writes down what each mask was made from."
 EXAMPLE = "missmod predict -i cases -o masks -d 501 -c 3d_fullres -tr DCSegTrainer -f 0"
+
+UNCALIBRATED = (
+    "missmod: which Dice is expected of each mask is not said, since the model has no calibration. missmod calibrate "
+    "makes one of the scores of held-out cases."
+)
 
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
@@ -141,10 +146,11 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 def predict(parsed: argparse.Namespace) -> int:
     """Segment; count the cases that failed."""
+    from nnunetv2_missmod.calibration.file import CALIBRATION  # noqa: PLC0415
     from nnunetv2_missmod.prediction.masks import predict_masks  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
-    return predict_masks(
+    failed = predict_masks(
         choice,
         settings,
         parsed.i,
@@ -155,11 +161,14 @@ def predict(parsed: argparse.Namespace) -> int:
         parsed.resample,
         trust_of(parsed),
     )
+    if not parsed.no_calibration and not (choice.folder / CALIBRATION).is_file():
+        print(UNCALIBRATED, file=sys.stderr)
+    return failed
 
 
 def trust_of(parsed: argparse.Namespace) -> TrustSettings:
     """Read the flags of ``add_trust``."""
-    from nnunetv2_missmod.prediction.judge import TrustSettings  # noqa: PLC0415
+    from nnunetv2_missmod.prediction.trust import TrustSettings  # noqa: PLC0415
 
     return TrustSettings(not parsed.no_calibration, parsed.confidence, parsed.refuse_mixups)
 

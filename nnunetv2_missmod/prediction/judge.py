@@ -20,26 +20,6 @@ from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, f
 from nnunetv2_missmod.prediction.regions import LabelMap, Regions, region_mask, regions_of
 from nnunetv2_missmod.prediction.subsets import JOIN, distinct_names
 
-CONFIDENCE = 0.9
-
-
-@dataclass(frozen=True)
-class TrustSettings:
-    """What is said of how far masks can be trusted, if the model has a calibration.
-
-    Attributes:
-        use: whether to look for one.
-        confidence: of the lower bounds of Dice.
-        refuse_mixups: whether an image that looks like another modality is an error of its case.
-    """
-
-    use: bool = True
-    confidence: float = CONFIDENCE
-    refuse_mixups: bool = False
-
-
-AS_USUAL = TrustSettings()
-
 
 class MadeMask(NamedTuple):
     """A mask, and what it is judged by.
@@ -114,21 +94,17 @@ class Judge:
 
 
 def judge_of(
-    calibration: Calibration | None,
+    calibration: Calibration,
     choice: ModelChoice,
     prediction: PredictionSettings,
     min_voxels: Mapping[str, int],
     confidence: float,
 ) -> Judge | None:
-    """Make a judge of a model's calibration; None where there is none that fits, and stderr says why.
+    """Make a judge of a model's calibration; None if it was made of other checkpoints, and stderr says so.
 
     Raises:
-        ValueError: the confidence is no share, or the calibration is of other regions or modalities.
+        ValueError: the calibration is of other regions or modalities.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"Expected a confidence between 0 and 1, got {confidence}. 0.9 is usual.")
-    if calibration is None:
-        return None
     file, dataset_json = choice.folder / CALIBRATION, read_json(choice.folder / "dataset.json")
     regions, modalities = regions_of(dataset_json), distinct_names(dataset_json)
     expected, found = (list(regions), modalities), (list(calibration.regions), list(calibration.modalities))

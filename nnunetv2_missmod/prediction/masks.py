@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_missmod.calibration.file import calibration_in
 from nnunetv2_missmod.files.names import whats_wrong
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
 from nnunetv2_missmod.prediction.cohort import Finished, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
-from nnunetv2_missmod.prediction.judge import AS_USUAL, Judge, TrustSettings, judge_of
 from nnunetv2_missmod.prediction.judgement import columns_of
 from nnunetv2_missmod.prediction.mask_request import MaskRequest, mask_file, read_request, trust_file
 from nnunetv2_missmod.prediction.mask_table import (
@@ -34,19 +31,7 @@ from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import regions_of
 from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
 from nnunetv2_missmod.prediction.subsets import AVAILABLE, distinct_names
-
-NO_CALIBRATION = (
-    "missmod: what Dice is expected of each mask is not said, since the model has no calibration. missmod calibrate "
-    "makes one of the scores of held-out cases."
-)
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What says how far masks can be trusted: of their regions, and of their images."""
-
-    judge: Judge | None
-    check: SequenceCheck
+from nnunetv2_missmod.prediction.trust import AS_USUAL, Trust, TrustSettings, trust_in
 
 
 def predict_masks(
@@ -58,7 +43,7 @@ def predict_masks(
     min_voxels: Mapping[str, int] | None = None,
     continued: bool = False,
     resample: bool = False,
-    trust: TrustSettings = AS_USUAL,
+    settings: TrustSettings = AS_USUAL,
 ) -> int:
     """Segment every case and write ``masks.csv``: which channels each mask was made from, and what is expected of it.
 
@@ -71,7 +56,7 @@ def predict_masks(
         min_voxels: region -> voxels; a predicted region with fewer is removed.
         continued: keep the cases that an earlier run of the same command has finished.
         resample: bring images that lie elsewhere onto the grid of the case's first one instead of refusing them.
-        trust: what is said of how far the masks can be trusted.
+        settings: what is said of how far the masks can be trusted.
 
     Returns:
         How many cases could not be segmented; each is named on the console.
@@ -82,23 +67,17 @@ def predict_masks(
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
     asked = read_request(subsets, distinct_names(dataset_json))
-    calibration = calibration_in(choice.folder) if trust.use else None
-    if trust.use and calibration is None:
-        print(NO_CALIBRATION, file=sys.stderr)
-    judge = judge_of(calibration, choice, prediction, min_voxels or {}, trust.confidence)
-    sequences = None if calibration is None else calibration.sequences
-    check = SequenceCheck(sequences, asked.modalities, trust.refuse_mixups)
-    request = replace(asked, resample=resample, judged=judge is not None)
+    trust = trust_in(choice, prediction, min_voxels or {}, settings)
+    request = replace(asked, resample=resample, judged=trust.judge is not None)
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
     predictor = open_predictor(choice, prediction)
-    judged_by = {"calibration": judge and judge.fingerprint, "confidence": judge and judge.confidence}
-    run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample, **judged_by)
+    run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample, **trust.recorded)
     # As nnU-Net does, for its post-processing and evaluation.
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
     clear_unfinished(out, request.names)
     finished = finished_cases(out, request.names, cases) if continued else set()
     left = [case for case in cases if case.name not in finished]
-    return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out, Trust(judge, check))
+    return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out, trust)
 
 
 def write_cases(

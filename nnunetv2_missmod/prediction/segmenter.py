@@ -16,19 +16,18 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_missmod.calibration.file import calibration_in
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
-from nnunetv2_missmod.prediction.judge import AS_USUAL, CONFIDENCE, MadeMask, TrustSettings, judge_of, made_mask
+from nnunetv2_missmod.prediction.judge import MadeMask, made_mask
 from nnunetv2_missmod.prediction.judgement import Judgement
 from nnunetv2_missmod.prediction.mask_request import with_one_fewer
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
-from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
 from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
 from nnunetv2_missmod.prediction.trained import model_in, unpack
+from nnunetv2_missmod.prediction.trust import AS_USUAL, CONFIDENCE, TrustSettings, trust_in
 
 Image = str | PathLike[str] | np.ndarray
 Write = Callable[[LabelMap, Path], None]
@@ -102,10 +101,8 @@ class Segmenter:
         os.environ.update(with_doors(os.environ))
         self.predictor: nnUNetPredictor = open_predictor(choice, settings)
         self.export = export_of(self.predictor, {})
-        calibration = calibration_in(choice.folder) if trust.use else None
-        self.judge = judge_of(calibration, choice, settings, {}, trust.confidence)
+        self.trust = trust_in(choice, settings, {}, trust)
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
-        self.check = SequenceCheck(None if calibration is None else calibration.sequences, self.modalities)
         self.lock = threading.Lock()
 
     @classmethod
@@ -191,19 +188,19 @@ class Segmenter:
         return {each.subset: each for each in found}
 
     def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> list[Segmentation]:
-        every = subsets if self.judge is None else with_one_fewer(subsets)
+        every = subsets if self.trust.judge is None else with_one_fewer(subsets)
         with self.lock:
             predicted = predict_subsets(self.predictor, images, every)
             found = [(each.position, self._made(each)) for each in predicted]
-        made, suspicions = [mask for _, mask in found], self.check.suspicions_of(images)
-        regions = regions_of(self.predictor.dataset_json)
+        made, suspicions = [mask for _, mask in found], self.trust.check.suspicions_of(images)
+        regions, judge = regions_of(self.predictor.dataset_json), self.trust.judge
         return [
             Segmentation(
                 each.mask,
                 {name: region_mask(each.mask, labels) for name, labels in regions.items()},
                 tuple(name for name, is_present in zip(self.modalities, each.present, strict=True) if is_present),
                 write,
-                None if self.judge is None else self.judge.judgement_of(each, made),
+                None if judge is None else judge.judgement_of(each, made),
                 suspicions,
             )
             for position, each in sorted(found, key=lambda pair: pair[0])
@@ -212,7 +209,9 @@ class Segmenter:
 
     def _made(self, segmented: Segmented) -> MadeMask:
         mask = self.export.mask_of(segmented)
-        return made_mask(self.export, segmented, mask) if self.judge else MadeMask(segmented.present, mask, {}, 0.0)
+        if self.trust.judge is None:
+            return MadeMask(segmented.present, mask, {}, 0.0)
+        return made_mask(self.export, segmented, mask)
 
     def _read(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None, resample: bool

@@ -22,7 +22,7 @@ SMALL = ["--training", "1", "--test", "1", "--size", "32"]
 SIGNATURE = inspect.signature(write_phantom_dataset)
 VERBS = (
     *("doors", "run", "doctor", "phantom", "convert", "availability", "fingerprint", "restore-labels", "plan"),
-    *("models", "predict", "evaluate", "report", "demo", "completion"),
+    *("models", "predict", "evaluate", "calibrate", "report", "demo", "completion"),
 )
 
 
@@ -246,7 +246,7 @@ def test_run_really_becomes_the_command(tmp_path):
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_doctor_gives_the_exit_code_of_the_doctor(code, monkeypatch):
-    monkeypatch.setattr("nnunetv2_missmod.cli.installation.run_doctor", lambda as_json: code)
+    monkeypatch.setattr("nnunetv2_missmod.cli.installation.run_doctor", lambda looked_at, as_json: code)
     assert main(["doctor"]) == code
 
 

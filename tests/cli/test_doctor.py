@@ -258,7 +258,7 @@ def test_the_doctor_looks_at_everything():
 
 @pytest.mark.usefixtures("everything_is_well")
 def test_a_sound_installation(capsys):
-    assert run_doctor() == 0
+    assert run_doctor(findings()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "All is well."
     assert all(line.startswith("ok    ") for line in lines[:-1])
@@ -270,7 +270,7 @@ def test_a_sound_installation(capsys):
 def test_the_findings_as_json(variable, capsys, monkeypatch):
     if variable:
         monkeypatch.delenv(variable)
-    assert run_doctor(as_json=True) == int(bool(variable))
+    assert run_doctor(findings(), as_json=True) == int(bool(variable))
     found = json.loads(capsys.readouterr().out)
     assert found["version"] == __version__
     assert found["wrong"] == int(bool(variable))
@@ -282,7 +282,7 @@ def test_what_is_wrong_comes_with_its_mend(capsys, monkeypatch, tmp_path):
     long_path = str(tmp_path / ("[bold]" + 100 * "x") / (100 * "y"))  # neither wrapped nor read as markup
     monkeypatch.setenv("nnUNet_results", long_path)
     monkeypatch.delenv(VARIABLE)
-    assert run_doctor() == 1
+    assert run_doctor(findings()) == 1
     lines = capsys.readouterr().out.splitlines()
     wrong = lines.index(f"WRONG nnUNet_results is {long_path}, which does not exist")
     assert lines[wrong + 1].startswith("      mend: mkdir -p ")
@@ -301,7 +301,7 @@ def test_a_machine_with_nothing_gets_a_mend_for_everything(installed, monkeypatc
 
     monkeypatch.setattr(doctor, "import_module", missing)
     monkeypatch.setattr(LOOKUP, missing)
-    assert run_doctor() == 1
+    assert run_doctor(findings()) == 1
     lines = capsys.readouterr().out.splitlines()
     wrong = sum(line.startswith("WRONG") for line in lines)
     assert wrong == 2 + 1 + len(door_names()) + len(FOLDERS)

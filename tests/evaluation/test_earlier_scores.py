@@ -13,7 +13,14 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
-from nnunetv2_missmod.evaluation.scores import DTYPES, TRUE_POSITIVE, append_case, open_scores, read_scores
+from nnunetv2_missmod.evaluation.scores import (
+    DTYPES,
+    PROBABILITY,
+    TRUE_POSITIVE,
+    append_case,
+    open_scores,
+    read_scores,
+)
 from nnunetv2_missmod.report.inputs import load_comparison
 
 EARLIER = Path(__file__).parents[1] / "earlier" / "scores"
@@ -32,7 +39,7 @@ def without_files(summary):
 
 
 def test_it_lacks_the_column():
-    assert set(DTYPES) - set(pd.read_csv(EARLIER / "scores.csv").columns) == {TRUE_POSITIVE}
+    assert set(DTYPES) - set(pd.read_csv(EARLIER / "scores.csv").columns) == {TRUE_POSITIVE, PROBABILITY}
 
 
 def test_the_counts_are_those_of_the_masks_at_the_time():
@@ -68,7 +75,7 @@ def test_a_continued_run_leaves_a_complete_table(earlier):
     assert_frame_equal(written, pd.concat([before, added], ignore_index=True), check_exact=True)
     assert_frame_equal(pd.read_parquet(earlier / "scores.parquet"), written, check_exact=True)
     written = json.loads((EARLIER / "provenance.json").read_text())
-    assert asdict(read_scores(earlier).provenance) == written | {"hd95_convention": "surface"}
+    assert asdict(read_scores(earlier).provenance) == written | {"hd95_convention": "surface", "held_out": None}
 
 
 def test_it_is_not_continued_by_another_convention_of_hd95(earlier):

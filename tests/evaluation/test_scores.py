@@ -47,7 +47,7 @@ def test_the_columns_are_those_of_the_contract_in_their_order():
     assert list(rows("a")) == [
         *("case", "subset", "num_present", "region"),
         *("dice", "hd95", "nsd", "sensitivity", "volume_error", "lesion_dice"),
-        *("num_reference", "num_predicted", "num_true_positive", "num_voxels"),
+        *("num_reference", "num_predicted", "num_true_positive", "num_voxels", "mean_probability"),
     ]
 
 
@@ -62,7 +62,8 @@ def test_a_case_has_a_row_per_subset_and_region_in_their_order():
 def test_no_case_has_the_types_of_many():
     assert case_table("a", {}, SUBSETS).dtypes.to_dict() == rows("a").dtypes.to_dict()
     assert {str(dtype) for dtype in rows("a").dtypes[4:10]} == {"float64"}
-    assert {str(dtype) for dtype in rows("a").dtypes[10:]} == {"int64"}
+    assert {str(dtype) for dtype in rows("a").dtypes[10:14]} == {"int64"}
+    assert {str(dtype) for dtype in rows("a").dtypes[14:]} == {"float64"}
 
 
 def test_the_table_needs_no_network():
