@@ -146,8 +146,8 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 def predict(parsed: argparse.Namespace) -> int:
     """Segment; count the cases that failed."""
-    from nnunetv2_missmod.calibration.file import CALIBRATION  # noqa: PLC0415
     from nnunetv2_missmod.prediction.masks import predict_masks  # noqa: PLC0415
+    from nnunetv2_missmod.prediction.trained import is_calibrated  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
     failed = predict_masks(
@@ -161,7 +161,7 @@ def predict(parsed: argparse.Namespace) -> int:
         parsed.resample,
         trust_of(parsed),
     )
-    if not parsed.no_calibration and not (choice.folder / CALIBRATION).is_file():
+    if not parsed.no_calibration and not is_calibrated(choice.folder):
         print(UNCALIBRATED, file=sys.stderr)
     return failed
 

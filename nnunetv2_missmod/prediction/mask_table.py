@@ -53,7 +53,8 @@ def open_masks(out: Path, run: Mapping[str, Any], beside: Mapping[str, Mapping[s
     Args:
         out: the folder.
         run: of ``run_of``.
-        beside: JSON files of the model that lie beside the masks, by name.
+        beside: JSON files of the model that lie beside the masks, by name, as nnU-Net puts them there: its
+            post-processing and evaluation read them.
 
     Raises:
         ValueError: the folder holds masks of another run.
@@ -103,13 +104,13 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return ordered
 
 
-def finished_cases(out: Path, subsets: Sequence[str], cases: Sequence[CaseFiles]) -> set[str]:
-    """Name the cases that have all masks asked for, as far as they have the channels, from the files that they have."""
+def cases_left(out: Path, subsets: Sequence[str], cases: Sequence[CaseFiles]) -> list[CaseFiles]:
+    """List the cases that lack a mask asked for, as far as they have the channels, from the files that they have."""
     table = read_masks(out)
     kept = table["mask"].map(lambda mask: not mask or (out / mask).is_file()).astype(bool)
     of_case = table[table["subset"].isin(subsets) & kept].groupby("case")
     complete = {case: set(rows["inputs"]) for case, rows in of_case if rows["subset"].nunique() == len(subsets)}
-    return {case.name for case in cases if complete.get(case.name) == {inputs_of(case)}}
+    return [case for case in cases if complete.get(case.name) != {inputs_of(case)}]
 
 
 def to_be_checked(out: Path, least: float) -> list[str]:

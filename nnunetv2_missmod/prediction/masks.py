@@ -19,7 +19,7 @@ from nnunetv2_missmod.prediction.judgement import columns_of
 from nnunetv2_missmod.prediction.mask_request import MaskRequest, mask_file, read_request, trust_file
 from nnunetv2_missmod.prediction.mask_table import (
     append_masks,
-    finished_cases,
+    cases_left,
     forget_masks,
     inputs_of,
     open_masks,
@@ -45,7 +45,7 @@ def predict_masks(
     resample: bool = False,
     settings: TrustSettings = AS_USUAL,
 ) -> int:
-    """Segment every case and write ``masks.csv``: which channels each mask was made from, and what is expected of it.
+    """Segment every case and write ``masks.csv``: what each mask was made from, what is expected; count failed cases.
 
     Args:
         choice: of the model.
@@ -58,25 +58,19 @@ def predict_masks(
         resample: bring images that lie elsewhere onto the grid of the case's first one instead of refusing them.
         settings: what is said of how far the masks can be trusted.
 
-    Returns:
-        How many cases could not be segmented; each is named on the console.
-
     Raises:
         ValueError: says what is wrong with the model, the folder or the settings, before anything is predicted.
     """
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
-    asked = read_request(subsets, distinct_names(dataset_json))
     trust = trust_in(choice, prediction, min_voxels or {}, settings)
-    request = replace(asked, resample=resample, judged=trust.judge is not None)
+    request = replace(read_request(subsets, distinct_names(dataset_json)), resample=resample, judged=bool(trust.judge))
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
     predictor = open_predictor(choice, prediction)
     run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample, **trust.recorded)
-    # As nnU-Net does, for its post-processing and evaluation.
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
     clear_unfinished(out, request.names)
-    finished = finished_cases(out, request.names, cases) if continued else set()
-    left = [case for case in cases if case.name not in finished]
+    left = cases_left(out, request.names, cases) if continued else cases
     return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out, trust)
 
 

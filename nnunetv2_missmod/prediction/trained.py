@@ -64,7 +64,7 @@ class TrainedModel:
     @property
     def is_calibrated(self) -> bool:
         """Whether held-out cases have told what its masks are worth."""
-        return (self.folder / CALIBRATION).is_file()
+        return is_calibrated(self.folder)
 
     @property
     def flags(self) -> str:
@@ -92,6 +92,11 @@ def trained_models(results: Path, dataset: str = "Dataset*") -> list[TrainedMode
             trainer, plans, configuration = parts
             models.append(TrainedModel(folder.parent.name, configuration, trainer, plans, folder))
     return models
+
+
+def is_calibrated(folder: Path) -> bool:
+    """Whether held-out cases have told what the masks of the model in a folder are worth."""
+    return (folder / CALIBRATION).is_file()
 
 
 def complete_choice(choice: ModelChoice, given: dict[str, str | None]) -> ModelChoice:

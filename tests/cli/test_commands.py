@@ -12,7 +12,7 @@ from pages import REPOSITORY, missmod_commands
 from nnunetv2_missmod import __version__
 from nnunetv2_missmod.cli import main as commands
 from nnunetv2_missmod.cli.demo_job import CommandFailedError
-from nnunetv2_missmod.cli.exit_codes import SOME_FAILED, USERS_MISTAKE
+from nnunetv2_missmod.cli.exit_codes import SOME_FAILED, TO_BE_CHECKED, USERS_MISTAKE
 from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
 from nnunetv2_missmod.host.doors import VARIABLE, door_folder, door_names
@@ -115,7 +115,7 @@ def test_the_help_documents_the_exit_codes(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     helped = capsys.readouterr().out
-    codes = (0, SOME_FAILED, USERS_MISTAKE, INTERRUPTED, TERMINATED)
+    codes = (0, SOME_FAILED, USERS_MISTAKE, TO_BE_CHECKED, INTERRUPTED, TERMINATED)
     assert re.findall(r"\b\d+(?=  +\w)", helped.partition("exit codes:")[2]) == [str(code) for code in codes]
 
 
