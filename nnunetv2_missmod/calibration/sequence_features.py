@@ -76,7 +76,8 @@ def _foreground(coarse: Image) -> tuple[Mask, float]:
 
     low, high = np.percentile(coarse, (0.5, 99.5))
     counts, edges = np.histogram(coarse, 256, (low, high) if low < high else None)
-    background = float(edges[counts.argmax() : counts.argmax() + 2].mean())
+    least, most = edges[counts.argmax() : counts.argmax() + 2]
+    background = float(np.median(coarse[(coarse >= least) & (coarse <= most)]))  # to the bit where it is constant
     distance = np.abs(coarse - background)
     distance = np.minimum(distance, np.percentile(distance, 99))
     if distance.max() <= distance.min():

@@ -14,11 +14,10 @@ from scipy.special import expit, log_softmax
 
 from nnunetv2_missmod.calibration.sequence_features import NUM_FEATURES, VERSION, image_features
 from nnunetv2_missmod.calibration.suspicions import Suspicion
-from nnunetv2_missmod.files.entries import TABLE, Kind, Place, is_finite, is_list, is_positive
+from nnunetv2_missmod.files.entries import TABLE, Kind, Place, is_finite, is_list
 
 FARTHEST = 10.0  # deviations that a feature counts when a file is compared with the training cases' files
 CLIP = 3.0  # deviations from the training cases' mean beyond which a feature says no more
-LEAST_SHARE = 0.05  # that either of two exchanged files must give to the two names together: not a third sequence
 LEAST_DEVIATION = 1e-6  # of a feature
 LARGEST = 1e6  # number of a model
 MEND = "Calibrate again."
@@ -80,9 +79,8 @@ class SequenceModel:
 
     def _exchanged(self, found: Mapping[int, Array]) -> dict[int, Suspicion]:
         """Suspicion of each channel of the pairs that are exchanged, no channel in two pairs, the surest first."""
-        pairs = combinations(sorted(found), 2)
-        odds = {pair: exchange_odds(found, *pair) for pair in pairs if _are_a_pair(found, *pair)}
-        sure = [pair for pair in odds if odds[pair] > self.exchanged_above[pair]]
+        odds = {pair: exchange_odds(found, *pair) for pair in combinations(sorted(found), 2)}
+        sure = [pair for pair in odds if odds[pair] > self.exchanged_above[pair] and self._would_fit(found, *pair)]
         exchanged: dict[int, Suspicion] = {}
         for one, other in sorted(sure, key=odds.__getitem__, reverse=True):
             if not exchanged.keys() & {one, other}:
@@ -91,8 +89,12 @@ class SequenceModel:
                 exchanged[other] = Suspicion(other, one, probability)
         return exchanged
 
+    def _would_fit(self, found: Mapping[int, Array], one: int, other: int) -> bool:
+        """Tell whether nothing would be said of two files alone if they bore each other's names."""
+        return not (self._other(one, found[other]) or self._other(other, found[one]))
+
     def _other(self, channel: int, log_probabilities: Array) -> Suspicion | None:
-        """The sequence that a file alone looks most like, if that is another, surely enough."""
+        """The sequence that a file alone looks most like, if it is surely not the one of its name."""
         best = int(log_probabilities.argmax())
         sure = log_probabilities[best] - log_probabilities[channel] > self.other_above[channel, best]
         probability = float(np.exp(log_probabilities[best]))
@@ -147,11 +149,6 @@ def exchange_odds(found: Mapping[int, Array], one: int, other: int) -> float:
     return float(found[one][other] - found[one][one] + found[other][one] - found[other][other])
 
 
-def _are_a_pair(found: Mapping[int, Array], one: int, other: int) -> bool:
-    """Tell whether both files may be one of the two sequences, rather than surely a third."""
-    return all(np.exp(found[channel])[[one, other]].sum() >= LEAST_SHARE for channel in (one, other))
-
-
 def _kinds(modalities: int) -> dict[str, Kind]:
     return {
         "features": Kind(lambda value: value == VERSION and value is not True, f"{VERSION}, those of this version"),
@@ -161,7 +158,7 @@ def _kinds(modalities: int) -> dict[str, Kind]:
         "bias": _numbers(modalities),
         "exchanged_above": _table(modalities, modalities),
         "other_above": _table(modalities, modalities),
-        "familiar_up_to": Kind(is_positive, "a number above zero"),
+        "familiar_up_to": Kind(lambda value: is_finite(value) and value >= 0, "a number of at least 0"),
     }
 
 
