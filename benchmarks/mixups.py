@@ -40,7 +40,9 @@ def main() -> None:
     counts: Counts = defaultdict(lambda: [0, 0, 0])
     names = arguments.names or modalities_of(arguments.i)
     for training, test in splits(arguments, names):
-        model, why = fit_sequences(training, names)
+        model, why, doubtful = fit_sequences(training, names)
+        for case, suspicions in doubtful.items():
+            print(f"{case}, of the training cases: {words_of(suspicions, names)}")
         if model is None:
             raise ValueError(why)
         for case, features in test.items():

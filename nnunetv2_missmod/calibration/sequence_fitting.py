@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from nnunetv2_missmod.calibration.sequence_features import NUM_FEATURES
 from nnunetv2_missmod.calibration.sequence_model import (
@@ -20,12 +20,14 @@ from nnunetv2_missmod.calibration.sequence_model import (
     SequenceModel,
     exchange_odds,
 )
+from nnunetv2_missmod.calibration.suspicions import Suspicion
 
 LEAST_CASES = 10  # of each sequence
 FOLDS = 5
 STRENGTH = 1.0  # inverse of the ridge penalty, scikit-learn's C; chosen on real cases (benchmarks/README.md)
 FALSE_ALARMS = 0.01  # share of untouched cases, half of it for exchanged pairs, half for files that look like another
-LEAST_PROBABILITY = 0.95  # below which nothing is said, however well the training cases are told apart
+LEAST_PROBABILITY = 0.95  # that names are wrong, below which nothing is said however well cases are told apart
+EXCHANGED_IN_TRAINING = 0.999  # probability from which a training case is not learnt from, but named
 
 Cases = Mapping[str, Features]
 Found = Mapping[int, Array]  # of a case: log-probabilities (M,) by channel
@@ -40,28 +42,51 @@ class Unseen(NamedTuple):
     strangeness: float
 
 
-def fit_sequences(cases: Cases, modalities: Sequence[str]) -> tuple[SequenceModel | None, str]:
+class SequenceFit(NamedTuple):
+    """What training cases teach about the sequences."""
+
+    model: SequenceModel | None
+    why: str  # there is no model; empty if there is one
+    doubtful: dict[str, list[Suspicion]]  # training cases whose files look exchanged, which were left out
+
+
+def fit_sequences(cases: Cases, modalities: Sequence[str]) -> SequenceFit:
     """Learn to tell the sequences apart.
 
-    The names of the cases' files are taken to be true. A file that is mixed up itself makes the model say less, not
-    more: its threshold rises above what that case shows.
+    The names of the training cases' files are taken to be true, but for pairs of files that a model of the other cases
+    takes for one another almost surely: one such case would raise the threshold of its pair beyond use.
 
     Args:
         cases: what ``case_features`` gives of each training case; channels may be absent.
         modalities: names of the channels.
-
-    Returns:
-        The model, and an empty sentence; or None, and the sentence that says why there is no model.
     """
     if why := _too_little(cases, modalities):
-        return None, why
-    unseen = [file for held_out in _folds(cases) for file in _unseen(cases, held_out, len(modalities))]
+        return SequenceFit(None, why, {})
+    found, familiar_up_to = _held_out(cases, len(modalities))
+    doubtful = {case: suspicions for case in found if (suspicions := _surely_exchanged(found[case]))}
+    if doubtful:
+        cases = {case: cases[case] for case in cases if case not in doubtful}
+        if why := _too_little(cases, modalities):
+            return SequenceFit(None, why, doubtful)
+        found, familiar_up_to = _held_out(cases, len(modalities))
+    thresholds = _thresholds(list(found.values()), len(modalities))
+    model = replace(_fit(cases.values(), len(modalities)), **thresholds, familiar_up_to=familiar_up_to)
+    return SequenceFit(model, "", doubtful)
+
+
+def _held_out(cases: Cases, modalities: int) -> tuple[dict[str, Found], float]:
+    """What models that have not seen a case say of its files, and how strange the strangest file is to them."""
+    unseen = [file for held_out in _folds(cases) for file in _unseen(cases, held_out, modalities)]
     found: dict[str, dict[int, Array]] = {}
     for file in unseen:
         found.setdefault(file.case, {})[file.channel] = file.log_probabilities
-    thresholds = _thresholds(list(found.values()), len(modalities))
-    familiar_up_to = max(file.strangeness for file in unseen)
-    return replace(_fit(cases.values(), len(modalities)), **thresholds, familiar_up_to=familiar_up_to), ""
+    return dict(found), max(file.strangeness for file in unseen)
+
+
+def _surely_exchanged(found: Found) -> list[Suspicion]:
+    probability = {pair: float(expit(exchange_odds(found, *pair))) for pair in combinations(sorted(found), 2)}
+    sure = [pair for pair in probability if probability[pair] >= EXCHANGED_IN_TRAINING]
+    return sorted(Suspicion(*names, probability[pair]) for pair in sure for names in (pair, pair[::-1]))
 
 
 def _too_little(cases: Cases, modalities: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from nnunetv2_missmod.files.entries import TABLE, Kind, Place, is_finite, is_lis
 
 FARTHEST = 10.0  # deviations that a feature counts when a file is compared with the training cases' files
 CLIP = 3.0  # deviations from the training cases' mean beyond which a feature says no more
+LIKELY = 0.5  # what a file alone is said to look like is likelier than all else together
 LEAST_DEVIATION = 1e-6  # of a feature
 LARGEST = 1e6  # number of a model
 MEND = "Calibrate again."
@@ -98,7 +99,8 @@ class SequenceModel:
         best = int(log_probabilities.argmax())
         sure = log_probabilities[best] - log_probabilities[channel] > self.other_above[channel, best]
         probability = float(np.exp(log_probabilities[best]))
-        return Suspicion(channel, best, probability) if best != channel and sure else None
+        is_other = best != channel and sure and probability > LIKELY
+        return Suspicion(channel, best, probability) if is_other else None
 
     def to_json(self) -> dict[str, Any]:
         """Give the model as lists of numbers, which ``from_json`` takes."""

@@ -32,8 +32,8 @@ def model(incomplete):
 
 
 def fitted(cases, modalities=SEQUENCES):
-    model, why = fit_sequences(cases, modalities)
-    assert why == ""
+    model, why, doubtful = fit_sequences(cases, modalities)
+    assert (why, doubtful) == ("", {})
     return model
 
 
@@ -109,7 +109,7 @@ def test_a_pair_that_no_training_case_has_is_judged_too(cases):
 
 
 def test_one_modality_has_no_model(cases):
-    model, why = fit_sequences({case: {0: features[0]} for case, features in cases.items()}, ["FLAIR"])
+    model, why, _ = fit_sequences({case: {0: features[0]} for case, features in cases.items()}, ["FLAIR"])
     assert model is None
     assert "FLAIR alone" in why
 
@@ -120,7 +120,7 @@ def test_too_few_cases_have_no_model(cases, count):
         case: features if number < count else {0: features[0], 2: features[2]}
         for number, (case, features) in enumerate(cases.items())
     }
-    model, why = fit_sequences(few, SEQUENCES)
+    model, why, _ = fit_sequences(few, SEQUENCES)
     assert model is None
     assert f"at least {LEAST_CASES} training cases" in why
     assert why.endswith(f"there is T1 in {count}.")
@@ -128,6 +128,17 @@ def test_too_few_cases_have_no_model(cases, count):
 
 def test_the_fewest_cases_have_a_model(cases):
     assert fitted(dict(list(cases.items())[:LEAST_CASES])).suspicions_of(head_features(100)) == []
+
+
+def test_a_mixed_up_training_case_is_named_and_not_learnt_from(cases, incomplete, model):
+    features = cases["case_01"]
+    mixed_up = incomplete | {"case_01": features | {0: features[1], 1: features[0]}}
+    again, why, doubtful = fit_sequences(mixed_up, SEQUENCES)
+    assert why == ""
+    assert {case: looks(suspicions) for case, suspicions in doubtful.items()} == {"case_01": {(0, 1), (1, 0)}}
+    assert again.exchanged_above.max() < 2 * model.exchanged_above.max()
+    of_others = fitted({case: incomplete[case] for case in incomplete if case != "case_01"})
+    assert again.to_json() == of_others.to_json()
 
 
 def test_the_order_of_the_cases_does_not_matter(cases, incomplete, model):
