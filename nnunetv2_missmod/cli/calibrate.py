@@ -39,7 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
     with chatter_kept_beside(parsed.folder, parsed.verbose):
         made = calibrate(parsed.folder, parsed.m, parsed.held_out, parsed.confidence, parsed.np)
         print_summary(made.table)
-        print(made.without_sequences or "The modalities' images are told apart: files that look exchanged are named.")
+        print(made.of_sequences)
         print(f"Written: {made.file}")
         if parsed.zip:
             add_to_zip(made.file, parsed.zip)

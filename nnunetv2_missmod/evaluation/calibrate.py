@@ -36,7 +36,7 @@ class Calibrated(NamedTuple):
     calibration: Calibration
     file: Path
     table: pd.DataFrame  # of calibration.csv
-    without_sequences: str  # why the modalities' images are not told apart; empty where they are
+    of_sequences: str  # what is to be said of how the modalities' images are told apart
 
 
 def calibrate(folder: Path, model: Path | None, held_out: bool, confidence: float, processes: int) -> Calibrated:
@@ -59,7 +59,7 @@ def calibrate(folder: Path, model: Path | None, held_out: bool, confidence: floa
     reader_class = read_plan(choice, len(known.modalities))[0].image_reader_writer_class
     masks = observe(folder, scores, reader_class, processes)
     gains = gains_of(scores.table)
-    sequences, why_not = learn_sequences(known.dataset, dataset_json, known.modalities, reader_class, processes)
+    sequences, said = learn_sequences(known.dataset, dataset_json, known.modalities, reader_class, processes)
     settings = {"step_size": known.step_size, "mirroring": known.mirroring, "min_voxels": known.min_voxels}
     names = tuple(known.modalities), tuple(known.regions), tuple(known.weights)
     numbered = masks.assign(case=masks["case"].factorize()[0])  # a model is handed on: without names of patients
@@ -67,7 +67,7 @@ def calibrate(folder: Path, model: Path | None, held_out: bool, confidence: floa
     table = foretold(masks, confidence)
     write_calibration(calibration, choice.folder / CALIBRATION)
     write_calibration_table(folder, table)
-    return Calibrated(calibration, choice.folder / CALIBRATION, table, why_not)
+    return Calibrated(calibration, choice.folder / CALIBRATION, table, said)
 
 
 def model_of(known: Provenance, folder: Path | None) -> ModelChoice:

@@ -32,7 +32,7 @@ def learn_sequences(
         processes: that read them.
 
     Returns:
-        The model, and an empty sentence; or None, and why there is none.
+        The model and what is to be said of it: why there is none, or which training cases look exchanged themselves.
 
     Raises:
         ValueError: an image cannot be read.
@@ -43,8 +43,13 @@ def learn_sequences(
     cases = cases_in(folder, dataset_json["file_ending"])
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, MOST_CASES).astype(int))]
     features = in_processes(partial(features_of, dataset_json, reader_class), chosen, processes, "Read training images")
-    model, why_not = fit_sequences({case.name: found for case, found in zip(chosen, features, strict=True)}, modalities)
-    return model, why_not and f"{UNSEEN}: {why_not}"
+    fit = fit_sequences({case.name: found for case, found in zip(chosen, features, strict=True)}, modalities)
+    if fit.model is None:
+        return None, f"{UNSEEN}: {fit.why}"
+    doubtful = (
+        f"Look at the training cases {', '.join(fit.doubtful)}: their files look exchanged." if fit.doubtful else ""
+    )
+    return fit.model, " ".join(filter(None, ["Files that look like another modality will be named.", doubtful]))
 
 
 def features_of(dataset_json: dict[str, Any], reader_class: Any, case: CaseFiles) -> dict[int, Any]:

@@ -267,7 +267,7 @@ WORDS = "the file for mod0 looks like mod1 (0.98); the file for mod1 like mod0 (
 
 @pytest.mark.usefixtures("exchanged")
 def test_files_that_look_exchanged_are_named(calibrated, choice, images, tmp_path, capsys):
-    assert calibrated.without_sequences == ""
+    assert calibrated.of_sequences == "Files that look like another modality will be named."
     assert predict_masks(choice, QUICK, images, tmp_path / "out") == 0
     assert f"case both: {WORDS}" in capsys.readouterr().err
     assert read_masks(tmp_path / "out").set_index("case")["suspicions"].to_dict() == {"both": WORDS, "one": ""}
