@@ -22,7 +22,7 @@ from nnunetv2_missmod.training.checkpoint_files import (
     require_whole_checkpoint,
     whole_file,
 )
-from nnunetv2_missmod.training.expected_end import expected_end, is_to_be_said
+from nnunetv2_missmod.training.expected_end import FirstUpdates, expected_by_updates, expected_end, is_to_be_said
 from nnunetv2_missmod.training.ranks import first_rank_first, over_ranks, require_same_epoch, require_sample_each
 from nnunetv2_missmod.training.validation import best_epoch
 
@@ -33,6 +33,7 @@ class DurableTrainer(HostTrainer):
     memory_settings: tuple[str, ...] = ()  # settings by which a step of a method needs less memory
     epoch_begun = 0.0
     epoch_seconds: tuple[float, ...] = ()  # of this run
+    first_updates: FirstUpdates | None = None  # while they are being timed
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +112,17 @@ class DurableTrainer(HostTrainer):
     def on_epoch_start(self) -> None:
         """Begin as nnU-Net does, and look at the clock."""
         self.epoch_begun = time.monotonic()
+        self.first_updates = None if self.epoch_seconds else FirstUpdates()
         super().on_epoch_start()
+
+    def on_update_end(self) -> None:
+        """Say, once, when the training will end, as soon as its first updates tell."""
+        if self.first_updates is None or (each := self.first_updates.speed(time.monotonic())) is None:
+            return
+        done = self.current_epoch * self.num_iterations_per_epoch + len(self.first_updates.ends)
+        left = self.num_epochs * self.num_iterations_per_epoch - done
+        self.first_updates = None
+        self.print_to_log_file(expected_by_updates(each, left, datetime.now()))
 
     def on_epoch_end(self) -> None:
         """End as nnU-Net does, where a best score that is none gives way to any; say when the training will end."""

@@ -203,7 +203,9 @@ class MissingModalityTrainer(LearningTrainer):
         Raises:
             RuntimeError: without a gradient scaler, which would skip the step, as soon as a term is not finite.
         """
-        return self.take(self.updates(self.prepare_batch(batch)))
+        terms = self.take(self.updates(self.prepare_batch(batch)))
+        self.on_update_end()
+        return terms
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Tensor]]) -> None:
         """Check the terms and report their means, of all ranks, over the epoch."""
