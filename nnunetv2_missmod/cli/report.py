@@ -22,6 +22,14 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
         help="a model by the folders of its trainings, such as 'dcseg=scores/dcseg_s*': mean and standard deviation",
     )
     verb.add_argument("--reference", metavar="MODEL", help="test the others against this one (default: every two)")
+    verb.add_argument(
+        "--cases",
+        nargs="+",
+        default=(),
+        metavar="N|NAME",
+        help="cases of overlays and viewer, by names or how many: median, worst, best, and on from the worst (default: "
+        "3). The viewer's volumes share 12 MB: the more cases, the coarser",
+    )
     verb.add_argument("-o", type=Path, required=True, help="folder for the report")
 
 
@@ -29,7 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     from nnunetv2_missmod.report.page import write_report  # noqa: PLC0415
 
-    print(write_report(parsed.folders, parsed.o, parsed.reference, groups_of(parsed.group)))
+    print(write_report(parsed.folders, parsed.o, parsed.reference, groups_of(parsed.group), parsed.cases))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The cases that the report shows: which ones, and their images, truth and predictions, all in one orientation."""
+"""The cases that the report shows: their images, truth and predictions, all in one orientation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE
 from nnunetv2_missmod.files.whole_files import check_whole
 from nnunetv2_missmod.report.inputs import Comparison, Model
-from nnunetv2_missmod.report.metric_names import METRICS
 
 Box = tuple[slice, slice, slice]
+WINDOW = 0.5, 99.5  # percentiles of what is not background
+HEADROOM = 1.15  # of the window above them: in FLAIR, what is brighter is the lesion
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,6 @@ class Case:
     truth: sitk.Image
     box: Box
     size: tuple[int, int, int]
-
-
-def cases_to_show(comparison: Comparison) -> dict[str, str]:
-    """At most three cases and what they stand for: the one of median Dice first, then the worst and the best."""
-    # A case's mean is over models, subsets and regions; the worst come first, those without any Dice last.
-    means = comparison.scores.groupby("case")["dice"].mean().sort_values(kind="stable")
-    order, defined = means.index.tolist(), max(int(means.notna().sum()), 1)
-    dice = METRICS[0]
-    places = {(defined - 1) // 2: "median case", 0: "worst case", defined - 1: "best case"}
-    titles: dict[int, str] = {}
-    for place, title in places.items():
-        titles.setdefault(place, title)
-    return {order[i]: f"{title}, mean Dice {dice.text(means.iloc[i])} %" for i, title in titles.items()}
 
 
 def with_predictions(comparison: Comparison) -> tuple[list[str], list[str]]:
@@ -116,24 +104,42 @@ def read_in_lps(file: Path) -> sitk.Image:
 
 
 def foreground(images: dict[str, sitk.Image], truth: sitk.Image) -> Box:
-    """Slices (x, y, z) around all that is neither each image's lowest value nor background in the truth."""
-    arrays = [sitk.GetArrayViewFromImage(image) for image in images.values()]
+    """Slices (x, y, z) around all that is neither an image's background nor the truth's."""
     inside: NDArray[np.bool_] = sitk.GetArrayViewFromImage(truth) > 0
-    for array in arrays:
-        inside = inside | (array > array.min())
+    for image in images.values():
+        array = _intensities(image)
+        inside = inside | (array != background_of(array))
     if not inside.any():
         inside = np.ones_like(inside)
     return _bounds(inside, (0, 1), 2), _bounds(inside, (0, 2), 1), _bounds(inside, (1, 2), 0)
 
 
+def background_of(array: NDArray[np.float32]) -> float:
+    """The value of most corners; where they differ, as in air that was not masked, the lowest of all.
+
+    It need not be the lowest: resampling overshoots, and z-scores have their zero in the middle.
+    """
+    corners = array[np.ix_(*[[0, -1]] * array.ndim)]
+    values, counts = np.unique(corners, return_counts=True)
+    return float(values[counts.argmax()] if 2 * counts.max() > corners.size else array.min())
+
+
 def grey(image: sitk.Image) -> NDArray[np.uint8]:
-    """Intensities (z, y, x) as grey values: 0.5th to 99.5th percentile of what is not background."""
-    array = np.nan_to_num(sitk.GetArrayFromImage(image).astype(np.float32))
-    inside = array[array > array.min()]
-    low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
-    low = min(low, 0.0) if array.min() == 0 else low
-    scaled: NDArray[np.uint8] = (np.clip((array - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    """Intensities (z, y, x) as grey values: ``WINDOW`` and its headroom; the background is black."""
+    array = _intensities(image)
+    background = background_of(array)
+    inside = array[array != background]
+    low, high = np.percentile(inside, WINDOW) if inside.size else (0.0, 1.0)
+    low = min(low, 0.0) if background == 0 == array.min() else low
+    width = max(HEADROOM * (high - low), 1e-6)
+    scaled: NDArray[np.uint8] = (np.clip((array - low) / width, 0, 1) * 255).astype(np.uint8)
+    scaled[array == background] = 0
     return scaled
+
+
+def _intensities(image: sitk.Image) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = np.nan_to_num(sitk.GetArrayFromImage(image).astype(np.float32))
+    return array
 
 
 def _bounds(inside: NDArray[np.bool_], others: tuple[int, int], axis: int) -> slice:

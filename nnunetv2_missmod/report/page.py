@@ -13,15 +13,16 @@ from markupsafe import Markup
 from nnunetv2_missmod.evaluation.complete_cases import UNEQUAL, UNEQUAL_MARK
 from nnunetv2_missmod.evaluation.paired_tests import ALPHA, MIN_DIFFERING_PAIRS
 from nnunetv2_missmod.files.whole_files import write_whole
-from nnunetv2_missmod.report.case_volumes import Case, cases_to_show, read_cropped_case, with_predictions
+from nnunetv2_missmod.report.case_volumes import read_cropped_case, with_predictions
 from nnunetv2_missmod.report.exports import comparison_csv, to_csv, to_latex, to_markdown
 from nnunetv2_missmod.report.figures import draw_all
 from nnunetv2_missmod.report.inputs import Comparison, Model, load_comparison
 from nnunetv2_missmod.report.metric_names import Metric, metrics_with_values
 from nnunetv2_missmod.report.overlays import Overlay, draw_overlay, region_colours
+from nnunetv2_missmod.report.shown_cases import cases_to_show
 from nnunetv2_missmod.report.tables import TOO_FEW, Table, build_table, print_p
 from nnunetv2_missmod.report.trust import build_trust
-from nnunetv2_missmod.report.viewer import Viewer, viewer_of
+from nnunetv2_missmod.report.viewer import BUDGET, encode_case, viewer_of
 
 HERE = Path(__file__).parent
 TEMPLATES, ASSETS = HERE / "templates", HERE / "assets"
@@ -43,7 +44,11 @@ HD95_CONVENTIONS = {
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, reference: str | None = None, groups: Mapping[str, Sequence[Path]] | None = None
+    folders: Sequence[Path],
+    out: Path,
+    reference: str | None = None,
+    groups: Mapping[str, Sequence[Path]] | None = None,
+    cases: Sequence[str] = (),
 ) -> Path:
     """Write ``out/index.html`` and ``out/table.md``, ``.tex`` and ``.csv`` for one or several models' scores.
 
@@ -54,31 +59,39 @@ def write_report(
         out: the folder to write to; the report's own files in it are replaced.
         reference: name of the model that the others are tested against; None: every two models are.
         groups: further models of which there are several trainings: name -> a folder for each training.
+        cases: names of those that overlays and viewer show, or how many; 3 if empty.
 
     Returns:
         The HTML file. Overlays and viewer need the predictions and images; without them the page says so.
 
     Raises:
-        ValueError: names folder and file when one is missing or damaged, or when the models do not belong together.
+        ValueError: names folder and file when one is missing or damaged, when the models do not belong together, or
+            when a case was not scored.
         OSError: a file could not be written; one that was there is as it was.
     """
     comparison = load_comparison(folders, reference, groups)
     if out.exists() and not out.is_dir():
         raise ValueError(f"Expected a folder to write the report to, got the file {out}: give another one with -o.")
-    tables = [build_table(comparison, metric) for metric in metrics_with_values(comparison.scores)]
-    texts = {"index.html": _page(comparison, tables), "table.md": to_markdown(tables), "table.tex": to_latex(tables)}
-    texts["table.csv"] = to_csv(tables)
-    if len(comparison.models) > 1:
-        texts["comparison.csv"] = comparison_csv(tables)
+    shown = cases_to_show(comparison, cases)
+    texts = _texts(comparison, shown)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_whole(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return out / "index.html"
 
 
-def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
+def _texts(comparison: Comparison, shown: Mapping[str, str]) -> dict[str, str]:
+    """The files of the report by their names."""
+    tables = [build_table(comparison, metric) for metric in metrics_with_values(comparison.scores)]
+    exports = {"table.md": to_markdown(tables), "table.tex": to_latex(tables), "table.csv": to_csv(tables)}
+    if len(comparison.models) > 1:
+        exports["comparison.csv"] = comparison_csv(tables)
+    return {"index.html": _page(comparison, tables, shown), **exports}
+
+
+def _page(comparison: Comparison, tables: Sequence[Table], shown: Mapping[str, str]) -> str:
     metrics = [table.metric for table in tables]
-    overlays, viewer, notes = _pictures(comparison)
+    overlays, viewer, notes = _pictures(comparison, shown)
     return render(
         "report.html",
         comparison=comparison,
@@ -87,6 +100,7 @@ def _page(comparison: Comparison, tables: Sequence[Table]) -> str:
         undefined={metric.column: undefined_share(comparison, metric) for metric in metrics},
         trust=build_trust(comparison),
         overlays=overlays,
+        scored=comparison.scores["case"].nunique(),
         viewer=viewer,
         overlay_of={overlay.case.name: place for place, overlay in enumerate(overlays)},
         notes=[*comparison.notes, *notes],
@@ -155,16 +169,25 @@ def _listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values)) or "–"
 
 
-def _pictures(comparison: Comparison) -> tuple[list[Overlay], Viewer | None, list[str]]:
-    """Overlays and viewer of the chosen cases, as far as the files are there, and notes on the rest."""
+def _pictures(
+    comparison: Comparison, shown: Mapping[str, str]
+) -> tuple[list[Overlay], dict[str, Any] | None, list[str]]:
+    """Overlays and viewer of the chosen cases, as far as the files are there, and notes on the rest.
+
+    Args:
+        comparison: what the models scored.
+        shown: the chosen cases, and what each stands for.
+    """
     models, notes = with_predictions(comparison)
     if not models:
         return [], None, [*notes, "Without predictions this report has no overlays and no viewer."]
-    read = [read_cropped_case(comparison, name, description) for name, description in cases_to_show(comparison).items()]
-    cases = [case for case in read if isinstance(case, Case)]
-    notes += [note for note in read if isinstance(note, str)]
-    overlays = [draw_overlay(comparison, case, models) for case in cases]
-    viewer = viewer_of(comparison, cases, models) if cases else None
-    if isinstance(viewer, str):
-        return overlays, None, [*notes, viewer]
-    return overlays, viewer, [*notes, *(viewer.notes if viewer else [])]
+    overlays, encoded = [], []
+    for name, description in shown.items():  # one at a time: a case may need gigabytes
+        case = read_cropped_case(comparison, name, description)
+        if isinstance(case, str):
+            notes.append(case)
+            continue
+        overlays.append(draw_overlay(comparison, case, models))
+        encoded.append(encode_case(comparison, case, models, BUDGET // len(shown)))
+    viewer = viewer_of(comparison, encoded)
+    return overlays, viewer, [*notes, *(case for case in encoded if isinstance(case, str))]

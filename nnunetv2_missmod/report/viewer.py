@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import SimpleITK as sitk
 
@@ -18,31 +18,21 @@ BUDGET = 12_000_000  # characters of base64 in the page
 COARSEST = 8  # voxels that are merged along an axis, at most
 
 
-class Viewer(NamedTuple):
-    """The data of the viewer's script (to be written as JSON) and notes on cases that are not in it."""
-
-    data: dict[str, Any]
-    notes: list[str]
-
-
-def viewer_of(comparison: Comparison, cases: Sequence[Case], models: list[str], budget: int = BUDGET) -> Viewer | str:
-    """Encode the cases for the viewer, each with its share of the budget; a note when none can be shown."""
-    encoded = [encode_case(comparison, case, models, budget // len(cases)) for case in cases]
-    notes = [case for case in encoded if isinstance(case, str)]
+def viewer_of(comparison: Comparison, encoded: Sequence[dict[str, Any] | str]) -> dict[str, Any] | None:
+    """Put together what the viewer's script reads, to be written as JSON; None where no case can be shown."""
     shown = [case for case in encoded if not isinstance(case, str)]
     if not shown:
-        return " ".join(notes)
-    data = {
+        return None
+    return {
         "cases": shown,
         "labels": label_colours(comparison),
         "modalities": comparison.modalities,
         "subsets": comparison.subsets,
     }
-    return Viewer(data, notes)
 
 
 def encode_case(comparison: Comparison, case: Case, models: list[str], budget: int) -> dict[str, Any] | str:
-    """Encode a case, coarser until it fits the budget; a note for what is no volume."""
+    """Encode a case, coarser until it fits the budget of characters; a note for what is no volume or never fits."""
     if min(case.truth.GetSize()) < 2:
         return f"{case.name} is a single slice; the viewer shows volumes only."
     images = {modality: _like(grey(image), image) for modality, image in case.images.items()}

@@ -119,10 +119,12 @@ def test_every_flag_of_report_arrives(tmp_path, monkeypatch, capsys):
         "nnunetv2_missmod.report.page.write_report", lambda *arguments: calls.append(arguments) or "page"
     )
     assert main(["report", "one", "two", "-o", "out"]) == 0
-    assert main(["report", "--group", "seeds=s_*", "--reference", "seeds", "one", "-o", "out"]) == 0
+    assert (
+        main(["report", "--group", "seeds=s_*", "--reference", "seeds", "one", "-o", "out", "--cases", "a", "b"]) == 0
+    )
     assert calls == [
-        ([Path("one"), Path("two")], Path("out"), None, {}),
-        ([Path("one")], Path("out"), "seeds", {"seeds": [Path("s_0"), Path("s_1")]}),
+        ([Path("one"), Path("two")], Path("out"), None, {}, ()),
+        ([Path("one")], Path("out"), "seeds", {"seeds": [Path("s_0"), Path("s_1")]}, ["a", "b"]),
     ]
     assert capsys.readouterr().out == "page\n" * 2
 

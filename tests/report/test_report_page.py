@@ -9,7 +9,7 @@ from itertools import zip_longest
 import pandas as pd
 import pytest
 from report_page import read_page
-from small_folders import change_provenance
+from small_folders import change_provenance, write_data, write_model
 from small_scores import NASTY, REGIONS
 
 from nnunetv2_missmod.evaluation.hausdorff import HD95_CONVENTIONS
@@ -167,6 +167,17 @@ def test_the_case_list_has_the_worst_case_first_and_links_to_the_overlays(page, 
     options = [a["data-name"] for a in page.attributes("option") if "data-name" in a][:3]
     links = {a["data-overlay"] for a in page.attributes("a") if "data-overlay" in a}
     assert links == {str(place) for place in range(len(options))}
+
+
+def test_the_page_shows_the_cases_that_are_asked_for_and_says_how_many_there_are(tmp_path, no_figures):
+    truths = write_data(tmp_path, num_modalities=2, cases=("one", "two"))
+    write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))
+    page = read_page(write_report([tmp_path / "model"], tmp_path / "report", cases=["two"]))
+    assert {a["data-name"] for a in page.attributes("option") if "data-name" in a} == {"two"}
+    links = [a["data-overlay"] for a in page.attributes("a") if "data-overlay" in a]
+    assert links == ["0"] * len(page.tables["caselist"])
+    assert sorted(row[0] for row in page.texts("dice", "caselist")[1:]) == ["one", "two"]
+    assert " ".join("".join(page.text).split()).count("1 of 2 cases (missmod report --cases shows others)") == 2
 
 
 def test_the_folder_to_write_to_may_not_be_a_file(small):

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from small_folders import SHAPE, change_provenance, write_data, write_model, write_volume
 
 from nnunetv2_missmod.report.case_volumes import (
     Case,
-    cases_to_show,
+    background_of,
     foreground,
     grey,
     read_cropped_case,
@@ -13,6 +16,7 @@ from nnunetv2_missmod.report.case_volumes import (
     read_prediction,
 )
 from nnunetv2_missmod.report.inputs import load_comparison
+from nnunetv2_missmod.report.shown_cases import cases_to_show
 
 CASES = ("good", "middling", "poor")
 
@@ -43,6 +47,7 @@ def test_fewer_than_three_cases_are_each_shown_once(comparison, names, shown):
     kept = comparison.scores[comparison.scores["case"].isin(names)]
     comparison.scores.drop(comparison.scores.index.difference(kept.index), inplace=True)
     assert list(cases_to_show(comparison)) == shown
+    assert next(iter(cases_to_show(comparison).values())).startswith("median case")
 
 
 def test_cases_without_any_dice_come_last(comparison):
@@ -50,6 +55,41 @@ def test_cases_without_any_dice_come_last(comparison):
     assert list(cases_to_show(comparison)) == ["poor", "middling"]
     comparison.scores["dice"] = np.nan
     assert len(cases_to_show(comparison)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        (["1"], ["middling"]),
+        (["2"], ["middling", "poor"]),
+        (["99"], ["middling", "poor", "good"]),
+        (["good", "poor", "good"], ["good", "poor"]),
+    ],
+)
+def test_cases_are_chosen_by_their_number_or_by_names(comparison, wanted, shown):
+    assert list(cases_to_show(comparison, wanted)) == shown
+
+
+def test_after_median_worst_and_best_the_next_worst_follow(comparison):
+    scores = comparison.scores
+    more = [scores[scores["case"] == "good"].assign(case=f"{n}", dice=n / 100) for n in range(4)]
+    undefined = scores[scores["case"] == "good"].assign(case="empty", dice=np.nan)
+    comparison = replace(comparison, scores=pd.concat([scores, *more, undefined]))
+    assert list(cases_to_show(comparison, ["5"])) == ["3", "0", "good", "1", "2"]
+    assert cases_to_show(comparison, ["5"])["2"] == "case 3 of 8 from the worst, mean Dice 2.00 %"
+    assert list(cases_to_show(comparison, ["99"])) == ["3", "0", "good", "1", "2", "poor", "middling"]
+    assert cases_to_show(comparison, ["3", "empty"])["empty"] == "no Dice"
+    assert list(cases_to_show(comparison, ["3"])) == ["3"]  # a case of that name
+    assert list(cases_to_show(comparison)) == ["3", "0", "good"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [(["0"], "at least 1, got 0"), (["good", "bad"], "got bad. Scored are, the worst first, poor, middling, good.")],
+)
+def test_a_case_that_was_not_scored_is_an_error_that_lists_them(comparison, wanted, message):
+    with pytest.raises(ValueError, match=message):
+        cases_to_show(comparison, wanted)
 
 
 def test_a_case_is_cropped_alike_in_images_truth_and_prediction(cohort, comparison):
@@ -153,6 +193,28 @@ def test_grey_values_span_the_foreground_and_survive_outliers_and_nan():
     assert shown.dtype == np.uint8
     assert shown[0, 0, 0] == 0
     assert np.median(shown[2:8, 2:8, 2:8]) > 120
+
+
+@pytest.mark.parametrize("background", [0.0, -3.6, 40.0])
+def test_the_background_is_that_of_most_corners_and_not_the_lowest_value(background):
+    """Resampling overshoots, and z-scores are negative in half of the brain: both were taken for background."""
+    rng = np.random.default_rng(0)
+    array = np.full((20, 20, 20), background, np.float32)
+    array[5:15, 5:15, 5:15] = rng.normal(background + 1, 1, (10, 10, 10))
+    array[6:8, 6:8, 6:8] = background + 4  # a bright lesion, 0.8 % of the brain
+    image, truth = sitk.GetImageFromArray(array), sitk.GetImageFromArray(np.zeros(array.shape, np.uint8))
+    assert background_of(array) == np.float32(background)
+    assert foreground({"one": image}, truth) == (slice(4, 16),) * 3
+    shown = grey(image)
+    assert not shown[array == np.float32(background)].any()
+    assert shown[6:8, 6:8, 6:8].max() < 255
+    assert 60 < np.median(shown[5:15, 5:15, 5:15]) < 190
+
+
+def test_of_air_that_was_not_masked_the_background_is_the_lowest_value():
+    array = np.random.default_rng(0).uniform(1, 9, (6, 6, 6)).astype(np.float32)
+    assert background_of(array) == array.min()
+    assert background_of(array[:1]) == array[:1].min()
 
 
 def test_the_folder_of_predictions_is_read_from_provenance(cohort, comparison):
