@@ -3,7 +3,7 @@
 # Two processes; the tests of a file share one, in the order in which they are collected.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: check format lint types docs test fast slow release
+.PHONY: check format lint types docs flags test fast slow release
 
 check: format lint types docs test
 
@@ -19,6 +19,10 @@ types:
 # The site, in site/: a warning is an error. The variables silence notices about the future of the site's generator.
 docs:
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true mkdocs build --quiet
+
+# docs/flags.md from the parsers; a test holds it equal.
+flags:
+	python tests/flags_page.py
 
 test:
 	$(PYTEST) -m "not release" --durations=10

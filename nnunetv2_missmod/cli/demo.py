@@ -30,7 +30,7 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--trainer", "-tr", help=f"trainer (default: {TRAINER})")
     verb.add_argument(
-        "--device", "-device", choices=("cpu", "cuda", "mps"), default="cpu", help="(default: %(default)s)"
+        "--device", "-device", choices=("cpu", "cuda", "mps"), default="cpu", help="to work on (default: %(default)s)"
     )
 
 

@@ -21,7 +21,7 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--size", type=int, default=64, help="voxels along each axis (default: %(default)s)")
     verb.add_argument("--incomplete", type=float, default=0.0, help="share of training cases that lack channels")
     verb.add_argument("--hard", action="store_true", help="small, faint tumours among findings that look like them")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="the same makes the same cases (default: %(default)s)")
 
 
 def run(parsed: argparse.Namespace) -> int:
