@@ -21,4 +21,4 @@ def training_files(folder: Path, dataset_json: dict[str, Any]) -> dict[str, dict
 
 def reader_class_for(dataset_json: dict[str, Any], image_file: str) -> Any:
     """Choose the reader's class for a dataset as nnU-Net does, by one of its images."""
-    return determine_reader_writer_from_dataset_json(dataset_json, image_file)
+    return determine_reader_writer_from_dataset_json(dataset_json, image_file, verbose=False)

@@ -130,6 +130,7 @@ def test_a_fingerprint_is_replaced_on_demand_alone(tmp_path, capsys):
     assert file.read_text() == "{}"
     assert "found" in capsys.readouterr().err
     assert main(["fingerprint", "-d", "1", "-np", "1", "--clean"]) == 0
+    assert capsys.readouterr().out == f"{file}\n"
     assert set(json.loads(file.read_text())[STATISTICS]) == {"0", "1"}
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
 

@@ -312,7 +312,7 @@ def test_intensities_are_drawn_from_each_channel_s_foreground():
     assert f"{NUM_VOXELS:.0e}".replace("+0", "") == "1e8" and "10e7" in source, moved
 
 
-def test_training_files_and_their_reader(tmp_path):
+def test_training_files_and_their_reader(tmp_path, capsys):
     moved = seam("raw_dataset", "lists training files, or chooses a reader, differently")
     description = small_dataset_json(2)
     for name in ("b_0000", "b_0001", "a_0000", "a_0001"):
@@ -324,6 +324,7 @@ def test_training_files_and_their_reader(tmp_path):
     assert "numTraining" in description, "the given description was changed"
     reader = reader_class_for(description, found["b"]["images"][0])
     assert reader().read_images(found["b"]["images"])[0].shape == (2, 6, 6, 6), moved
+    assert capsys.readouterr().out == "", moved
 
 
 def test_a_planner_is_asked_again_with_another_memory(tmp_path):
