@@ -64,6 +64,32 @@ def test_a_shell_reads_its_script(shell, capsys):
     subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
+@pytest.fixture
+def offered_by(capsys):
+    """What fish or zsh offers for a line whose last word is being typed; zsh before it looks at that word."""
+
+    def offer(shell, *words):
+        if shutil.which(shell) is None:
+            pytest.skip(f"{shell} is not installed")
+        quoted = " ".join(f"'{word}'" for word in words)
+        fakes = 'compdef() { : }; compadd() { shift; print -r -- "$@" }; _files() { : }'
+        zsh_line = f"words=({quoted}); CURRENT={len(words)}; PREFIX='{words[-1]}'; _missmod"
+        before, line = {"fish": ("", f'complete -C "{" ".join(words)}"'), "zsh": (fakes, zsh_line)}[shell]
+        script = f"{before}\n{script_of(shell, capsys)}\n{line}"
+        return subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+    return offer
+
+
+@pytest.mark.parametrize("shell", ["fish", "zsh"])
+def test_fish_and_zsh_complete_verbs_flags_and_words(shell, offered_by):
+    assert sorted(offered_by(shell, "missmod", "")) == sorted(VERBS)
+    assert "--tolerance" in offered_by(shell, "missmod", "evaluate", "--t")
+    assert sorted(offered_by(shell, "missmod", "predict", "-device", "")) == ["cpu", "cuda", "mps"]
+    assert sorted(offered_by(shell, "missmod", "plan", "-tr", "")) == sorted([*door_names(), "nnUNetTrainer"])
+    assert "fish" in offered_by(shell, "missmod", "completion", "f")
+
+
 def test_fish_gets_flags_as_it_has_them(capsys):
     lines = script_of("fish", capsys).splitlines()
     seen = "complete -c missmod -n '__fish_seen_subcommand_from"
