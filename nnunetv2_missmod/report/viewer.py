@@ -16,6 +16,7 @@ from nnunetv2_missmod.report.overlays import region_colours, widest_slices
 
 BUDGET = 12_000_000  # characters of base64 in the page
 COARSEST = 8  # voxels that are merged along an axis, at most
+SMALL = 96  # voxels along the longest axis, below which they are halved: the truth's outline is a voxel thick
 
 
 def viewer_of(comparison: Comparison, encoded: Sequence[dict[str, Any] | str]) -> dict[str, Any] | None:
@@ -37,8 +38,9 @@ def encode_case(comparison: Comparison, case: Case, models: list[str], budget: i
         return f"{case.name} is a single slice; the viewer shows volumes only."
     images = {modality: _like(grey(image), image) for modality, image in case.images.items()}
     masks = list(_masks(comparison, case, models))
-    for factor in range(1, COARSEST + 1):
-        data = _encoded(images, case.truth, masks, factor)
+    levels = [(1, factor) for factor in range(1, COARSEST + 1)]
+    for finer, factor in [(2, 1), *levels] if max(case.truth.GetSize()) < SMALL else levels:
+        data = _encoded(images, case.truth, masks, finer, factor)
         size = len(data["truth"]) + sum(len(layer["data"]) for layer in (*data["images"], *data["masks"]))
         if size <= budget:
             break
@@ -88,16 +90,25 @@ def _masks(comparison: Comparison, case: Case, models: list[str]) -> Iterator[tu
 
 
 def _encoded(
-    images: dict[str, sitk.Image], truth: sitk.Image, masks: list[tuple[str, str, sitk.Image]], factor: int
+    images: dict[str, sitk.Image],
+    truth: sitk.Image,
+    masks: list[tuple[str, str, sitk.Image]],
+    finer: int,
+    coarser: int,
 ) -> dict[str, Any]:
-    factors = [min(factor, size) for size in truth.GetSize()]
+    """Encode all volumes on a grid so many times finer and coarser along each axis."""
+    factors = [min(coarser, size) for size in truth.GetSize()]
+
+    def of_image(image: sitk.Image) -> str:
+        return _nifti(sitk.Expand(sitk.BinShrink(image, factors), [finer] * 3, sitk.sitkLinear))
+
+    def of_mask(mask: sitk.Image) -> sitk.Image:
+        return _labels(sitk.Expand(sitk.Shrink(mask, factors), [finer] * 3, sitk.sitkNearestNeighbor))
+
     return {
-        "images": [{"name": name, "data": _nifti(sitk.BinShrink(image, factors))} for name, image in images.items()],
-        "truth": _nifti(_labels(sitk.LabelContour(_labels(sitk.Shrink(truth, factors))))),
-        "masks": [
-            {"model": model, "subset": subset, "data": _nifti(_labels(sitk.Shrink(mask, factors)))}
-            for model, subset, mask in masks
-        ],
+        "images": [{"name": name, "data": of_image(image)} for name, image in images.items()],
+        "truth": _nifti(_labels(sitk.LabelContour(of_mask(truth)))),
+        "masks": [{"model": model, "subset": subset, "data": _nifti(of_mask(mask))} for model, subset, mask in masks],
     }
 
 

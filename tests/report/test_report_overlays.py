@@ -132,7 +132,13 @@ def decoded(data, tmp_path):
     return sitk.ReadImage(str(tmp_path / "volume.nii.gz"))
 
 
-def test_the_viewer_holds_images_and_masks_where_they_are_in_space(cohort, tmp_path):
+@pytest.fixture
+def not_small(monkeypatch):
+    """As with a patient's volumes, which are not made finer."""
+    monkeypatch.setattr("nnunetv2_missmod.report.viewer.SMALL", 0)
+
+
+def test_the_viewer_holds_images_and_masks_where_they_are_in_space(cohort, tmp_path, not_small):
     comparison, case = cohort
     shown = encode_case(comparison, case, ["DCSeg"], BUDGET)
     assert (shown["name"], shown["description"]) == ("case", "the only one")
@@ -147,7 +153,24 @@ def test_the_viewer_holds_images_and_masks_where_they_are_in_space(cohort, tmp_p
     assert shown["start"] == {"model": "DCSeg", "subset": "FLAIR+T1c"}
 
 
-def test_a_large_case_is_made_coarser_until_it_fits_and_the_page_says_so(cohort, tmp_path):
+def test_a_small_case_is_made_finer_where_it_fits_so_that_the_outline_is_thin(cohort, tmp_path):
+    comparison, case = cohort
+    shown = encode_case(comparison, case, ["DCSeg"], BUDGET)
+    outline, mask = (decoded(data, tmp_path) for data in (shown["truth"], shown["masks"][0]["data"]))
+    truth, inside = sitk.GetArrayFromImage(case.truth), sitk.GetArrayFromImage(outline) > 0
+    assert outline.GetSize() == mask.GetSize() == tuple(2 * size for size in case.truth.GetSize())
+    assert inside.sum() < 0.75 * 8 * (truth > 0).sum()
+    repeated = truth.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert (sitk.GetArrayFromImage(outline)[inside] == repeated[inside]).all()
+    np.testing.assert_allclose(outline.GetSpacing(), np.array(case.truth.GetSpacing()) / 2)
+    corner = np.array(case.truth.GetOrigin()) - np.array(case.truth.GetSpacing()) / 4
+    np.testing.assert_allclose(outline.GetOrigin(), corner, atol=1e-4)
+    plain = encode_case(comparison, case, ["DCSeg"], len(str(shown)) // 2)
+    assert decoded(plain["truth"], tmp_path).GetSize() == case.truth.GetSize()
+    assert "reduced to 256 grey values." in plain["note"]
+
+
+def test_a_large_case_is_made_coarser_until_it_fits_and_the_page_says_so(cohort, tmp_path, not_small):
     comparison, case = cohort
     size = len(str(encode_case(comparison, case, ["DCSeg"], BUDGET)))
     shown = encode_case(comparison, case, ["DCSeg"], size // 3)
