@@ -27,6 +27,7 @@ def main() -> None:
         job.prepare_data()
         job.train(EMBEDDED_TRAINER)
         keep(job.model_folder(EMBEDDED_TRAINER), EMBEDDED)
+        job.evaluate(EMBEDDED_TRAINER)
         job.report(EMBEDDED_TRAINER)
 
 

@@ -26,10 +26,11 @@ from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, w
 from nnunetv2_missmod.report.page import write_report
 
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
-NUM_TRAINING, NUM_TEST, SIZE = 20, 2, 40
-PLANNING, SCORING = "Plan and preprocess", "Score every subset"
-DURATIONS = {"Plan": "1 minute", "Train": "3 to 6 minutes", "Score": "1 minute"}
+NUM_TRAINING, NUM_TEST, NUM_TEST_QUICK, SIZE = 20, 6, 2, 40
+PLANNING, SCORING, CALIBRATING = "Plan and preprocess", "Score every subset", "Calibrate"
+DURATIONS = {"Plan": "1 minute", "Train": "3 to 6 minutes", "Score": "1 minute", "Calibrate": "seconds"}
 IN_ONE_PROCESS = {"nnUNet_n_proc_DA": "0"}  # nnU-Net's workers cannot be seeded; planning takes at least one
+CONFIDENCE = "0.8"  # which so few cases can give a bound for
 LOG = "log.txt"
 LAST_LINES = 30  # of a failed command, shown with the error
 EMBEDDED, EMBEDDED_TRAINER = Path(phantom.__file__).parent / "model", "ModalityDropoutTrainer"
@@ -59,7 +60,7 @@ def run_demo(out: Path, trainer: str, device: str, overwrite: bool = False) -> P
     folder = DemoFolder(out, "with its training", overwrite)
     job = Job(folder.path, device)
     stages = [stage for stage in (pretraining_of(trainer), trainer) if stage]
-    job.announce([PLANNING, *(f"Train {stage}" for stage in stages), SCORING], folder.finished)
+    job.announce([PLANNING, *(f"Train {stage}" for stage in stages), SCORING, CALIBRATING], folder.finished)
     if PLANNING not in folder.finished:
         job.prepare_data()
         folder.finish(PLANNING)
@@ -67,6 +68,8 @@ def run_demo(out: Path, trainer: str, device: str, overwrite: bool = False) -> P
         if f"Train {stage}" not in folder.finished:
             job.train(stage)
             folder.finish(f"Train {stage}")
+    job.evaluate(trainer)
+    job.calibrate(trainer)
     return job.report(trainer)
 
 
@@ -87,10 +90,11 @@ def run_quick_demo(out: Path, device: str, overwrite: bool = False) -> Path:
     """
     require_device(device)
     folder = DemoFolder(out, "quick", overwrite)
-    job = Job(folder.path, device)
+    job = Job(folder.path, device, num_test=NUM_TEST_QUICK)
     job.announce([SCORING], folder.finished)
     job.write_cohort()
     copytree(EMBEDDED, job.model_folder(EMBEDDED_TRAINER), dirs_exist_ok=True)
+    job.evaluate(EMBEDDED_TRAINER)
     return job.report(EMBEDDED_TRAINER)
 
 
@@ -101,9 +105,9 @@ class CommandFailedError(RuntimeError):
 class Job:
     """The steps of the demo in one folder, each a command as a user would type it."""
 
-    def __init__(self, out: Path, device: str, settings: str = "demo"):
+    def __init__(self, out: Path, device: str, settings: str = "demo", num_test: int = NUM_TEST):
         """Begin in a folder; ``settings`` names a fragment of ``plans/``: a small network and a short schedule."""
-        self.out, self.device = out, device
+        self.out, self.device, self.num_test = out, device, num_test
         self.fragment = load_fragment(plans_folder() / f"{settings}.json")
         self.raw = out / "nnUNet_raw" / f"Dataset{DATASET_ID}_Phantom"
         for folder in VARIABLES:
@@ -124,7 +128,7 @@ class Job:
         if self.raw.is_dir():
             return
         write_phantom_dataset(
-            self.raw.parent, DATASET_ID, num_training=NUM_TRAINING, num_test=NUM_TEST, shape=(SIZE,) * 3
+            self.raw.parent, DATASET_ID, num_training=NUM_TRAINING, num_test=self.num_test, shape=(SIZE,) * 3
         )
 
     def model_folder(self, trainer: str) -> Path:
@@ -149,21 +153,28 @@ class Job:
         self.run(f"Train {trainer}", [*command, "-device", self.device, *goes_on], "Epoch time:", ticks, IN_ONE_PROCESS)
 
     def report(self, trainer: str) -> Path:
-        """Score the held-out cases, print the mean Dice by subset and region, and write the report; give its place."""
-        scores = read_scores(self.evaluate(trainer))
-        page = write_report([self.out / "scores" / trainer], self.out / "report")
+        """Write the report of the scores, and print the mean Dice by subset and region; give the report's place."""
+        scores = read_scores(self.scores_of(trainer))
+        page = write_report([self.scores_of(trainer)], self.out / "report")
         print_means(scores)
         print(f"The report: {page}")
         return page
 
-    def evaluate(self, trainer: str) -> Path:
-        """Predict and score the held-out cases from each subset of their modalities; give the folder of the scores."""
-        scores = self.out / "scores" / trainer
+    def scores_of(self, trainer: str) -> Path:
+        """Where the scores are."""
+        return self.out / "scores" / trainer
+
+    def calibrate(self, trainer: str) -> None:
+        """Learn from the scores what masks of new cases are worth."""
+        command = ["missmod", "calibrate", str(self.scores_of(trainer)), "--confidence", CONFIDENCE, "-np", "1"]
+        self.run(CALIBRATING, command, "", 1)
+
+    def evaluate(self, trainer: str) -> None:
+        """Predict and score the held-out cases from each subset of their modalities."""
         command = ["missmod", "evaluate", "-i", str(self.raw / "imagesTs"), "-gt", str(self.raw / "labelsTs")]
         command += ["-d", str(DATASET_ID), "-c", CONFIGURATION, "-tr", trainer, "-p", PLANS, "-f", "0"]
-        command += ["-o", str(scores), "-device", self.device, "--disable_tta", "-nps", "1"]
-        self.run(SCORING, command, r"^phantom_\d+: done", NUM_TEST)
-        return scores
+        command += ["-o", str(self.scores_of(trainer)), "-device", self.device, "--disable_tta", "-nps", "1"]
+        self.run(SCORING, command, r"^phantom_\d+: done", self.num_test)
 
     def run(
         self, title: str, command: list[str], tick: str, ticks: int, defaults: Mapping[str, str] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,7 @@ def evaluate(parsed: argparse.Namespace) -> int:
     rules = ScoringRules(parsed.empty, parsed.tolerance, parsed.hd95)
     keeping = not parsed.no_save, parsed.refuse_mixups
     evaluation = EvaluationSettings(parsed.subsets, rules, min_voxels_of(parsed), *keeping)
-    failed = evaluate_model(choice, settings, evaluation, parsed.o, parsed.i, parsed.gt)
-    if parsed.i is None and not parsed.no_save:
-        print(f"For what Dice to expect of new cases' masks: missmod calibrate {parsed.o}", file=sys.stderr)
-    return failed
+    return evaluate_model(choice, settings, evaluation, parsed.o, parsed.i, parsed.gt)
 
 
 def summary_of(out: Path, failed: int) -> dict[str, Any]:

@@ -23,11 +23,6 @@ MEANING = "masks from what each case has, or from subsets of its modalities"
 SENTENCE = "Segments each case from whichever of the channels it has, and writes down what each mask was made from."
 EXAMPLE = "missmod predict -i cases -o masks -d 501 -c 3d_fullres -tr DCSegTrainer -f 0"
 
-UNCALIBRATED = (
-    "missmod: which Dice is expected of each mask is not said, since the model has no calibration. missmod calibrate "
-    "makes one of the scores of held-out cases."
-)
-
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
     """Add the flags of `missmod predict`."""
@@ -147,10 +142,9 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 def predict(parsed: argparse.Namespace) -> int:
     """Segment; count the cases that failed."""
     from nnunetv2_missmod.prediction.masks import predict_masks  # noqa: PLC0415
-    from nnunetv2_missmod.prediction.trained import is_calibrated  # noqa: PLC0415
 
     choice, settings = model_of(parsed)
-    failed = predict_masks(
+    return predict_masks(
         choice,
         settings,
         parsed.i,
@@ -161,9 +155,6 @@ def predict(parsed: argparse.Namespace) -> int:
         parsed.resample,
         trust_of(parsed),
     )
-    if not parsed.no_calibration and not is_calibrated(choice.folder):
-        print(UNCALIBRATED, file=sys.stderr)
-    return failed
 
 
 def trust_of(parsed: argparse.Namespace) -> TrustSettings:

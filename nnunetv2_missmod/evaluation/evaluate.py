@@ -244,3 +244,5 @@ def conclude(out: Path) -> None:
             for subset in scores.table["subset"].unique():
                 write_summary(out, subset, scores)
     print_means(scores)
+    if scores.provenance.held_out and scores.provenance.predictions is not None:
+        print(f"What Dice to expect of masks of new cases: missmod calibrate {out}")

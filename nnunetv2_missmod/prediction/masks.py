@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -84,6 +85,8 @@ def write_cases(
     trust: Trust,
 ) -> int:
     """Segment cases, each entered into the table when all of it is done; count those that failed."""
+    if trust.missing:
+        print(trust.missing, file=sys.stderr)
     export = export_of(predictor, min_voxels)
     write_mask = MaskWriter(export, request, out)
     segment = partial(segment_unlabelled, predictor, request, trust.check)

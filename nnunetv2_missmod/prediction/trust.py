@@ -34,6 +34,10 @@ class TrustSettings:
 
 
 AS_USUAL = TrustSettings()
+UNCALIBRATED = (
+    "missmod: which Dice is expected of each mask is not said, since the model has no calibration. missmod calibrate "
+    "makes one of the scores of held-out cases."
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class Trust:
     Attributes:
         judge: of the masks; None where the model has no calibration that fits.
         check: of their images.
+        missing: what is to be said where there is no calibration, though one was looked for.
     """
 
     judge: Judge | None
     check: SequenceCheck
+    missing: str = ""
 
     @property
     def recorded(self) -> dict[str, str | float | None]:
@@ -73,6 +79,6 @@ def trust_in(
     modalities = distinct_names(read_json(choice.folder / "dataset.json"))
     calibration = calibration_in(choice.folder) if settings.use else None
     if calibration is None:
-        return Trust(None, SequenceCheck(None, modalities))
+        return Trust(None, SequenceCheck(None, modalities), UNCALIBRATED if settings.use else "")
     judge = judge_of(calibration, choice, prediction, min_voxels, settings.confidence)
     return Trust(judge, SequenceCheck(calibration.sequences, modalities, settings.refuse_mixups))

@@ -19,6 +19,7 @@ from nnunetv2_missmod.host.doors import VARIABLE, door_folder
 from nnunetv2_missmod.machine.chatter import LOG, chatter
 from nnunetv2_missmod.prediction.mask_table import append_masks
 from nnunetv2_missmod.prediction.masks import predict_masks
+from nnunetv2_missmod.prediction.trust import TrustSettings
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
 from nnunetv2_missmod.report.page import POLICIES
 
@@ -71,7 +72,8 @@ def arguments_of(monkeypatch):
 
 def test_every_flag_of_predict_arrives(arguments_of):
     flags = f"predict -i images -o out {MODEL} {HOW} --subsets singles --min_voxels a=2 b=30"
-    assert arguments_of(*flags.split(), "--continue_prediction", "--resample") == {
+    trust = "--confidence 0.8 --refuse_mixups --no-calibration".split()
+    assert arguments_of(*flags.split(), "--continue_prediction", "--resample", *trust) == {
         "choice": CHOICE,
         "prediction": SETTINGS,
         "images": Path("images"),
@@ -80,15 +82,20 @@ def test_every_flag_of_predict_arrives(arguments_of):
         "min_voxels": {"a": 2, "b": 30},
         "continued": True,
         "resample": True,
+        "settings": TrustSettings(use=False, confidence=0.8, refuse_mixups=True),
     }
 
 
 def test_every_flag_of_evaluate_arrives(arguments_of):
-    flags = f"evaluate -i images -gt labels -o out {MODEL} {HOW} --subsets T1,T2 --min_voxels a=2 --no-save"
+    flags = (
+        f"evaluate -i images -gt labels -o out {MODEL} {HOW} --subsets T1,T2 --min_voxels a=2 --no-save --refuse_mixups"
+    )
     assert arguments_of(*flags.split(), "--empty", "brats", "--tolerance", "2.5", "--hd95", "medpy") == {
         "choice": CHOICE,
         "prediction": SETTINGS,
-        "evaluation": EvaluationSettings("T1,T2", ScoringRules("brats", 2.5, "medpy"), {"a": 2}, save=False),
+        "evaluation": EvaluationSettings(
+            "T1,T2", ScoringRules("brats", 2.5, "medpy"), {"a": 2}, save=False, refuse_mixups=True
+        ),
         "out": Path("out"),
         "images": Path("images"),
         "labels": Path("labels"),

@@ -68,7 +68,7 @@ def commands(monkeypatch, tmp_path):
 
 def test_a_trainer_with_a_pretraining_is_pretrained_first(tmp_path, commands):
     run_demo(tmp_path / "demo", "M3AETrainer", "cpu")
-    trainers = [command[command.index("-tr") + 1] for command, _, _ in commands[1:]]
+    trainers = [command[command.index("-tr") + 1] for command, _, _ in commands if "-tr" in command]
     assert trainers == ["M3AEPretrainTrainer", "M3AETrainer", "M3AETrainer"]
 
 
@@ -94,10 +94,11 @@ def test_the_demo_trains_scores_every_subset_and_ends_with_the_report(
     if exists:
         out.mkdir(parents=True)
     page = run_demo(out, "ModalityDropoutTrainer", device)
-    _, (train, epoch, ticks), (evaluate, tick, cases) = commands
+    _, (train, epoch, ticks), (evaluate, tick, cases), (calibrate, _, _) = commands
     assert train[:4] == ["nnUNetv2_train", "501", "3d_fullres", "0"]
     assert evaluate[:2] == ["missmod", "evaluate"]
-    assert (ticks, cases) == (8 + 1, 2)
+    assert calibrate[:3] == ["missmod", "calibrate", str(out / "scores" / "ModalityDropoutTrainer")]
+    assert (ticks, cases) == (8 + 1, 6)
     assert re.search(epoch, "2026-11-29 02:00:00.000000: Epoch time: 12.5 s")
     assert re.search(tick, "phantom_020: done")
     for command in (train, evaluate):
