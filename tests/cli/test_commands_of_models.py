@@ -19,8 +19,8 @@ from nnunetv2_missmod.host.doors import VARIABLE, door_folder
 from nnunetv2_missmod.machine.chatter import LOG, chatter
 from nnunetv2_missmod.prediction.mask_table import append_masks
 from nnunetv2_missmod.prediction.masks import predict_masks
-from nnunetv2_missmod.prediction.trust import TrustSettings
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings
+from nnunetv2_missmod.prediction.trust import TrustSettings
 from nnunetv2_missmod.report.page import POLICIES
 
 MODEL = "-d 137 -c 3d_fullres -tr DCSegTrainer -p myPlans -f 1 all -chk checkpoint_best.pth"
@@ -72,7 +72,7 @@ def arguments_of(monkeypatch):
 
 def test_every_flag_of_predict_arrives(arguments_of):
     flags = f"predict -i images -o out {MODEL} {HOW} --subsets singles --min_voxels a=2 b=30"
-    trust = "--confidence 0.8 --refuse_mixups --no-calibration".split()
+    trust = ["--confidence", "0.8", "--refuse_mixups", "--no-calibration"]
     assert arguments_of(*flags.split(), "--continue_prediction", "--resample", *trust) == {
         "choice": CHOICE,
         "prediction": SETTINGS,

@@ -141,7 +141,7 @@ def test_a_demo_that_was_stopped_goes_on_where_it_stopped(tmp_path, commands, mo
     (latest / "checkpoint_latest.pth").touch()
     capsys.readouterr()
     run_demo(tmp_path / "demo", "M3AETrainer", "cpu")
-    pretrain, train, score = (command for command, _, _ in commands[1:])
+    pretrain, train, score, _ = (command for command, _, _ in commands[1:])
     assert ("M3AEPretrainTrainer" in pretrain, "--c" in pretrain) == (True, False)
     assert ("M3AETrainer" in train, "--c" in train) == (True, True)
     assert "--c" not in score
@@ -158,7 +158,7 @@ def stop():
 def test_another_trainer_takes_what_is_prepared(tmp_path, commands):
     for trainer in ("CCSDTrainer", "DCSegTrainer"):
         run_demo(tmp_path / "demo", trainer, "cpu")
-    assert [command[0] for command, _, _ in commands] == ["prepare", *2 * ["nnUNetv2_train", "missmod"]]
+    assert [command[0] for command, _, _ in commands] == ["prepare", *2 * ["nnUNetv2_train", "missmod", "missmod"]]
 
 
 @pytest.mark.parametrize("change", [{"kind": "quick"}, {"version": "0.0.1"}])
@@ -172,7 +172,7 @@ def test_a_demo_of_another_kind_or_version_is_an_error_unless_it_may_be_overwrit
     assert (tmp_path / "demo" / "old").exists()
     run_demo(tmp_path / "demo", "CCSDTrainer", "cpu", overwrite=True)
     assert not (tmp_path / "demo" / "old").exists()
-    assert [command[0] for command, _, _ in commands] == 2 * ["prepare", "nnUNetv2_train", "missmod"]
+    assert [command[0] for command, _, _ in commands] == 2 * ["prepare", "nnUNetv2_train", "missmod", "missmod"]
 
 
 def test_what_is_no_demo_is_never_overwritten(tmp_path):

@@ -84,12 +84,16 @@ def test_what_a_case_has_is_one_mask_beside_nnunets_files(predicted, choice):
 
 def test_the_table_says_which_channels_a_mask_was_made_from(predicted):
     table = (predicted["available"] / "masks.csv").read_text()
-    assert re.sub(r",[0-9a-f]{16}\n", ",HASH\n", table) == (
-        "case,subset,mask,channels,resampled,inputs\n"
-        "a,available,a.nii.gz,mod0+mod1,,HASH\n"
-        "b,available,b.nii.gz,mod0+mod1,,HASH\n"
-        "c,available,c.nii.gz,mod1,,HASH\n"
-    )
+    names = ("expected_dice", "dice_at_least", "chance_of_region")
+    of_regions = [f"{name} ({region})" for region in ("edema", "tumor") for name in names]
+    header = ["case,subset,mask,channels,resampled,inputs,suspicions", *of_regions, "would_help"]
+    nothing = "," * (len(of_regions) + 2)  # the model is not calibrated
+    assert re.sub(r",[0-9a-f]{16},", ",HASH,", table).splitlines() == [
+        ",".join(header),
+        f"a,available,a.nii.gz,mod0+mod1,,HASH{nothing}",
+        f"b,available,b.nii.gz,mod0+mod1,,HASH{nothing}",
+        f"c,available,c.nii.gz,mod1,,HASH{nothing}",
+    ]
     assert read_masks(predicted["available"])["inputs"].nunique() == 3
 
 
