@@ -66,6 +66,26 @@ def sample_subset(available: Tensor, generator: torch.Generator | None = None) -
     return available & (number[:, None] >> bit.clamp(min=0)).bitwise_and(1).bool()
 
 
+def sample_by_size(available: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a size, uniformly and for the whole batch at once, then for each sample a subset of it uniformly.
+
+    A sample of n modalities gets the size 1 + floor(u * n), u being drawn for the batch: where what a step has to
+    decode depends on the size, no sample waits for another.
+
+    Args:
+        available: (B, M) bool, at least one modality in every row.
+        generator: on the device of ``available``.
+
+    Returns:
+        (B, M) bool, on the same device and without waiting for it.
+    """
+    device = available.device
+    uniform = torch.rand((), generator=generator, dtype=torch.float64, device=device)
+    size = 1 + (uniform * available.sum(1)).long()
+    score = torch.rand(available.shape, generator=generator, device=device).masked_fill(~available, torch.inf)
+    return score.argsort(1).argsort(1) < size[:, None]
+
+
 def sample_source(available: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Find for each modality's slot an available modality to fill it: itself, or else one drawn uniformly.
 

@@ -14,7 +14,7 @@ from small_plans import CONFIGURATION, small_plans
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.divergence import bernoulli_kl, categorical_kl
-from nnunetv2_missmod.methods.ccsd.composition import ResidualComposition, fill_slots, mean_of_present
+from nnunetv2_missmod.building_blocks.shared_specific import ResidualComposition, fill_slots, mean_of_present
 from nnunetv2_missmod.methods.ccsd.losses import (
     cosine_criticality,
     cosine_similarity,

@@ -9,7 +9,8 @@ import pytest
 import torch
 from small_ccsd import every_availability
 
-from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
+from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, with_full_set
+from nnunetv2_missmod.modalities import sample_by_size
 
 MIXED = [[1, 1, 1, 1], [1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]]  # four, three, two modalities, one
 

@@ -11,17 +11,15 @@ from reference_values import as_input, assert_close, reference, stored_entries
 from scipy.ndimage import correlate1d
 from small_plans import small_dataset_json, small_plans, small_trainer
 
+from nnunetv2_missmod.building_blocks.disentangling import adain, adain_kl_loss, l1_reconstruction_loss
 from nnunetv2_missmod.methods.dcseg.losses import (
     GAUSSIAN_SIGMA,
-    adain_kl_loss,
     anatomy_contrastive_loss,
     global_ssim,
-    l1_reconstruction_loss,
     modality_contrastive_loss,
     pairwise_contrastive_loss,
     windowed_ssim,
 )
-from nnunetv2_missmod.methods.dcseg.network import adain
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 
 T = 1 / 0.07

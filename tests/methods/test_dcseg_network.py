@@ -1,4 +1,4 @@
-"""DC-Seg's region-aware fusion, network and training step, on networks small enough for plain loops."""
+"""DC-Seg's network and training step, on networks small enough for plain loops."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.methods.dcseg import network as network_module
-from nnunetv2_missmod.methods.dcseg import trainer as trainer_module
-from nnunetv2_missmod.methods.dcseg.fusion import HIDDEN, MEAN_EPS, REGION_CHANNELS, RegionAwareFusion
-from nnunetv2_missmod.methods.dcseg.network import ADAIN_EPS, DCSegNet, DCSegOutput, adain
+from nnunetv2_missmod.building_blocks import region_fusion
+from nnunetv2_missmod.building_blocks.region_fusion import region_loss, separate_loss
+from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
-from nnunetv2_missmod.modalities import all_subsets
+from nnunetv2_missmod.modalities import all_subsets, sample_source
 
 pytestmark = pytest.mark.slow
 
@@ -40,176 +38,6 @@ def random_images(num_modalities=3, samples=2, dims=3, seed=0):
 
 def as_list(levels):
     return levels if isinstance(levels, list) else [levels]
-
-
-# --- region-aware fusion ----------------------------------------------------------------------------------------------
-
-FUSION_M = 3
-variants = pytest.mark.parametrize("overlapping", [False, True], ids=["softmax", "overlapping"])
-
-
-def build_fusion(overlapping, level=2, seed=0):
-    plans = PlansManager(small_plans(FUSION_M))
-    architecture = Architecture.from_configuration(plans.get_configuration(CONFIGURATION))
-    torch.manual_seed(seed)
-    return RegionAwareFusion(architecture, level, FUSION_M, K, overlapping), architecture.features[level]
-
-
-def fusion_inputs(channels, regions, seed=0):
-    """Maps (2, M, C, 2, 3, 2) and region maps (2, R, 2, 3, 2) that sum to one."""
-    generator = torch.Generator().manual_seed(seed)
-    maps = torch.randn(2, FUSION_M, channels, 2, 3, 2, generator=generator)
-    return maps, torch.randn(2, regions, 2, 3, 2, generator=generator).softmax(1)
-
-
-@variants
-def test_region_means_are_means_of_products(overlapping):
-    fusion, channels = build_fusion(overlapping)
-    maps, regions = fusion_inputs(channels, fusion.num_regions)
-    means = fusion.region_means(maps, regions)
-    assert means.shape == (2, fusion.num_regions, FUSION_M * channels)
-    for b, i, k, c in product(range(2), range(fusion.num_regions), range(FUSION_M), range(channels)):
-        expected = (maps[b, k, c] * regions[b, i]).mean()
-        assert means[b, i, k * channels + c].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
-
-
-@variants
-def test_fuse_weighs_every_modality_in_every_region(overlapping):
-    """RFNet's fusion with one small net per region, written out for one sample and region at a time."""
-    fusion, channels = build_fusion(overlapping)
-    maps, regions = fusion_inputs(channels, fusion.num_regions)
-    first, last = fusion.weights[0], fusion.weights[2]
-    first_weight = first.weight.view(fusion.num_regions, HIDDEN, FUSION_M * channels + 1)
-    last_weight = last.weight.view(fusion.num_regions, FUSION_M, HIDDEN)
-    first_bias, last_bias = (layer.bias.view(fusion.num_regions, -1) for layer in (first, last))
-
-    fused = fusion.fuse(maps, regions)
-
-    assert fused.shape == (2, fusion.num_regions, channels, 2, 3, 2)
-    all_weights = []
-    for b, i in product(range(2), range(fusion.num_regions)):
-        size = regions[b, i].mean()
-        means = [
-            (maps[b, k, c] * regions[b, i]).mean() / (size + MEAN_EPS)
-            for k, c in product(range(FUSION_M), range(channels))
-        ]
-        hidden = first_weight[i] @ torch.stack([*means, size]) + first_bias[i]
-        hidden = torch.where(hidden > 0, hidden, 0.2 * hidden)
-        weights = 1 / (1 + torch.exp(-(last_weight[i] @ hidden + last_bias[i])))
-        expected = sum(weights[k] * maps[b, k] * regions[b, i] for k in range(FUSION_M))
-        torch.testing.assert_close(fused[b, i], expected, rtol=1e-4, atol=1e-5)
-        all_weights.append(weights)
-    assert torch.stack(all_weights).std(0).min() > 1e-3  # samples and regions do have weights of their own
-
-
-def test_an_empty_region_is_fused_to_zero():
-    """The mean over an empty region is 0 / MEAN_EPS."""
-    fusion, channels = build_fusion(False)
-    maps, regions = fusion_inputs(channels, K)
-    regions[:, 1] = 0
-    fused = fusion.fuse(maps, regions)
-    assert fused.isfinite().all()
-    assert (fused[:, 1] == 0).all()
-    assert (fused[:, 0] != 0).all()
-
-
-def test_softmax_regions():
-    fusion, _ = build_fusion(False)
-    logits = 3 * torch.randn(2, K, 2, 3, 2, generator=torch.Generator().manual_seed(0))
-    regions = fusion.probabilities(logits)
-    assert regions.shape == (2, K, 2, 3, 2)
-    for b, k, z, y, x in product(*map(range, logits.shape)):
-        values = logits[b, :, z, y, x].tolist()
-        expected = math.exp(values[k]) / sum(math.exp(v) for v in values)
-        assert regions[b, k, z, y, x].item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_overlapping_regions_have_a_background_map():
-    fusion, _ = build_fusion(True)
-    logits = 3 * torch.randn(2, K, 2, 3, 2, generator=torch.Generator().manual_seed(0))
-    regions = fusion.probabilities(logits)
-    assert regions.shape == (2, K + 1, 2, 3, 2)
-    for b, z, y, x in product(range(2), range(2), range(3), range(2)):
-        sigmoids = [1 / (1 + math.exp(-v)) for v in logits[b, :, z, y, x].tolist()]
-        assert regions[b, :, z, y, x].tolist() == pytest.approx([*sigmoids, 1 - max(sigmoids)], rel=1e-5, abs=1e-6)
-
-
-@variants
-@pytest.mark.parametrize("level", [1, 2], ids=["upper level", "bottleneck"])
-def test_fusion_joins_the_fused_regions_with_a_shortcut(overlapping, level):
-    fusion, channels = build_fusion(overlapping, level)
-    maps, _ = fusion_inputs(channels, K)
-    coarser = torch.randn(2, channels, 2, 3, 2) if level < 2 else None
-    fused, logits = fusion(maps, coarser)
-    stacked = torch.cat([maps[:, k] for k in range(FUSION_M)], 1)
-    embedded = fusion.embedding(stacked)
-    expected_logits = fusion.region_maps(embedded if coarser is None else torch.cat([embedded, coarser], 1))
-    regions = fusion.fuse(maps, fusion.probabilities(expected_logits))
-    merged = fusion.merge(torch.cat([regions[:, i] for i in range(fusion.num_regions)], 1))
-    assert logits.shape == (2, K, 2, 3, 2)
-    assert fused.shape == (2, channels, 2, 3, 2)
-    torch.testing.assert_close(logits, expected_logits)
-    torch.testing.assert_close(fused, torch.cat([merged, fusion.shortcut(stacked)], 1))
-    assert fusion.region_maps[0].output_channels == REGION_CHANNELS
-
-
-@variants
-def test_region_maps_learn_from_their_own_loss_alone(overlapping):
-    """The maps are detached before the fusion uses them."""
-    fusion, channels = build_fusion(overlapping)
-    maps, _ = fusion_inputs(channels, K)
-    maps.requires_grad_()
-    fused, logits = fusion(maps, None)
-    of_maps = [*fusion.embedding.parameters(), *fusion.region_maps.parameters()]
-    of_fusion = [p for part in (fusion.weights, fusion.merge, fusion.shortcut) for p in part.parameters()]
-
-    gradients = torch.autograd.grad(
-        fused.square().sum(), [*of_maps, *of_fusion, maps], retain_graph=True, allow_unused=True
-    )
-    assert all(g is None for g in gradients[: len(of_maps)])
-    assert all(g is not None for g in gradients[len(of_maps) :])
-    assert gradients[-1].abs().max() > 0
-    weights_gradient = gradients[len(of_maps)]
-    assert weights_gradient.abs().max() > 0
-
-    gradients = torch.autograd.grad(logits.square().sum(), [*of_maps, *of_fusion], allow_unused=True)
-    assert all(g is not None for g in gradients[: len(of_maps)])
-    assert all(g.abs().max() > 0 for g in gradients[-len(of_fusion) - 2 : -len(of_fusion)])  # the last layer's
-    assert gradients[0].abs().max() > 0
-    assert all(g is None for g in gradients[len(of_maps) :])
-
-
-# --- AdaIN ------------------------------------------------------------------------------------------------------------
-
-
-def style(seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, 3, generator=generator).double(), torch.rand(2, 3, generator=generator).double() + 0.5
-
-
-def test_adain_gives_mean_and_standard_deviation():
-    """The standard deviation is torch's default one, ddof = 1, up to the eps on the variance."""
-    content = 4 * torch.randn(2, 3, 4, 2, 3, generator=torch.Generator().manual_seed(0)).double() + 7
-    mu, sigma = style()
-    out = adain(content, mu, sigma, eps=0)
-    with_eps = adain(content, mu, sigma)
-    for b, c in product(range(2), range(3)):
-        voxels = out[b, c].flatten().tolist()
-        mean = sum(voxels) / len(voxels)
-        variance = sum((v - mean) ** 2 for v in voxels) / (len(voxels) - 1)
-        assert mean == pytest.approx(mu[b, c].item(), rel=1e-9)
-        assert math.sqrt(variance) == pytest.approx(sigma[b, c].item(), rel=1e-9)
-        shrunk = torch.sqrt(content[b, c].var() / (content[b, c].var() + ADAIN_EPS)) * sigma[b, c]
-        assert with_eps[b, c].std().item() == pytest.approx(shrunk.item(), rel=1e-9)
-
-
-def test_adain_of_blank_content_is_its_mean():
-    content = torch.full((2, 3, 4, 4, 4), 5.0, requires_grad=True)
-    mu, sigma = (values.float().requires_grad_() for values in style())
-    out = adain(content, mu, sigma)
-    assert torch.equal(out, mu[..., None, None, None].expand_as(out))
-    out.square().sum().backward()
-    assert all(leaf.grad.isfinite().all() for leaf in (content, mu, sigma))
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
@@ -365,7 +193,7 @@ def test_recomputation_in_the_backward_pass_leaves_the_gradients_as_they_are(mon
         net.decoder.stages[-1].register_forward_pre_hook(lambda *_: calls.append("decoder"))
         net.fusions[0].register_forward_pre_hook(lambda *_: calls.append("fusion"))
         if kept:
-            monkeypatch.setattr(network_module, "recompute", lambda part, *inputs: part(*inputs))
+            monkeypatch.setattr(region_fusion, "recompute", lambda part, *inputs: part(*inputs))
         parameters = [p for part in (net.anatomy_encoders, net.decoder, net.fusions) for p in part.parameters()]
         gradients.append(
             torch.autograd.grad(net(images, present).logits.square().mean(), parameters, allow_unused=True)
@@ -499,7 +327,9 @@ def test_region_loss_weighs_every_level(make_trainer, regions, deep_supervision)
     for level, step in enumerate((1, 2, 4, 8)):
         picked = slice(step // 2, None, step)
         total += 2.0**-level * at_one_level(logits[level], finest[:, :, picked, picked, picked]).item()
-    assert trainer.region_loss(logits, target).item() == pytest.approx(total / (1 + 1 / 2 + 1 / 4 + 1 / 8), rel=1e-5)
+    assert region_loss(trainer.loss, logits, target).item() == pytest.approx(
+        total / (1 + 1 / 2 + 1 / 4 + 1 / 8), rel=1e-5
+    )
 
 
 def test_region_loss_follows_anisotropic_levels(make_trainer):
@@ -509,7 +339,12 @@ def test_region_loss_follows_anisotropic_levels(make_trainer):
     targets = [finest, finest[:, :, :, 1::2, 1::2], finest[:, :, 1::2, 2::4, 2::4]]
     losses = [trainer.loss.loss(x, y).item() for x, y in zip(logits, targets, strict=True)]
     expected = (4 * losses[0] + 2 * losses[1] + losses[2]) / 7
-    assert trainer.region_loss(logits, [finest]).item() == pytest.approx(expected, rel=1e-5)
+    assert region_loss(trainer.loss, logits, [finest]).item() == pytest.approx(expected, rel=1e-5)
+
+
+def drawn_separate_loss(trainer, logits, batch):
+    source = sample_source(batch.available, trainer.generator)
+    return separate_loss(trainer.loss, logits, source, batch.target)
 
 
 def separate_inputs(trainer, available):
@@ -534,10 +369,10 @@ def separate_inputs(trainer, available):
 def test_separate_loss_is_the_sum_over_all_modalities(make_trainer, regions, deep_supervision):
     trainer = make_trainer(regions=regions, enable_deep_supervision=deep_supervision)
     logits, batch, losses = separate_inputs(trainer, [[True] * 3] * 2)
-    assert trainer.separate_loss(logits, batch).item() == pytest.approx(losses.mean(0).sum().item(), rel=1e-5)
+    assert drawn_separate_loss(trainer, logits, batch).item() == pytest.approx(losses.mean(0).sum().item(), rel=1e-5)
 
 
-def test_separate_loss_is_in_expectation_m_times_the_mean_over_available_modalities(make_trainer, monkeypatch):
+def test_separate_loss_is_in_expectation_m_times_the_mean_over_available_modalities(make_trainer):
     """Sample 1 lacks modality 1, whose slot repeats modality 0 or 2 with equal chance."""
     trainer = make_trainer()
     available = [[True, True, True], [True, False, True]]
@@ -545,16 +380,14 @@ def test_separate_loss_is_in_expectation_m_times_the_mean_over_available_modalit
     by_source = []
     for stand_in in (0, 2):
         source = torch.tensor([[0, 1, 2], [0, stand_in, 2]])
-        monkeypatch.setattr(trainer_module, "sample_source", lambda *_, source=source: source)
-        by_source.append(trainer.separate_loss(logits, batch).item())
+        by_source.append(separate_loss(trainer.loss, logits, source, batch.target).item())
         expected = (losses[0].sum() + losses[1, 0] + losses[1, 2] + losses[1, stand_in]) / 2
         assert by_source[-1] == pytest.approx(expected.item(), rel=1e-5)
-    monkeypatch.undo()
     mean_over_available = (losses[0].mean() + losses[1, [0, 2]].mean()) / 2
     assert sum(by_source) / 2 == pytest.approx(3 * mean_over_available.item(), rel=1e-5)
 
     trainer.generator.manual_seed(0)
-    drawn = [trainer.separate_loss(logits, batch).item() for _ in range(60)]
+    drawn = [drawn_separate_loss(trainer, logits, batch).item() for _ in range(60)]
     is_first = [loss == pytest.approx(by_source[0], rel=1e-6) for loss in drawn]
     assert all(
         first or loss == pytest.approx(by_source[1], rel=1e-6) for first, loss in zip(is_first, drawn, strict=True)
@@ -568,7 +401,7 @@ def test_separate_loss_gives_unavailable_modalities_no_gradient(make_trainer):
     logits, batch, _ = separate_inputs(trainer, [[False, True, True], [True, False, False]])
     for level in logits:
         level.requires_grad_()
-    trainer.separate_loss(logits, batch).backward()
+    drawn_separate_loss(trainer, logits, batch).backward()
     has_gradient = (logits[0].grad != 0).flatten(1).any(1)
     assert torch.equal(has_gradient, batch.available.flatten())
 
@@ -661,7 +494,7 @@ def test_terms_are_weighted_losses_of_the_networks_output(make_trainer):
     expected = {
         "segmentation": trainer.loss(out.logits, batch.target),
         "separate": 0.5 * 3 * trainer.loss(out.separate_logits, [t.repeat_interleave(3, 0) for t in batch.target]),
-        "regions": 0.25 * trainer.region_loss(out.region_logits, batch.target),
+        "regions": 0.25 * region_loss(trainer.loss, out.region_logits, batch.target),
         "reconstruction": 0.4 * F.l1_loss(out.reconstruction, batch.images),
         "kl": 0.1 * sum(0.5 * (mu**2 + sigma**2 - 2 * sigma.log() - 1)[:, m].mean() for m in range(3)),
     }

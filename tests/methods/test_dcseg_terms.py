@@ -5,8 +5,8 @@ import torch
 from reference_values import TOLERANCES, as_input, assert_close, reference, stored_entries
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
 
+from nnunetv2_missmod.building_blocks.region_fusion import separate_loss
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
-from nnunetv2_missmod.training.trainer import Batch
 
 # Small images are saved without nnU-Net's chunk sizes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*empty chunks or blocks")
@@ -22,10 +22,12 @@ def released_loss(probabilities, onehot):
     return wce, 1 - (2 * overlap / (sizes + 1e-7)).mean()
 
 
-def batch_of(target):
-    """A batch of complete cases with this target."""
-    available = torch.ones(len(target), 4, dtype=torch.bool)
-    return Batch(torch.zeros(len(target), 4), target, available, ("a", "b"))
+def separate_loss_of(logits, onehot):
+    """L_reg of complete cases, by the released loss."""
+    every_modality = torch.arange(4).expand(len(onehot), -1)
+    return separate_loss(
+        lambda rows, target: sum(released_loss(rows.softmax(1), target)), logits, every_modality, onehot
+    )
 
 
 @pytest.fixture
@@ -45,26 +47,23 @@ def test_the_loss_below_is_the_released_code_s(dtype):
     assert_close(probabilities.grad, values["grad_probs_of_sum"], torch.float32)
 
 
-def test_l_reg_sums_over_modalities_as_the_released_code_does(trainer):
+def test_l_reg_sums_over_modalities_as_the_released_code_does():
     """Also where a modality's Dice is one of the whole batch."""
     values = reference("rfnet_separate_0")  # (M, N, K, D, H, W), the logits drawn for it
     logits = as_input(values["separate_logits"], torch.float64)
     target = torch.from_numpy(values["target"]).long()
     onehot = torch.nn.functional.one_hot(target, 4).movedim(-1, 1).double()
-    trainer.loss = lambda rows, target: sum(released_loss(rows.softmax(1), target))
-    loss = trainer.separate_loss(logits.transpose(0, 1).flatten(0, 1), batch_of(onehot))
+    loss = separate_loss_of(logits.transpose(0, 1).flatten(0, 1), onehot)
     expected = float(values["separate_wce"] + values["separate_dice"])
     assert loss.item() == pytest.approx(expected, rel=TOLERANCES[torch.float32])
     loss.backward()
     assert_close(stored_entries(logits.grad, values), values["grad_separate_logits"], torch.float32)
 
 
-def test_l_reg_of_equal_modalities_is_m_times_the_loss_of_one(trainer):
+def test_l_reg_of_equal_modalities_is_m_times_the_loss_of_one():
     values = reference("dcseg_seg_a")
     logits = torch.from_numpy(values["probs"]).double().log()
-    trainer.loss = lambda rows, target: sum(released_loss(rows.softmax(1), target))
-    batch = batch_of(torch.from_numpy(values["onehot"]).double())
-    loss = trainer.separate_loss(logits.repeat_interleave(4, 0), batch)
+    loss = separate_loss_of(logits.repeat_interleave(4, 0), torch.from_numpy(values["onehot"]).double())
     assert loss.item() == pytest.approx(4 * float(values["wce"] + values["dice"]), rel=TOLERANCES[torch.float32])
 
 

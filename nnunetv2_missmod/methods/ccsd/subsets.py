@@ -18,24 +18,6 @@ class Subsets(NamedTuple):
     full: int | None = None  # which of the R is all that is available, for every sample; None: none is
 
 
-def sample_by_size(available: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a size, uniformly and for the whole batch at once, then for each sample a subset of it uniformly.
-
-    A sample of n modalities gets the size 1 + floor(u * n), u being drawn for the batch: what a step has to decode
-    depends on the size, and no sample waits for another.
-
-    Args:
-        available: (B, M) bool on the CPU.
-
-    Returns:
-        (B, M) bool.
-    """
-    uniform = torch.rand((), generator=generator, dtype=torch.float64)
-    size = 1 + (uniform * available.sum(1)).long()
-    order = torch.rand(available.shape, generator=generator).masked_fill(~available, torch.inf).argsort(1).argsort(1)
-    return order < size[:, None]
-
-
 def draw_students(available: Tensor, segmented: Tensor, limit: int, generator: torch.Generator) -> Subsets:
     """Draw HMSD's students: for each sample all subsets of one size k < n, or ``limit`` of them drawn uniformly.
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.building_blocks.shared_specific import Logits, fill_slots, substitute_for
 from nnunetv2_missmod.host.plan_block import check_choice
-from nnunetv2_missmod.methods.ccsd.composition import fill_slots
 from nnunetv2_missmod.methods.ccsd.losses import (
     cosine_criticality,
     cosine_similarity,
@@ -19,9 +19,10 @@ from nnunetv2_missmod.methods.ccsd.losses import (
     hmsd_loss,
     removal_path,
 )
-from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput, Logits, substitute_for
+from nnunetv2_missmod.methods.ccsd.network import CCSDNet, CCSDOutput
 from nnunetv2_missmod.methods.ccsd.order import RemovalOrder, shares_of_mean
-from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, sample_by_size, with_full_set
+from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, with_full_set
+from nnunetv2_missmod.modalities import sample_by_size
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
 SEEDS_TO_TRY = 64  # each draws one of a handful of sizes

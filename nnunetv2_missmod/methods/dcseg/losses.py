@@ -1,6 +1,7 @@
 """The loss terms of DC-Seg [0], one function per equation.
 
-N samples, M modalities, P = N * M of their maps or codes in (sample-major, modality-minor) order.
+N samples, M modalities, P = N * M of their maps or codes in (sample-major, modality-minor) order. L_reg is in
+``building_blocks/region_fusion.py``; L_rec (a mean, as in [1]; [0] prints a sum) and [1]'s KL in ``disentangling.py``.
 
 [0] Li et al., "DC-Seg", MICCAI 2025. [1] its released code.
 """
@@ -11,11 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunetv2_missmod.modalities import drop_absent
-
 GAUSSIAN_SIGMA = 1.5  # of the windowed SSIM [1]
 SMALLEST_RANGE = 1e-6  # of the maps, below which C1 and C2 vanish
-SMALLEST_VARIANCE = 1e-24  # whose logarithm is still finite
 
 
 def anatomy_contrastive_loss(
@@ -53,31 +51,6 @@ def modality_contrastive_loss(codes: Tensor, available: Tensor, t: float) -> Ten
     unit = F.normalize(codes.flatten(0, 1), dim=1)
     modality = torch.arange(codes.shape[1], device=codes.device).repeat(len(codes))
     return pairwise_contrastive_loss(unit @ unit.T, _equal(modality), _both(available.flatten()), t)
-
-
-def l1_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
-    """L_rec, Equation 5 of [0], as a mean: L1 over the voxels of the available modalities.
-
-    Args:
-        reconstruction, images: (N, M, *patch).
-        available: (N, M) bool.
-    """
-    error = drop_absent(reconstruction - images, available).abs()
-    # A mean over modalities, as in [1]; [0] prints a sum over voxels.
-    return error.flatten(2).mean(2).sum() / available.sum()
-
-
-def adain_kl_loss(mu: Tensor, sigma: Tensor, available: Tensor) -> Tensor:
-    """KL of N(mu, sigma^2) against N(0, 1), of [1] alone: mean over samples and channels, sum over modalities.
-
-    Args:
-        mu, sigma: (N, M, C).
-        available: (N, M) bool.
-    """
-    variance = sigma.square()
-    kl = 0.5 * (mu.square() + variance - variance.clamp(min=SMALLEST_VARIANCE).log() - 1).mean(2)
-    count = available.sum(0).clamp(min=1)
-    return (torch.where(available, kl, 0).sum(0) / count).sum()  # a sum over modalities, as in [1]
 
 
 def pairwise_contrastive_loss(

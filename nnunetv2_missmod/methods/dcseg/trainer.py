@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import Tensor
 from torch import distributed as dist
 
+from nnunetv2_missmod.building_blocks.disentangling import adain_kl_loss, l1_reconstruction_loss
 from nnunetv2_missmod.building_blocks.precision import full_precision
-from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
-from nnunetv2_missmod.methods.dcseg.losses import (
-    adain_kl_loss,
-    anatomy_contrastive_loss,
-    l1_reconstruction_loss,
-    modality_contrastive_loss,
-)
+from nnunetv2_missmod.building_blocks.region_fusion import region_loss, separate_loss
+from nnunetv2_missmod.methods.dcseg.losses import anatomy_contrastive_loss, modality_contrastive_loss
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
 from nnunetv2_missmod.modalities import sample_source
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
@@ -60,10 +55,11 @@ class DCSegTrainer(MissingModalityTrainer):
         """L = L_seg + L_reg + alpha (L_ana + L_mod + L_rec), Eq. 9, + the region maps' loss."""
         out: DCSegOutput = self.network(batch.images, self.draw_subset(batch.available))
         segmentation_weight = float(self.current_epoch >= self.warm_up_epochs)
+        source = sample_source(batch.available, self.generator)
         terms = {
             "segmentation": segmentation_weight * self.loss(out.logits, batch.target),
-            "separate": self.separate_weight * self.separate_loss(out.separate_logits, batch),
-            "regions": self.region_weight * self.region_loss(out.region_logits, batch.target),
+            "separate": self.separate_weight * separate_loss(self.loss, out.separate_logits, source, batch.target),
+            "regions": self.region_weight * region_loss(self.loss, out.region_logits, batch.target),
         }
         with full_precision(self.device):
             return terms | self.disentanglement_terms(out, batch)
@@ -83,42 +79,6 @@ class DCSegTrainer(MissingModalityTrainer):
             "kl": self.kl_weight * l_kl,
         }
 
-    def separate_loss(self, separate_logits: Tensor | list[Tensor], batch: Batch) -> Tensor:
-        """L_reg, Eq. 7: the segmentation loss of D_sep on each available modality alone, summed over M slots.
-
-        The slot of an unavailable modality repeats one of the sample's available ones, drawn at random: shapes stay
-        fixed, as compiled losses and gathers over ranks want them, and a sample's sum is, in expectation, M times the
-        mean over what it has.
-
-        Args:
-            separate_logits: (B * M, K, *patch) and, under deep supervision, coarser ones, sample-major.
-            batch: of B samples.
-        """
-        source = sample_source(batch.available, self.generator)
-        rows = source + source.shape[1] * torch.arange(len(source), device=source.device)[:, None]
-        # A sum, as in the paper and its code; alpha is chosen for it. One slot after the other: where the pipeline's
-        # Dice is one of a whole batch, modalities do not share it.
-        losses = [self.loss(_samples(separate_logits, slot), batch.target) for slot in rows.T]
-        return torch.stack(losses).sum()
-
-    def region_loss(self, region_logits: list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
-        """The segmentation loss of the region maps, mean over levels with weights 2^-level (released: a plain sum).
-
-        nnU-Net's deep supervision gives the two deepest levels no weight; the fusion uses their maps all the same.
-
-        Args:
-            region_logits: (B, K, *spatial) at every level, finest first.
-            target: as the pipeline's loss takes it, finest first.
-        """
-        finest = target[0] if isinstance(target, list) else target
-        at_one_level = loss_at_one_level(self.loss)
-        weights = [0.5**level for level in range(len(region_logits))]
-        losses = [
-            weight * at_one_level(logits, F.interpolate(finest.float(), logits.shape[2:], mode="nearest-exact"))
-            for weight, logits in zip(weights, region_logits, strict=True)
-        ]
-        return torch.stack(losses).sum() / sum(weights)
-
     def case_numbers(self, batch: Batch) -> Tensor:
         """Number the cases of a batch (B,), alike on every rank; warn once when L_ana finds no two patients."""
         if len(set(batch.cases)) == 1 and not self.is_ddp and not self.said_that_negatives_lack:
@@ -137,8 +97,3 @@ class DCSegTrainer(MissingModalityTrainer):
         padding = local.new_zeros(share - len(local), *local.shape[1:])
         gathered: Tensor = AllGatherGrad.apply(torch.cat((local, padding)).float())
         return gathered.flatten(0, 1).to(local.dtype)
-
-
-def _samples(levels: Tensor | list[Tensor], rows: Tensor) -> Tensor | list[Tensor]:
-    """Take some samples out of the outputs of every level, or of the one output without deep supervision."""
-    return [level[rows] for level in levels] if isinstance(levels, list) else levels[rows]
