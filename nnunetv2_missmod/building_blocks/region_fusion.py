@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
-from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.building_blocks.precision import at_least_float32, full_precision
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
 from nnunetv2_missmod.host.unet import decoder_steps
@@ -67,8 +67,10 @@ class RegionAwareFusion(nn.Module):
             nn.Conv1d(self.num_regions * HIDDEN, self.num_regions * num_modalities, 1, groups=self.num_regions),
             nn.Sigmoid(),
         )
-        self.merge = _joining(architecture, self.num_regions * channels, channels, kernel, merge_width)
-        self.shortcut = _joining(architecture, stacked, channels, kernel, merge_width)
+        half = channels // 2
+        widths = (half, half) if merge_width == "half" else (channels, channels, half)
+        self.merge = joining(architecture, self.num_regions * channels, widths, kernel)
+        self.shortcut = joining(architecture, stacked, widths, kernel)
 
     def forward(self, maps: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         """Fuse the maps of one level.
@@ -94,9 +96,10 @@ class RegionAwareFusion(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn region logits (B, K, *spatial) into maps (B, R, *spatial) that cover every voxel."""
+        logits = at_least_float32(logits)
         if not self.overlapping_regions:
-            return logits.float().softmax(1)
-        maps = logits.float().sigmoid()
+            return logits.softmax(1)
+        maps = logits.sigmoid()
         return torch.cat((maps, 1 - maps.amax(1, keepdim=True)), 1)
 
     def fuse(self, maps: Tensor, regions: Tensor) -> Tensor:
@@ -113,20 +116,14 @@ class RegionAwareFusion(nn.Module):
         """Mean over space of every map times every region map: (B, R, M * C), in float32: the sums overflow half."""
         values = maps.flatten(3).flatten(1, 2)
         with full_precision(maps.device):
-            means: Tensor = regions.flatten(2) @ values.float().transpose(1, 2) / values.shape[2]
+            means: Tensor = regions.flatten(2) @ at_least_float32(values).transpose(1, 2) / values.shape[2]
         return means
 
 
-def _joining(architecture: Architecture, inputs: int, channels: int, kernel: Any, width: str) -> nn.Sequential:
-    """Convolutions that join stacked maps to half of a level's channels."""
-    half = channels // 2
-    if width == "half":
-        return nn.Sequential(architecture.conv(inputs, half, 1), architecture.conv(half, half, kernel))
-    return nn.Sequential(
-        architecture.conv(inputs, channels, 1),
-        architecture.conv(channels, channels, kernel),
-        architecture.conv(channels, half, 1),
-    )
+def joining(architecture: Architecture, inputs: int, widths: Sequence[int], kernel: Any) -> nn.Sequential:
+    """Convolutions that join stacked maps: of kernel 1, of a level's own and again of 1, with these output channels."""
+    steps = zip((inputs, *widths), widths, (1, kernel, 1), strict=False)
+    return nn.Sequential(*(architecture.conv(i, o, k) for i, o, k in steps))
 
 
 class RegionFusionNet(MissingModalityNetwork):

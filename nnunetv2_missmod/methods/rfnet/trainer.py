@@ -1,0 +1,48 @@
+"""The training step of RFNet."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nnunetv2_missmod.building_blocks.region_fusion import region_loss, separate_loss
+from nnunetv2_missmod.methods.rfnet.network import RFNet, RFNetOutput
+from nnunetv2_missmod.modalities import sample_source
+from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+
+
+class RFNetTrainer(MissingModalityTrainer):
+    """In each region the modalities are weighed anew, and each alone must segment (RFNet, Ding et al. 2021).
+
+    The ablations are weights of zero, ``separate_weight`` and ``region_weight``, and the network's ``fusion``.
+    """
+
+    separate_weight = 1.0  # of L_sep, the sum over modalities (released code)
+    region_weight = 4.0  # of L_prm, a mean over levels; released: a sum of 4
+    warm_up_fraction = 20 / 300  # of the epochs at the start, without L_fuse (released code)
+
+    num_epochs = 180  # 300 epochs of 150 steps (released code)
+    initial_lr = 2e-4
+    weight_decay = 1e-4
+    optimizer_name = "adam"
+    amsgrad = True
+
+    build_network = staticmethod(RFNet.from_plans)
+
+    def initialize(self) -> None:
+        """Set up everything as nnU-Net does; the network is told how the segmentation's outputs exclude each other."""
+        self.set_network_constants(overlapping_regions=self.label_manager.has_regions)
+        super().initialize()
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """L = L_fuse + L_sep + L_prm."""
+        out: RFNetOutput = self.network(batch.images, self.draw_subset(batch.available))
+        source = sample_source(batch.available, self.generator)
+        return {
+            "segmentation": self.fusion_weight() * self.loss(out.logits, batch.target),
+            "separate": self.separate_weight * separate_loss(self.loss, out.separate_logits, source, batch.target),
+            "regions": self.region_weight * region_loss(self.loss, out.region_logits, batch.target),
+        }
+
+    def fusion_weight(self) -> float:
+        """Weight of L_fuse: zero during the warm-up, not left out, so that every parameter has its gradient."""
+        return float(self.current_epoch >= int(self.warm_up_fraction * self.num_epochs))
