@@ -159,7 +159,7 @@ def random_batch(trainer, seed=0, cases=("a", "b")):
     else:
         highest = manager.ignore_label if manager.has_ignore_label else max(manager.all_labels)
         target = torch.randint(0, highest + 1, (len(cases), 1, *patch), generator=generator).short()
-    scales = trainer.deep_supervision_scales()
+    scales = trainer._get_deep_supervision_scales()  # stock nnU-Net has no other, and benchmarks ask it too
     if scales is None:
         return {"data": images, "target": target, "keys": list(cases)}
     steps = [[round(1 / s) for s in scale] for scale in scales]

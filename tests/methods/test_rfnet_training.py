@@ -9,6 +9,7 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_missmod.building_blocks.region_fusion import RegionAwareFusion, region_loss
+from nnunetv2_missmod.methods.rfnet import trainer as trainer_module
 from nnunetv2_missmod.methods.rfnet.network import Concatenation, RFNet
 from nnunetv2_missmod.methods.rfnet.trainer import RFNetTrainer
 from nnunetv2_missmod.modalities import all_subsets
@@ -121,6 +122,14 @@ def test_the_drawn_subset_acts_in_the_fusion_alone(make_trainer):
     assert torch.equal(regions, other_regions)
     assert torch.equal(separate[0::3], other_separate[0::3])
     assert other_separate[1::3].isnan().all()
+
+
+def test_many_labels_are_warned_of(make_trainer, monkeypatch, capsys):
+    make_trainer()
+    assert "WARNING" not in capsys.readouterr().out
+    monkeypatch.setattr(trainer_module, "MANY_OUTPUTS", 2)
+    make_trainer()
+    assert "WARNING: 3 outputs" in capsys.readouterr().out
 
 
 def test_one_modality_trains_too(make_trainer):

@@ -14,6 +14,8 @@ from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
+from nnunetv2_missmod.methods.rfnet.network import RFNet
+from nnunetv2_missmod.methods.shaspec.network import ShaSpecNet
 from nnunetv2_missmod.planning.fragments import load_fragment, load_sources, merge_fragment
 
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
@@ -60,7 +62,13 @@ def test_the_paper_s_settings_are_the_trainer_s_own_or_their_source_gives_both(f
 
 @pytest.mark.parametrize(
     ("trainer", "network_class"),
-    [("DCSegTrainer", DCSegNet), ("CCSDTrainer", CCSDNet), ("MSTKDNetTrainer", MSTKDNet)],
+    [
+        ("RFNetTrainer", RFNet),
+        ("ShaSpecTrainer", ShaSpecNet),
+        ("DCSegTrainer", DCSegNet),
+        ("CCSDTrainer", CCSDNet),
+        ("MSTKDNetTrainer", MSTKDNet),
+    ],
 )
 def test_the_paper_s_constants_are_the_network_s_own(trainer, network_class):
     constants = load_fragment(plans_folder() / f"{trainer}.json")["missmod"]["network"]

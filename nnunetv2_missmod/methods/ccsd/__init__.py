@@ -11,7 +11,7 @@ Modality via Shared-Specific Feature Modelling" (ShaSpec), CVPR 2023. No code of
 Deviations (paper / here)
 
 * optimizer: Adam 1e-2, cosine, 100 epochs at batch 12, some 1,700 updates, implausibly few (ShaSpec's released run
-  takes 180,000) / nnU-Net's own optimizer and schedule.
+  takes 180,001) / nnU-Net's own optimizer and schedule.
 * encoders: ShaSpec's / the plan's topology with F_l / sqrt(M) features; the decoder is the plan's.
 * composition: conv3 + norm + nonlinearity on [f_shared, f_spec] (3.1) / the same; ShaSpec's, the shared features
   plus a weight-standardised convolution, by ``composition = "residual"``. That one has no norm: DMCD, whose softmax

@@ -62,7 +62,7 @@ Can I use?
     2D, 3D                      yes
     plain, residual encoder     yes
     any number of modalities    yes; with one, L_sep repeats L_fuse
-    labels, regions, ignore     yes; maps and memory of the fusion grow with the number of labels
+    labels, regions, ignore     yes; the fusion's memory grows with the number of labels
     cascade                     no: the previous stage belongs to no modality
     DDP, AMP, torch.compile     yes
     incomplete training cases   yes

@@ -9,6 +9,8 @@ from nnunetv2_missmod.methods.rfnet.network import RFNet, RFNetOutput
 from nnunetv2_missmod.modalities import sample_source
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
+MANY_OUTPUTS = 20  # chosen: with four modalities five times the encoders' maps
+
 
 class RFNetTrainer(MissingModalityTrainer):
     """In each region the modalities are weighed anew, and each alone must segment (RFNet, Ding et al. 2021).
@@ -32,6 +34,12 @@ class RFNetTrainer(MissingModalityTrainer):
         """Set up everything as nnU-Net does; the network is told how the segmentation's outputs exclude each other."""
         self.set_network_constants(overlapping_regions=self.label_manager.has_regions)
         super().initialize()
+        outputs = self.label_manager.num_segmentation_heads
+        if outputs > MANY_OUTPUTS:
+            self.print_to_log_file(
+                f"WARNING: {outputs} outputs. The fusion holds a copy of every level's maps for each of them. "
+                'Where memory lacks, train on fewer labels, or without region fusion: network constant fusion "concat".'
+            )
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_fuse + L_sep + L_prm."""

@@ -42,7 +42,7 @@ class ShaSpecTrainer(MissingModalityTrainer):
 
     def warms_up(self) -> bool:
         """Whether what is available is segmented from all of it."""
-        return self.current_epoch < int(self.warm_up_fraction * self.num_epochs)
+        return bool(self.current_epoch < int(self.warm_up_fraction * self.num_epochs))
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_seg + alpha L_shared + beta L_domain."""
