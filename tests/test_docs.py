@@ -182,7 +182,8 @@ def test_the_costs_are_those_of_the_benchmarks():
             continue
         assert [of_prediction, parameters] == [predictions[name][1], predictions[name][8]]
         assert passes == subsets[name][2]
-        assert clock == re.search(r"\((.*)\)", commands[name][2])[1]
+        measured = re.search(r"\((.*)\)", commands[name][2])[1] if name in commands else "not measured"
+        assert clock == measured
     in_readme = rows_of(README, "## Methods")
     assert set(in_readme) == set(costs)
     for name, cells in in_readme.items():
