@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.training.durable import DurableTrainer
 from nnunetv2_missmod.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
+from nnunetv2_missmod.training.ranks import over_ranks
 from nnunetv2_missmod.training.terms import require_finite
 
 BETA_1 = 0.9  # of Adam and AdamW
@@ -66,11 +68,34 @@ class LearningTrainer(DurableTrainer):
         """List what the optimizer changes; a method may leave some out, or give a group an ``lr`` of its own."""
         return [{"params": list(self.network.parameters())}]
 
+    # --- what learns beside the network -------------------------------------------------------------------------------
+
+    def companions(self) -> dict[str, Learner]:
+        """List by name what learns beside the network: teachers, discriminators. A method makes them in initialize.
+
+        They are in the checkpoint, and take the network's learning rate at the start of each epoch.
+        """
+        return {}
+
+    def beside(self, network: nn.Module, compiles: bool) -> nn.Module:
+        """Treat a network as nnU-Net does its own: on the device, compiled, its gradients under DDP those of all."""
+        network = network.to(self.device)
+        if compiles:
+            network = cast(nn.Module, torch.compile(network))
+        return over_ranks(network, self.device) if self.is_ddp else network
+
+    def on_train_epoch_start(self) -> None:
+        """Give the companions the network's learning rate."""
+        super().on_train_epoch_start()
+        for learner in self.companions().values():
+            for group in learner.optimizer.param_groups:
+                group["lr"] = self.optimizer.param_groups[0]["lr"]
+
     # --- one training step --------------------------------------------------------------------------------------------
 
     def learners(self) -> list[Learner]:
         """List all networks that learn in a step."""
-        return [Learner(self.network, self.optimizer)]
+        return [Learner(self.network, self.optimizer), *self.companions().values()]
 
     def take(self, updates: Iterator[Update]) -> dict[str, Tensor]:
         """Take a step's updates in their order, each before the terms of the next are computed.
@@ -134,15 +159,30 @@ class LearningTrainer(DurableTrainer):
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint must hold beyond nnU-Net's own; a method adds its optimizers and modules here."""
-        return {**super().method_state(), "optimizer_name": self.optimizer_name}
+        state = {**super().method_state(), "optimizer_name": self.optimizer_name}
+        for name, (network, optimizer) in self.companions().items():
+            state[name] = {"network": unwrapped(network).state_dict(), "optimizer": optimizer.state_dict()}
+        return state
+
+    def load_method_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``method_state`` gave."""
+        super().load_method_state(state)
+        for name, (network, optimizer) in self.companions().items():
+            unwrapped(network).load_state_dict(state[name]["network"])
+            optimizer.load_state_dict(state[name]["optimizer"])
 
     def check_method_state(self, state: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint of another optimizer: its moments mean something else.
+        """Refuse a checkpoint of another optimizer, whose moments mean something else, or without all that learns.
 
         Raises:
             ValueError: names both.
         """
         super().check_method_state(state)
+        if lacking := sorted(set(self.companions()) - set(state)):
+            raise ValueError(
+                f"Expected a checkpoint with {', '.join(lacking)}, which the plan's settings ask for, got one without. "
+                "Set the plan's missmod block back, or train anew without --c."
+            )
         of_checkpoint = state.get("optimizer_name", type(self).optimizer_name)  # earlier versions had no choice
         if of_checkpoint != self.optimizer_name:
             raise ValueError(

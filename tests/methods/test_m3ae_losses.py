@@ -9,11 +9,11 @@ import pytest
 import torch
 from reference_values import as_input, assert_close, drawn_anew, reference, stored_entries
 
+from nnunetv2_missmod.building_blocks.reconstruction import mse_reconstruction_loss
 from nnunetv2_missmod.methods.m3ae.losses import (
     PAPER_SIZE,
     consistency_loss,
     mean_square_penalty,
-    mse_reconstruction_loss,
     norm_penalty,
 )
 from nnunetv2_missmod.methods.m3ae.network import M3AENet, to_voxels

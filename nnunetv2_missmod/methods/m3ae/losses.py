@@ -1,5 +1,7 @@
 """The loss terms of M3AE [0], one function each: stage 1 is its Equations 1 and 3, stage 2 its Equations 2, 4 and 5.
 
+The mean square of stage 1 is ``building_blocks.reconstruction.mse_reconstruction_loss``.
+
 [0] Liu et al., "M3AE", AAAI 2023. [1] its released code.
 """
 
@@ -10,24 +12,11 @@ import math
 import torch
 from torch import Tensor
 
-from nnunetv2_missmod.modalities import drop_absent
-
 # x_sub at the paper's patch of 128^3 and four modalities, with N(0, 1) in it, has a norm of the square root of this.
 PAPER_SIZE = 4 * 128**3
 # There, the norm of [1] pulls as hard as the mean square times half of that norm. So hard, x_sub is zero before it has
 # learned anything; the mean square alone leaves it the noise that it began as. This is their geometric mean, 38.
 SCALE: float = math.sqrt(math.sqrt(PAPER_SIZE) / 2)
-
-
-def mse_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
-    """MSE of stage 1 of [0]: mean over all voxels, visible and masked, of the available modalities.
-
-    Args:
-        reconstruction, images: (B, M, *patch).
-        available: (B, M) bool.
-    """
-    error = drop_absent(reconstruction - images, available).square()
-    return error.flatten(2).mean(2).sum() / available.sum()
 
 
 def mean_square_penalty(substitute: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.building_blocks.reconstruction import mse_reconstruction_loss
 from nnunetv2_missmod.host.augmentation import spatial_only
 from nnunetv2_missmod.host.logger import draw_progress_with
 from nnunetv2_missmod.host.plan_block import check_choice
-from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, mse_reconstruction_loss, norm_penalty
+from nnunetv2_missmod.methods.m3ae.losses import mean_square_penalty, norm_penalty
 from nnunetv2_missmod.methods.m3ae.masking import block_grid, draw_visible_blocks
 from nnunetv2_missmod.methods.m3ae.network import M3AEOutput, M3AEPretrainNet
 from nnunetv2_missmod.methods.m3ae.pictures import central_patch, draw_progress, draw_reconstruction, draw_substitute

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.host.plan_block import check_choice
-from nnunetv2_missmod.methods.mstkdnet.discriminator import Discriminator
+from nnunetv2_missmod.methods.mstkdnet.discriminator import StyleDiscriminator
 from nnunetv2_missmod.methods.mstkdnet.losses import (
     adversarial_loss,
     discriminator_loss,
@@ -26,7 +26,6 @@ from nnunetv2_missmod.methods.mstkdnet.losses import (
 )
 from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
 from nnunetv2_missmod.training.learning import Learner, Update
-from nnunetv2_missmod.training.ranks import over_ranks
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
 
@@ -76,7 +75,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         self.teacher = Learner(teacher, self.build_optimizer(teacher.parameters()))
         architecture = Architecture.from_configuration(self.configuration_manager)
         channels = architecture.features[deepest_level(architecture)]
-        discriminator = self.beside(Discriminator(architecture, channels), False)
+        discriminator = self.beside(StyleDiscriminator(architecture, channels), False)
         undecayed = {"params": list(discriminator.parameters()), "weight_decay": 0.0}
         self.discriminator = Learner(discriminator, self.build_optimizer([undecayed]))
 
@@ -89,13 +88,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
-
-    def beside(self, network: nn.Module, compiles: bool) -> nn.Module:
-        """Treat a network as nnU-Net does its own: on the device, compiled, its gradients under DDP those of all."""
-        network = network.to(self.device)
-        if compiles:
-            network = cast(nn.Module, torch.compile(network))
-        return over_ranks(network, self.device) if self.is_ddp else network
 
     def apply_plan_overrides(self) -> None:
         """Apply the plan's overrides and check their values.
@@ -119,13 +111,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return None if scales is None else scales[:DEEPEST_LEVEL]
 
     # --- one training step --------------------------------------------------------------------------------------------
-
-    def on_train_epoch_start(self) -> None:
-        """Give teacher and discriminator the student's learning rate."""
-        super().on_train_epoch_start()
-        for learner in self.companions().values():
-            for group in learner.optimizer.param_groups:
-                group["lr"] = self.optimizer.param_groups[0]["lr"]
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """Eq. 12: the teacher that learns from its labels alone first, before the student needs memory.
@@ -238,23 +223,7 @@ class MSTKDNetTrainer(MissingModalityTrainer):
     def learners(self) -> list[Learner]:
         """The student, the discriminator where it has a part in the loss, and the teacher."""
         adversaries = [self.discriminator] if self.adversarial_weight > 0 else []
-        return [*super().learners(), *adversaries, self.teacher]
-
-    # --- checkpoints --------------------------------------------------------------------------------------------------
-
-    def method_state(self) -> dict[str, Any]:
-        """Teacher and discriminator with their optimizers, beside what nnU-Net keeps of the student."""
-        state = super().method_state()
-        for name, (network, optimizer) in self.companions().items():
-            state[name] = {"network": unwrapped(network).state_dict(), "optimizer": optimizer.state_dict()}
-        return state
-
-    def load_method_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``method_state`` gave."""
-        super().load_method_state(state)
-        for name, (network, optimizer) in self.companions().items():
-            unwrapped(network).load_state_dict(state[name]["network"])
-            optimizer.load_state_dict(state[name]["optimizer"])
+        return [Learner(self.network, self.optimizer), *adversaries, self.teacher]
 
     def companions(self) -> dict[str, Learner]:
         """What learns beside the student, by name."""
