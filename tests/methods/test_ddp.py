@@ -61,6 +61,9 @@ def gradients(trainer, cases):
     if hasattr(trainer, "draw_visible"):
         visible = torch.rand(len(CASES), 2, *trainer.grid, generator=torch.Generator().manual_seed(0)) < 0.5
         trainer.draw_visible = lambda present: visible[rows] & expand_to(present, visible[rows])
+    if hasattr(trainer, "draw_noise"):
+        draw = trainer.draw_noise
+        trainer.draw_noise = lambda samples, passes: [level[rows] for level in draw(len(CASES), passes)]
     trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)
     for update in trainer.updates(trainer.prepare_batch(batch)):
         torch.stack(list(update.terms.values())).sum().backward()

@@ -21,7 +21,9 @@ from nnunetv2_missmod.planning.fragments import load_fragment, load_sources, mer
 SIX_STAGES = (32, 64, 128, 256, 320, 320)
 DEMO = plans_folder() / "demo.json"
 EMBEDDED = plans_folder() / "embedded.json"
-PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file not in (DEMO, EMBEDDED)]
+OF_OTHER_NAME = {DEMO: "DCSegTrainer", plans_folder() / "RAHVED.json": "UHVEDTrainer"}  # a trainer that takes it
+PAPERS = [file for file in sorted(plans_folder().glob("*.json")) if file not in (*OF_OTHER_NAME, EMBEDDED)]
+FRAGMENTS = [*OF_OTHER_NAME, *PAPERS]
 
 
 # Small images are saved without nnU-Net's chunk sizes.
@@ -43,8 +45,8 @@ def settings_in(fragment, trainer):
 
 
 def trainer_of(file, plans, folder, monkeypatch):
-    """The trainer that a fragment is named for; DC-Seg for the demo's."""
-    name = "DCSegTrainer" if file == DEMO else file.stem
+    """The trainer that a fragment is named for, or of a variant."""
+    name = OF_OTHER_NAME.get(file, file.stem)
     door = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
     return small_trainer(door, plans, small_dataset_json(), folder, monkeypatch)
 
@@ -75,7 +77,7 @@ def test_the_paper_s_constants_are_the_network_s_own(trainer, network_class):
     assert constants == {name: network_class.constants()[name] for name in constants}
 
 
-@pytest.mark.parametrize("file", [DEMO, *PAPERS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FRAGMENTS, ids=lambda file: file.stem)
 def test_a_trainer_accepts_every_fragment(file, tmp_path, monkeypatch):
     """All but the patch, which would be too large for a test."""
     fragment = {key: value for key, value in load_fragment(file).items() if key != "patch_size"}
@@ -109,7 +111,7 @@ def test_both_stages_of_m3ae_share_one_plan(tmp_path, monkeypatch):
     assert (pretraining.weight_decay, finetuning.weight_decay) == (0, 1e-4)
 
 
-@pytest.mark.parametrize("file", [DEMO, *PAPERS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FRAGMENTS, ids=lambda file: file.stem)
 def test_every_fragment_fits_a_plan_for_mri(file):
     plans = small_plans(features=SIX_STAGES, patch=[128] * 3)
     configuration = merged(plans, load_fragment(file))
@@ -118,10 +120,11 @@ def test_every_fragment_fits_a_plan_for_mri(file):
     assert json.loads(json.dumps(configuration)) == configuration
 
 
-@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [file for file in FRAGMENTS if file != DEMO], ids=lambda file: file.stem)
 def test_every_number_of_a_paper_has_a_source_and_nothing_else_has(file):
-    fragment = load_fragment(file)
-    numbers = {**fragment, **settings_in(fragment, file.stem), **fragment["missmod"].get("network", {})}
+    fragment, trainer = load_fragment(file), OF_OTHER_NAME.get(file, file.stem)
+    constants = fragment["missmod"].get("network", {})
+    numbers = {**fragment, **settings_in(fragment, trainer), **constants.get(trainer, constants)}
     assert set(load_sources(file)) == set(numbers) - {"missmod"}
     assert all(load_sources(file).values())
 

@@ -1,0 +1,56 @@
+"""The product of Gaussians (Eq. 4 of U-HVED, Dorent et al., MICCAI 2019): one expert per modality and the prior."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.modalities import expand_to
+
+EPS = 1e-7  # of variances (released code)
+LARGEST_LOG_VARIANCE = 50.0  # and its negative the smallest (released code)
+
+
+class Experts(NamedTuple):
+    """The Gaussians of the modalities at one level, by what a product sums up; float32."""
+
+    precision: Tensor  # T_m, (B, M, L, *spatial)
+    weighted_mean: Tensor  # T_m mu_m, (B, M, L, *spatial)
+
+
+class Gaussian(NamedTuple):
+    """One Gaussian per voxel and latent channel, (B, L, *spatial) float32."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+
+def experts_of(parameters: Tensor) -> Experts:
+    """Read Gaussians off a convolution's output, whose first half is their mean, the second their log variance.
+
+    Args:
+        parameters: (B, M, 2 L, *spatial).
+    """
+    with full_precision(parameters.device):  # exp(50) overflows half
+        mean, log_variance = parameters.float().chunk(2, 2)
+        bounded = log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
+        precision = 1 / (bounded.exp() + EPS)
+        return Experts(precision, precision * mean)
+
+
+def product(experts: Experts, present: Tensor) -> Gaussian:
+    """Multiply the experts that are present (B, M), one at least, with the prior N(0, 1)."""
+    kept = expand_to(present, experts.precision)
+    precision, weighted_mean = (torch.where(kept, part, 0).sum(1) for part in experts)  # absent means absent
+    variance = 1 / (1 + precision)
+    return Gaussian(weighted_mean * variance, torch.log(variance + EPS))
+
+
+def sample(gaussian: Gaussian, noise: Tensor | None) -> Tensor:
+    """Draw from a Gaussian by standard normal noise (B, L, *spatial); its mean without."""
+    if noise is None:
+        return gaussian.mean
+    return gaussian.mean + torch.exp(gaussian.log_variance / 2) * noise
