@@ -15,6 +15,7 @@ from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
+from nnunetv2_missmod.methods.robustseg.trainer import RobustSegTrainer
 from nnunetv2_missmod.methods.uhved.trainer import UHVEDTrainer
 from nnunetv2_missmod.training.optimizers import OPTIMIZERS, SCHEDULES, PolyLR, build_optimizer, build_schedule
 
@@ -29,6 +30,7 @@ OWN = {  # the optimizer of each method, and its schedule: papers' and released 
     DCSegTrainer: (torch.optim.Adam, {"lr": 2e-4, "weight_decay": 1e-4, "amsgrad": True}, "poly", 220),
     MSTKDNetTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": False}, "poly", 1000),
     UHVEDTrainer: (torch.optim.Adam, {"lr": 1e-3, "weight_decay": 1e-5, "amsgrad": False}, "poly", 240),
+    RobustSegTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-4, "amsgrad": False}, "poly", 360),
     M3AEPretrainTrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "amsgrad": False}, "cosine", 264),
     M3AETrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 1e-4, "amsgrad": False}, "cosine", 263),
 }

@@ -59,9 +59,7 @@ class RobustSegNet(MissingModalityNetwork):
         if not self.training:
             return logits
         codes = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.appearance_encoders)]
-        rebuilt = [
-            decoder(fused[-1], code) for decoder, code in zip(self.reconstruction_decoders, codes, strict=True)
-        ]
+        rebuilt = [decoder(fused[-1], code) for decoder, code in zip(self.reconstruction_decoders, codes, strict=True)]
         return RobustSegOutput(logits, *(torch.stack(parts, 1) for parts in zip(*rebuilt, strict=True)))
 
     def encode(self, images: Tensor) -> list[Tensor]:
