@@ -100,7 +100,11 @@ def adain_kl_loss(mu: Tensor, sigma: Tensor, available: Tensor) -> Tensor:
         mu, sigma: (N, M, C).
         available: (N, M) bool.
     """
-    variance = sigma.square()
-    kl = 0.5 * (mu.square() + variance - variance.clamp(min=SMALLEST_VARIANCE).log() - 1).mean(2)
     count = available.sum(0).clamp(min=1)
-    return (torch.where(available, kl, 0).sum(0) / count).sum()
+    return (torch.where(available, adain_kl(mu, sigma), 0).sum(0) / count).sum()
+
+
+def adain_kl(mu: Tensor, sigma: Tensor) -> Tensor:
+    """KL of N(mu, sigma^2) against N(0, 1), mean over channels: (N, M, C) to (N, M)."""
+    variance = sigma.square()
+    return 0.5 * (mu.square() + variance - variance.clamp(min=SMALLEST_VARIANCE).log() - 1).mean(2)

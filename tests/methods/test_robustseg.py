@@ -9,9 +9,9 @@ from reference_values import as_input, assert_close, reference, stored_entries
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.disentangling import adain, adain_kl_loss
+from nnunetv2_missmod.building_blocks.disentangling import adain
 from nnunetv2_missmod.methods.robustseg.fusion import GatedFusion
-from nnunetv2_missmod.methods.robustseg.losses import summed_l1_loss
+from nnunetv2_missmod.methods.robustseg.losses import summed_kl_loss, summed_l1_loss
 from nnunetv2_missmod.methods.robustseg.trainer import RobustSegTrainer
 from nnunetv2_missmod.modalities import all_subsets, expand_to
 
@@ -125,6 +125,17 @@ def test_l1_is_summed_over_modalities_and_a_case_s_own_stand_for_those_it_lacks(
     assert loss.item() == pytest.approx(M * sum(errors) / len(errors), rel=1e-6)
 
 
+def test_kl_is_its_formula_and_a_case_s_own_modalities_stand_for_those_it_lacks():
+    mu, sigma = random_maps(2, M, 5), random_maps(2, M, 5, seed=1).abs() + 0.1
+    available, expected = torch.tensor([[True] * M, [True, False, False]]), 0.0
+    for b in range(2):
+        has = available[b].nonzero().flatten().tolist()
+        values = [(mu[b, m, c].item(), sigma[b, m, c].item()) for m in has for c in range(5)]
+        divergences = [0.5 * (mean**2 + std**2 - 1 - math.log(std**2)) for mean, std in values]
+        expected += M * sum(divergences) / len(divergences) / 2
+    assert summed_kl_loss(mu, sigma, available).item() == pytest.approx(expected, rel=1e-5)
+
+
 @on_precision
 def test_the_losses_match_the_stored_values(dtype):
     values = reference("robustseg_loss_0")
@@ -132,7 +143,7 @@ def test_the_losses_match_the_stored_values(dtype):
     images, channels = torch.from_numpy(values["images"]).to(dtype), mu.shape[2]
     available = torch.ones(images.shape[:2], dtype=torch.bool)
     l1 = summed_l1_loss(reconstruction, images, available)
-    kl = channels * adain_kl_loss(mu.transpose(0, 1), sigma.transpose(0, 1), available)
+    kl = channels * summed_kl_loss(mu.transpose(0, 1), sigma.transpose(0, 1), available)
     assert_close(l1, values["rec_per_modality"].sum(), dtype)
     assert_close(kl, values["kl_per_modality"].sum(), dtype)
     slopes = torch.autograd.grad(0.1 * l1 + 0.1 * kl, (reconstruction, mu, sigma))
@@ -161,7 +172,7 @@ def test_terms_are_weighted_losses_of_the_network_s_output(make):
     expected = {
         "segmentation": trainer.loss(out.logits, batch.target),
         "reconstruction": 0.1 * summed_l1_loss(out.reconstruction, batch.images, batch.available),
-        "kl": 0.1 * 128 * adain_kl_loss(out.mu, out.sigma, batch.available),
+        "kl": 0.1 * 128 * summed_kl_loss(out.mu, out.sigma, batch.available),
     }
     assert set(terms) == set(expected)
     for name, value in expected.items():

@@ -17,14 +17,15 @@ Deviations (paper / released code / here)
   which a bottleneck of few voxels may want.
 * appearance encoders: not read / 7^3 at full size, four of 4^3 with stride 2, no norm / three of stride 2, no norm
   (those of DC-Seg).
-* image decoders: not read / four residual blocks with AdaIN, convolutions of 5^3 and 7^3, the last shared by all four, a
-  slip / DC-Seg's, a few percent of the multiplications.
+* image decoders: not read / four residual blocks with AdaIN, convolutions of 5^3 and 7^3, the last shared by all
+  four, a slip / DC-Seg's, a few percent of the multiplications.
 * AdaIN: not read / the function is called with mu and sigma exchanged, so that mu scales and sigma shifts; the KL then
   pulls the content's scale to 0 / sigma scales and is positive (softplus), mu shifts: the KL pulls to plain instance
   normalisation. Variances have an eps of 1e-5.
 * L1 of the rebuilt images: not read / all modalities, those that were dropped too, from the others' content and their
   own code / the same, of the modalities that a case has: M times their mean.
-* KL on mu and sigma: not read / a sum over 128 channels / 128 times the mean, whatever the plan's width.
+* KL on mu and sigma: not read / a sum over 128 channels and all modalities / 128 times the mean, whatever the plan's
+  width, and of a sample M times the mean over what it has.
 * L2: not read / 1e-4, but not of gates and fusion / Adam's weight decay of all.
 * subsets: not read / for the batch (of 1), each modality with 1/2, one if none: 5/64 for a single one, 4/64 for
   any other subset / for each sample, uniform over those of what the case has.

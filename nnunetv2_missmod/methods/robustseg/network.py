@@ -55,7 +55,7 @@ class RobustSegNet(MissingModalityNetwork):
         """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
         fused = self.fuse(self.encode(images), present)
-        logits = self.decoder(fused)
+        logits: Tensor | list[Tensor] = self.decoder(fused)
         if not self.training:
             return logits
         codes = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.appearance_encoders)]

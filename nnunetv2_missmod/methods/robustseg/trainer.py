@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunetv2_missmod.building_blocks.disentangling import adain_kl_loss
 from nnunetv2_missmod.building_blocks.precision import full_precision
-from nnunetv2_missmod.methods.robustseg.losses import summed_l1_loss
+from nnunetv2_missmod.methods.robustseg.losses import summed_kl_loss, summed_l1_loss
 from nnunetv2_missmod.methods.robustseg.network import RobustSegNet, RobustSegOutput
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
 
@@ -30,5 +29,5 @@ class RobustSegTrainer(MissingModalityTrainer):
         terms = {"segmentation": self.loss(out.logits, batch.target)}
         with full_precision(self.device):
             l1 = summed_l1_loss(out.reconstruction.float(), batch.images.float(), batch.available)
-            kl = adain_kl_loss(out.mu, out.sigma, batch.available)
+            kl = summed_kl_loss(out.mu, out.sigma, batch.available)
         return {**terms, "reconstruction": self.reconstruction_weight * l1, "kl": self.kl_weight * kl}
