@@ -49,6 +49,8 @@ METHODS = {
     "CCSD, Adam, tau^2": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 16.0}}, adam=2e-3),
     "MST-KDNet": Run("MSTKDNetTrainer"),
     "M3AE": Run("M3AETrainer"),
+    "U-HVED": Run("UHVEDTrainer"),
+    "RobustSeg": Run("RobustSegTrainer"),
 }
 
 
