@@ -175,6 +175,8 @@ class DurableTrainer(HostTrainer):
                 f"Expected a checkpoint of {type(self).__name__}, got {filename_or_checkpoint} of "
                 f"{checkpoint.get('trainer_name')}. Weights alone are taken over with -pretrained_weights."
             )
+        if not self.was_initialized:  # as by nnU-Net's command with --c; the plan's settings are read there
+            self.initialize()
         self.check_method_state(checkpoint["missmod"])
         super().load_checkpoint(filename_or_checkpoint)
         self.load_method_state(checkpoint["missmod"])

@@ -101,6 +101,19 @@ def test_a_plan_trades_the_optimizer(name, trainer_class, make):
     assert any(not torch.equal(value, before[key]) for key, value in trainer.network.state_dict().items())
 
 
+@pytest.mark.parametrize("trainer_class", [ModalityDropoutTrainer, MSTKDNetTrainer])
+def test_a_trainer_that_is_not_initialised_yet_loads_a_checkpoint_as_the_plan_has_it(trainer_class, make, tmp_path):
+    """So nnU-Net's command does with --c."""
+    trainer, file = make(trainer_class, optimizer_name="adamw", initial_lr=1e-3), str(tmp_path / "checkpoint.pth")
+    trainer.train_step(random_batch(trainer))
+    trainer.save_checkpoint(file)
+    plans = {**trainer.plans_manager.plans, "continue_training": True}
+    resumed = trainer_class(plans, trainer.configuration_name, 0, trainer.dataset_json, torch.device("cpu"))
+    resumed.load_checkpoint(file)
+    weights = resumed.network.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in trainer.network.state_dict().items())
+
+
 @pytest.mark.parametrize("optimizer_name", ["adam", "adamw"])
 def test_a_training_with_another_optimizer_resumes_exactly(optimizer_name, make, tmp_path):
     setting = {"optimizer_name": optimizer_name, "initial_lr": 1e-3, "lr_schedule": "cosine", "num_epochs": 4}

@@ -126,10 +126,11 @@ class UHVEDTrainer(MissingModalityTrainer):
         if self.kl_inter_weight == 0 and self.kl_prior_weight == 0:
             return {}
         inter, prior = subset_divergences(experts, drawn, subsets)
-        is_drawn = (subsets == drawn[:, None]).all(2).float()
+        is_drawn = (subsets == drawn[:, None]).all(2)  # of many modalities' subsets perhaps more than one
+        of_drawn = is_drawn / is_drawn.sum(1, keepdim=True)
         terms = {
             "kl_inter": (self.kl_inter_weight, inter * shares),
-            "kl_prior": (self.kl_prior_weight, prior * (is_drawn if of_drawn_alone else shares)),
+            "kl_prior": (self.kl_prior_weight, prior * (of_drawn if of_drawn_alone else shares)),
         }
         return {name: weight * values.sum(1).mean() for name, (weight, values) in terms.items() if weight > 0}
 
