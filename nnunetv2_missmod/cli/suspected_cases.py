@@ -24,7 +24,7 @@ def findings_of_cases(folder: Path, dataset: str) -> Iterator[Finding]:
     for case in check_cases(folder, dataset):
         if case.error:
             yield Finding(f"{case.name}: {case.error}", "repair its files or leave the case out")
-        elif case.suspicions:
-            yield Finding(f"{case.name}: {case.suspicions}", OWN_NUMBER)
+        elif case.seen.suspicions:
+            yield Finding(f"{case.name}: {case.seen.words}", OWN_NUMBER)
         else:
-            yield Finding(f"{case.name}: nothing to be seen")
+            yield Finding(f"{case.name}: {case.seen.unfamiliar or 'its files are what their names say'}")

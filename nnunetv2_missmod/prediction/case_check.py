@@ -14,7 +14,7 @@ from nnunetv2_missmod.prediction.cases import cases_in
 from nnunetv2_missmod.prediction.cohort import ERRORS_OF_A_CASE
 from nnunetv2_missmod.prediction.engine import Images
 from nnunetv2_missmod.prediction.model import ModelChoice, read_json, read_plan
-from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
+from nnunetv2_missmod.prediction.sequence_check import SeenImages, SequenceCheck
 from nnunetv2_missmod.prediction.subsets import distinct_names
 from nnunetv2_missmod.prediction.trained import trained_models
 
@@ -25,12 +25,12 @@ class CheckedCase(NamedTuple):
     Attributes:
         name: of the case.
         error: why it cannot be segmented; empty if it can.
-        suspicions: which of its images look like another modality, in words; empty if none does.
+        seen: of its images.
     """
 
     name: str
     error: str
-    suspicions: str
+    seen: SeenImages
 
 
 def check_cases(folder: Path, dataset: str) -> Iterator[CheckedCase]:
@@ -51,9 +51,9 @@ def check_cases(folder: Path, dataset: str) -> Iterator[CheckedCase]:
     for case in cases_in(folder, dataset_json["file_ending"]):
         try:
             images = Images(*read_case(case.images, reader_class(), dataset_json))
-            yield CheckedCase(case.name, "", check.suspicions_of(images))
+            yield CheckedCase(case.name, "", check.seen_of(images))
         except ERRORS_OF_A_CASE as error:
-            yield CheckedCase(case.name, str(error), "")
+            yield CheckedCase(case.name, str(error), SeenImages("", ""))
 
 
 def calibrated_model(dataset: str) -> ModelChoice:

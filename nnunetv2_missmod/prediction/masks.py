@@ -106,7 +106,7 @@ def rows_of(
     done: Finished[WrittenMask], request: MaskRequest, dataset_json: dict[str, Any], trust: Trust, out: Path
 ) -> list[dict[str, str]]:
     """Give a case's rows of the table; what is expected of its masks is also said, and written beside them."""
-    beside = {"inputs": inputs_of(done.case), "suspicions": trust.check.found.get(done.case.name, "")}
+    beside = {"inputs": inputs_of(done.case), "suspicions": trust.check.found[done.case.name].words}
     nothing = dict.fromkeys(["mask", "channels", "resampled", *columns_of(regions_of(dataset_json))], "")
     made = [written.made for written in done.of_subset.values() if written.made is not None]
     rows = []

@@ -192,7 +192,7 @@ class Segmenter:
         with self.lock:
             predicted = predict_subsets(self.predictor, images, every)
             found = [(each.position, self._made(each)) for each in predicted]
-        made, suspicions = [mask for _, mask in found], self.trust.check.suspicions_of(images)
+        made, suspicions = [mask for _, mask in found], self.trust.check.seen_of(images).suspicions
         regions, judge = regions_of(self.predictor.dataset_json), self.trust.judge
         return [
             Segmentation(

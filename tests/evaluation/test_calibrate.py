@@ -256,13 +256,15 @@ def test_other_weights_are_not_judged_and_it_is_said(calibrated, choice, images,
 def exchanged(monkeypatch):
     """Let the images of every case with both modalities look exchanged."""
 
-    def suspicions(model, voxels, available):
-        return [Suspicion(0, 1, 0.98), Suspicion(1, 0, 0.97)] if available.all() else []
+    def suspicions(model, features):
+        return [Suspicion(0, 1, 0.98), Suspicion(1, 0, 0.97)] if len(features) == 2 else []
 
-    monkeypatch.setattr(SequenceModel, "suspicions", suspicions)
+    monkeypatch.setattr(SequenceModel, "suspicions_of", suspicions)
+    monkeypatch.setattr(SequenceModel, "unfamiliar", lambda model, features: [1] if len(features) == 1 else [])
 
 
 WORDS = "the file for mod0 looks like mod1 (0.98); the file for mod1 like mod0 (0.97): exchanged?"
+UNKNOWN = "unlike every training file, so whether it is the right one is unknown: mod1"
 
 
 @pytest.mark.usefixtures("exchanged")
@@ -270,7 +272,7 @@ def test_files_that_look_exchanged_are_named(calibrated, choice, images, tmp_pat
     assert calibrated.of_sequences == "Files that look like another modality will be named."
     assert predict_masks(choice, QUICK, images, tmp_path / "out") == 0
     assert f"case both: {WORDS}" in capsys.readouterr().err
-    assert read_masks(tmp_path / "out").set_index("case")["suspicions"].to_dict() == {"both": WORDS, "one": ""}
+    assert read_masks(tmp_path / "out").set_index("case")["suspicions"].to_dict() == {"both": WORDS, "one": UNKNOWN}
     refusing = TrustSettings(refuse_mixups=True)
     assert predict_masks(choice, QUICK, images, tmp_path / "refused", settings=refusing) == 1
     assert read_masks(tmp_path / "refused")["case"].tolist() == ["one"]
@@ -282,7 +284,10 @@ def test_they_are_named_when_cases_are_scored_and_by_the_doctor(choice, tmp_path
     images, labels = write_cohort(tmp_path / "new", {"x": [0, 1], "y": [1]})
     assert evaluate_model(choice, QUICK, EvaluationSettings(refuse_mixups=True), tmp_path / "s", images, labels) == 1
     assert set(read_scores(tmp_path / "s").table["case"]) == {"y"}
-    assert [(case.name, case.suspicions) for case in check_cases(images, choice.dataset)] == [("x", WORDS), ("y", "")]
+    assert [(case.name, case.seen.words) for case in check_cases(images, choice.dataset)] == [
+        ("x", WORDS),
+        ("y", UNKNOWN),
+    ]
     (images / "y_0001.nii.gz").write_bytes(b"no image")
     assert main(["doctor", "-i", str(images), "-d", choice.dataset]) == 1
     said = capsys.readouterr().out
@@ -296,3 +301,12 @@ def test_the_doctor_needs_a_calibrated_model(choice, images, tmp_path, monkeypat
     with pytest.raises(ValueError, match="missmod calibrate"):
         list(check_cases(images, choice.dataset))
     assert main(["doctor", "-i", str(images)]) == 2
+
+
+@pytest.mark.usefixtures("calibrated")
+def test_a_file_that_is_a_copy_of_another_is_named(choice, tmp_path, capsys):
+    """Public datasets fill a missing sequence with a copy of another one."""
+    image = small_images(2, (16, 18, 16), 90)[1]
+    write_case(tmp_path / "new", "twice", np.stack([image, image]))
+    assert predict_masks(choice, QUICK, tmp_path / "new", tmp_path / "out") == 0
+    assert "case twice: the files for mod0 and mod1 hold the same image: a copy?" in capsys.readouterr().err
