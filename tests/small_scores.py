@@ -77,7 +77,9 @@ def long_table(cases=5, modalities=MODALITIES, regions=tuple(REGIONS), undefined
     scores = scores.mask(rng.uniform(size=scores.shape) < undefined)
     counts = pd.DataFrame(rng.integers(0, 1000, (len(table), 2)), columns=["num_reference", "num_predicted"])
     counts["num_true_positive"] = counts.min(axis=1) // 2
-    return pd.concat([table, scores, counts], axis=1).assign(num_voxels=2000, mean_probability=0.8)[list(DTYPES)]
+    return pd.concat([table, scores, counts], axis=1).assign(
+        num_voxels=2000, mean_probability=0.8, predicted_volume=900.0
+    )[list(DTYPES)]
 
 
 def constant_table(score, **kwargs):

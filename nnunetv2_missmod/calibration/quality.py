@@ -218,5 +218,5 @@ def spread(expected: Numbers) -> Numbers:
 
 
 def _for_chance(rows: pd.DataFrame) -> Numbers:
-    signs = rows[list(SIGNS)].fillna({"agreement": 1.0, "probability": 0.0}).to_numpy(dtype=float)
+    signs = rows[list(SIGNS)].fillna(0.0).to_numpy(dtype=float)
     return np.column_stack([rows["is_predicted"].to_numpy(dtype=float), signs])

@@ -17,7 +17,7 @@ EXAMPLE = "missmod calibrate scores/dcseg"
 
 def add_flags(verb: argparse.ArgumentParser) -> None:
     """Add the flags of `missmod calibrate`."""
-    verb.add_argument("folder", type=Path, metavar="FOLDER", help="what missmod evaluate wrote, with its masks")
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="what missmod evaluate wrote")
     verb.add_argument("-m", type=Path, help="folder of the model (default: that of nnUNet_results)")
     verb.add_argument(
         "--held_out", action="store_true", help="the model was not trained on these cases, where no split says so"
@@ -26,7 +26,7 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--confidence", type=float, default=0.9, help="of the bounds that are tried out (default: %(default)s)"
     )
-    verb.add_argument("-np", type=int, default=3, help="processes that read masks and images (default: %(default)s)")
+    verb.add_argument("-np", type=int, default=3, help="processes that read training images (default: %(default)s)")
     verb.add_argument("--verbose", action="store_true", help="show what nnU-Net prints instead of logging it")
 
 

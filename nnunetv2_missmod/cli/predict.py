@@ -58,9 +58,7 @@ def add_trust(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--flag_below", type=float, metavar="DICE", help="list masks whose bound is lower, to be checked")
     verb.add_argument("--fail_flagged", action="store_true", help="exit with 3 if there are such masks")
     add_mixups(verb)
-    verb.add_argument(
-        "--no-calibration", action="store_true", help="say nothing of it: quicker, fewer subsets are segmented"
-    )
+    verb.add_argument("--no-calibration", action="store_true", help="say nothing of what is expected, nor of mix-ups")
 
 
 def run(parsed: argparse.Namespace) -> int:

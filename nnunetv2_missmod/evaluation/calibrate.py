@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,16 +13,12 @@ from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunetv2_missmod.calibration.file import CALIBRATION, Calibration, write_calibration
 from nnunetv2_missmod.calibration.quality import RegionQuality
-from nnunetv2_missmod.calibration.signs import signs_of
 from nnunetv2_missmod.evaluation.calibration_table import write_calibration as write_calibration_table
 from nnunetv2_missmod.evaluation.gains import gain_counts, gains_given
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
-from nnunetv2_missmod.evaluation.scores import PROBABILITY, Scores, read_scores
+from nnunetv2_missmod.evaluation.scores import Scores, read_scores
 from nnunetv2_missmod.evaluation.training_images import learn_sequences
-from nnunetv2_missmod.files.reading import read_label
-from nnunetv2_missmod.machine.parallel import in_processes
 from nnunetv2_missmod.prediction.model import ModelChoice, fingerprints, read_json, read_plan
-from nnunetv2_missmod.prediction.regions import region_mask
 
 OUTER_FOLDS = 10  # of the cases, for the table of how well it works
 FEWEST_CASES = 5
@@ -43,21 +38,21 @@ def calibrate(folder: Path, model: Path | None, held_out: bool, confidence: floa
     """Write ``calibration.json`` into a model's folder, and beside its scores how well that foretells them.
 
     Args:
-        folder: what `missmod evaluate` wrote of held-out cases, with their masks.
+        folder: what `missmod evaluate` wrote of held-out cases.
         model: folder of the model; None: that of nnUNet_results.
         held_out: whoever calls vouches for that the model was not trained on the cases.
         confidence: of the lower bounds in the table.
-        processes: that read masks and images.
+        processes: that read training images.
 
     Raises:
-        ValueError: the scores are of training cases, of too few or without masks, or are not the model's.
+        ValueError: the scores are of training cases, of too few, or are not the model's.
     """
     scores = read_scores(folder)
     choice = model_of(scores.provenance, model)
     check_held_out(scores, held_out)
     known, dataset_json = scores.provenance, read_json(choice.folder / "dataset.json")
     reader_class = read_plan(choice, len(known.modalities))[0].image_reader_writer_class
-    masks = observe(folder, scores, reader_class, processes)
+    masks = observe(scores.table)
     gains = gains_of(scores.table)
     sequences, said = learn_sequences(known.dataset, dataset_json, known.modalities, reader_class, processes)
     settings = {"step_size": known.step_size, "mirroring": known.mirroring, "min_voxels": known.min_voxels}
@@ -126,47 +121,21 @@ def training_cases(splits: Sequence[dict[str, list[str]]], fold: int | str) -> s
     return {case for split in splits for case in (*split["train"], *split["val"])}
 
 
-def observe(folder: Path, scores: Scores, reader_class: Any, processes: int) -> pd.DataFrame:
+def observe(table: pd.DataFrame) -> pd.DataFrame:
     """Give a row for each case, subset and region: its true Dice, and its signs.
 
-    Raises:
-        ValueError: the masks were not kept, or one cannot be read.
+    Args:
+        table: the long table of a model.
     """
-    table, known = scores
-    if known.predictions is None:
-        raise ValueError(f"Expected the masks beside the scores in {folder}. {EVALUATE_AGAIN}, without --no-save.")
-    read = partial(signs_of_case, folder / known.predictions, known, reader_class)
-    cases = [(str(case), rows) for case, rows in table.groupby("case", sort=False)]
-    rows = pd.concat(in_processes(read, cases, processes, "Read the masks"), ignore_index=True)
     sizes = table["num_reference"] + table["num_predicted"]
-    dice = pd.Series(2 * table["num_true_positive"] / sizes.where(sizes > 0), name="dice")
-    there = pd.DataFrame({"is_there": table["num_reference"] > 0, "is_predicted": table["num_predicted"] > 0})
-    keys = table[["case", "subset", "num_present", "region"]]
-    merged: pd.DataFrame = pd.concat([keys, dice, there], axis=1).merge(rows, on=["case", "subset", "region"])
-    return merged
-
-
-def signs_of_case(
-    predictions: Path, known: Provenance, reader_class: Any, case_rows: tuple[str, pd.DataFrame]
-) -> pd.DataFrame:
-    """Read the masks of a case from every subset and give the signs of each region."""
-    case, rows = case_rows
-    masks, voxel_volume, reader = {}, 1.0, reader_class()
-    for subset in rows["subset"].unique():
-        label, properties = read_label(reader, str(predictions / subset / f"{case}{known.file_ending}"))
-        masks[frozenset(known.subsets[subset])] = label[0]
-        voxel_volume = float(np.prod(properties["spacing"]))
-    found = []
-    for subset, region, probability in rows[["subset", "region", PROBABILITY]].itertuples(index=False):
-        members, labels = frozenset(known.subsets[subset]), known.region_labels[region]
-        fewer = [masks.get(members - {modality}) for modality in members] if len(members) > 1 else []
-        of_fewer = [region_mask(mask, labels) for mask in fewer if mask is not None]
-        comparable = of_fewer if len(of_fewer) == len(fewer) else []  # as a new case will have them, or not at all
-        mask = region_mask(masks[members], labels)
-        signs = signs_of(mask, comparable, probability, voxel_volume)
-        found.append({"case": case, "subset": subset, "region": region, **signs})
-    signs_of_all: pd.DataFrame = pd.DataFrame(found)
-    return signs_of_all
+    observed: pd.DataFrame = table[["case", "subset", "num_present", "region"]].assign(
+        dice=2 * table["num_true_positive"] / sizes.where(sizes > 0),
+        is_there=table["num_reference"] > 0,
+        is_predicted=table["num_predicted"] > 0,
+        probability=table["mean_probability"],
+        log_volume=np.log10(1 + table["predicted_volume"]),
+    )
+    return observed
 
 
 def gains_of(table: pd.DataFrame) -> pd.DataFrame:

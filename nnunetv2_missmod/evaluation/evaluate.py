@@ -89,8 +89,12 @@ class MaskScorer:
         regions = tuple((name, tuple(labels)) for name, labels in regions_of(dataset_json).items())
         reader = self.export.plans_manager.image_reader_writer_class
         truth = read_truth(case.label, reader, regions, dataset_json["labels"].get("ignore"))
-        sure = self.export.mean_probabilities(segmented)
-        return [row._replace(mean_probability=sure[row.region]) for row in score(mask, truth, self.rules)]
+        signs, scored = self.export.signs_of(segmented, mask), score(mask, truth, self.rules)
+        seen = [signs[row.region] for row in scored]
+        return [
+            row._replace(mean_probability=of_region.probability, predicted_volume=of_region.volume)
+            for row, of_region in zip(scored, seen, strict=True)
+        ]
 
     def mask_file(self, case: CaseFiles, position: int) -> Path:
         """Name the file of a mask."""
@@ -244,5 +248,5 @@ def conclude(out: Path) -> None:
             for subset in scores.table["subset"].unique():
                 write_summary(out, subset, scores)
     print_means(scores)
-    if scores.provenance.held_out and scores.provenance.predictions is not None:
+    if scores.provenance.held_out:
         print(f"What Dice to expect of masks of new cases: missmod calibrate {out}")

@@ -21,7 +21,8 @@ from nnunetv2_missmod.files.whole_files import LOCK, write_whole
 
 SCORES_CSV = "scores.csv"
 SCORES_PARQUET = "scores.parquet"
-TRUE_POSITIVE, PROBABILITY = "num_true_positive", "mean_probability"  # columns that earlier versions did not write
+# Columns that earlier versions did not write: one that scores need, and what is seen of a mask without a truth.
+TRUE_POSITIVE, SEEN = "num_true_positive", ("mean_probability", "predicted_volume")
 
 
 class RegionScores(NamedTuple):
@@ -39,6 +40,7 @@ class RegionScores(NamedTuple):
     num_true_positive: int  # voxels; the other predicted ones are false positives, the other reference ones missed
     num_voxels: int  # of the image, without ignored ones
     mean_probability: float = nan  # of the region within its predicted mask; no score, but seen without a truth
+    predicted_volume: float = nan  # mm3, likewise; ignored voxels count
 
 
 DTYPES = {
@@ -56,7 +58,7 @@ DTYPES = {
     "num_predicted": "int64",
     TRUE_POSITIVE: "int64",
     "num_voxels": "int64",
-    PROBABILITY: "float64",
+    **dict.fromkeys(SEEN, "float64"),
 }
 KEY = ["case", "subset", "region"]
 
@@ -155,7 +157,7 @@ def read_scores(folder: Path) -> Scores:
 def _read_table(file: Path) -> pd.DataFrame:
     try:
         columns = pd.read_csv(file, nrows=0).columns
-        added = [column for column in (TRUE_POSITIVE, PROBABILITY) if column not in columns]
+        added = [column for column in (TRUE_POSITIVE, *SEEN) if column not in columns]
         dtypes = {column: dtype for column, dtype in DTYPES.items() if column not in added}
         lacking = [column for column in dtypes if column not in columns]
         if lacking:
@@ -167,8 +169,8 @@ def _read_table(file: Path) -> pd.DataFrame:
         table = table.astype(dtypes)
         if TRUE_POSITIVE in added:
             table[TRUE_POSITIVE] = true_positives_of(table)
-        if PROBABILITY in added:
-            table[PROBABILITY] = nan
+        for column in set(SEEN) & set(added):
+            table[column] = nan
     except ValueError as error:
         raise ValueError(
             f"{file}: expected a table with the columns {', '.join(DTYPES)}, but {error}. Run missmod evaluate again "

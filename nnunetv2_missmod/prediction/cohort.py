@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunetv2_missmod.calibration.signs import Signs
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
 from nnunetv2_missmod.host.predictor import label_map, mean_probabilities
@@ -26,7 +27,7 @@ from nnunetv2_missmod.machine.workers import worker_pool
 from nnunetv2_missmod.prediction.cases import CaseFiles
 from nnunetv2_missmod.prediction.engine import Segmented
 from nnunetv2_missmod.prediction.postprocessing import remove_small_regions
-from nnunetv2_missmod.prediction.regions import regions_of
+from nnunetv2_missmod.prediction.regions import region_mask, regions_of
 
 T = TypeVar("T")
 Segment = Callable[[CaseFiles, Callable[[float], None]], Iterable[Segmented]]
@@ -72,11 +73,12 @@ class Export(NamedTuple):
         mask = label_map(segmented.logits, *model, segmented.properties)
         return remove_small_regions(mask, regions_of(self.dataset_json), self.min_voxels)
 
-    def mean_probabilities(self, segmented: Segmented) -> dict[str, float]:
-        """Give the mean probability of each region within its mask, before small regions are removed."""
-        return mean_probabilities(
-            segmented.logits, self.plans_manager, self.dataset_json, regions_of(self.dataset_json)
-        )
+    def signs_of(self, segmented: Segmented, mask: np.ndarray) -> dict[str, Signs]:
+        """Collect what can be seen of each region of a mask (x, y, z); probabilities are those before removals."""
+        regions, voxel_volume = regions_of(self.dataset_json), float(np.prod(segmented.properties["spacing"]))
+        sure = mean_probabilities(segmented.logits, self.plans_manager, self.dataset_json, regions)
+        sizes = {name: np.count_nonzero(region_mask(mask, labels)) for name, labels in regions.items()}
+        return {name: Signs(sure[name], size * voxel_volume) for name, size in sizes.items()}
 
     def write(self, mask: np.ndarray, file: Path, properties: dict[str, Any]) -> None:
         """Write a mask (x, y, z) as nnU-Net does, read it back, and give it its name: a folder holds whole masks alone.
@@ -169,9 +171,8 @@ def predict_cohort(
         title: of the bar.
         cases: they come out in their order.
         segment: gives what a model makes of a case, subset by subset, and says how far it is as ``predict_subsets``.
-            Subsets from the position ``num_subsets`` on are there for others' sake and not counted.
         finish: makes of it what is wanted; it is sent to other processes.
-        num_subsets: that are asked for of a case.
+        num_subsets: that a case has at most.
         num_processes: how many; 0 finishes here.
 
     Raises:
@@ -202,8 +203,8 @@ def _printed(done: Finished[T], num_subsets: int) -> Finished[T]:
     outcome = "done"
     if done.error is not None:
         outcome = f"failed. {done.error}"
-    elif (had := sum(position < num_subsets for position in done.of_subset)) < num_subsets:
-        outcome = f"done, for the {had} of {num_subsets} subsets whose modalities it has"
+    elif len(done.of_subset) < num_subsets:
+        outcome = f"done, for the {len(done.of_subset)} of {num_subsets} subsets whose modalities it has"
     red, plain = ("\x1b[31m", "\x1b[0m") if done.error and sys.stdout.isatty() else ("", "")
     name = done.case.name if done.case.name.strip() else f"the case of {', '.join(done.case.images)}"
     print(f"{red}{name}: {outcome}{plain}", flush=True)

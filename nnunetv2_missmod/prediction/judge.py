@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from nnunetv2_missmod.calibration.file import CALIBRATION, Calibration
-from nnunetv2_missmod.calibration.signs import one_fewer, signs_of
-from nnunetv2_missmod.prediction.cohort import Export
-from nnunetv2_missmod.prediction.engine import Segmented
+from nnunetv2_missmod.calibration.signs import Signs
 from nnunetv2_missmod.prediction.judgement import DIGITS, Expected, Help, Judgement
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, fingerprints, read_json
-from nnunetv2_missmod.prediction.regions import LabelMap, Regions, region_mask, regions_of
+from nnunetv2_missmod.prediction.regions import Regions, regions_of
 from nnunetv2_missmod.prediction.subsets import JOIN, distinct_names
-
-
-class MadeMask(NamedTuple):
-    """A mask, and what it is judged by.
-
-    Attributes:
-        present: (M,) bool, what it was made from.
-        mask: label map (x, y, z).
-        probabilities: by region, the mean probability within its mask.
-        voxel_volume: mm3.
-    """
-
-    present: np.ndarray
-    mask: LabelMap
-    probabilities: Mapping[str, float]
-    voxel_volume: float
-
-
-def made_mask(export: Export, segmented: Segmented, mask: LabelMap) -> MadeMask:
-    """Put a mask together with what it is judged by."""
-    volume = float(np.prod(segmented.properties["spacing"]))
-    return MadeMask(segmented.present, mask, export.mean_probabilities(segmented), volume)
 
 
 @dataclass(frozen=True)
@@ -59,37 +34,33 @@ class Judge:
     confidence: float
     fingerprint: str
 
-    def judgement_of(self, made: MadeMask, others: Iterable[MadeMask]) -> Judgement:
-        """Judge a mask by itself and by the masks of the same case that lack one of its modalities.
+    def judgement_of(self, present: np.ndarray, signs: Mapping[str, Signs]) -> Judgement:
+        """Judge a mask.
 
         Args:
-            made: the mask.
-            others: masks of the case, those with one modality fewer among them.
+            present: (M,) bool, what it was made from.
+            signs: of each region.
         """
-        fewer = {subset.tobytes() for subset in one_fewer(made.present)}
-        of_fewer = [other.mask for other in others if other.present.tobytes() in fewer]
-        expected = {region: self._expected(made, of_fewer, region) for region in self.regions}
-        return Judgement(expected, self._helps(made), self.confidence)
+        subset = self._subset_of(present)
+        what = {"subset": subset, "num_present": int(present.sum())}
+        expected = {region: self._expected(what, signs[region], region) for region in self.regions}
+        return Judgement(expected, self._helps(subset, present), self.confidence)
 
-    def _expected(self, made: MadeMask, fewer: Sequence[LabelMap], region: str) -> Expected:
-        labels, quality = self.regions[region], self.calibration.quality[region]
-        mask = region_mask(made.mask, labels)
-        of_fewer = [region_mask(other, labels) for other in fewer]
-        signs = signs_of(mask, of_fewer, made.probabilities[region], made.voxel_volume)
-        what = {"subset": self._subset_of(made), "num_present": int(made.present.sum()), "is_predicted": mask.any()}
-        rows = pd.DataFrame([{**what, **signs}])
+    def _expected(self, what: Mapping[str, object], signs: Signs, region: str) -> Expected:
+        quality = self.calibration.quality[region]
+        rows = pd.DataFrame([{**what, "is_predicted": signs.volume > 0, **signs.columns}])
         numbers = quality.expected(rows), quality.bounds(rows, self.confidence), quality.chances(rows)
         return Expected(*(None if isnan(values[0]) else round(float(values[0]), DIGITS) for values in numbers))
 
-    def _helps(self, made: MadeMask) -> list[Help]:
-        subset, gain_of = self._subset_of(made), self.calibration.gain_of
-        absent = [m for m, is_there in zip(self.calibration.modalities, made.present, strict=True) if not is_there]
+    def _helps(self, subset: str, present: np.ndarray) -> list[Help]:
+        gain_of = self.calibration.gain_of
+        absent = [m for m, is_there in zip(self.calibration.modalities, present, strict=True) if not is_there]
         gains = {m: {r: gain_of[subset, m, r] for r in self.regions if (subset, m, r) in gain_of} for m in absent}
         helps = [Help(modality, of_region) for modality, of_region in gains.items() if of_region]
         return sorted(helps, key=lambda each: -float(np.mean(list(each.gains.values()))))
 
-    def _subset_of(self, made: MadeMask) -> str:
-        names = zip(self.calibration.modalities, made.present, strict=True)
+    def _subset_of(self, present: np.ndarray) -> str:
+        names = zip(self.calibration.modalities, present, strict=True)
         return JOIN.join(name for name, is_there in names if is_there)
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_missmod.calibration.signs import one_fewer
-from nnunetv2_missmod.prediction.engine import Images
 from nnunetv2_missmod.prediction.subsets import AVAILABLE, choose_subsets
 
 
@@ -21,7 +19,7 @@ class MaskRequest:
         names: of the subsets.
         present: (S, M) bool; None: whatever a case has, one "subset".
         resample: whether images that lie elsewhere are brought onto one grid.
-        judged: whether the subsets with one modality fewer are segmented as well, to judge the masks by.
+        judged: whether it is to be said what is expected of the masks.
     """
 
     modalities: list[str]
@@ -29,19 +27,6 @@ class MaskRequest:
     present: np.ndarray | None
     resample: bool = False
     judged: bool = False
-
-    def subsets_of(self, images: Images) -> np.ndarray:
-        """List the subsets (S, M) that a case is segmented from; those asked for come first."""
-        asked = images.available[None] if self.present is None else self.present
-        return with_one_fewer(asked) if self.judged else asked
-
-
-def with_one_fewer(subsets: np.ndarray) -> np.ndarray:
-    """Append to subsets (S, M) those that lack one of their modalities, each once."""
-    every = np.concatenate([subsets, *map(one_fewer, subsets)])
-    first = np.sort(np.unique(every, axis=0, return_index=True)[1])
-    found: np.ndarray = every[first]
-    return found
 
 
 def read_request(subsets: str, modalities: Sequence[str]) -> MaskRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,26 +10,28 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nnunetv2_missmod.calibration.signs import Signs
 from nnunetv2_missmod.files.channels import assign_channels
 from nnunetv2_missmod.files.reading import RESAMPLED
 from nnunetv2_missmod.modalities import subset_name
 from nnunetv2_missmod.prediction.cases import CaseFiles
 from nnunetv2_missmod.prediction.cohort import Export
 from nnunetv2_missmod.prediction.engine import Segmented
-from nnunetv2_missmod.prediction.judge import MadeMask, made_mask
 from nnunetv2_missmod.prediction.mask_request import MaskRequest, mask_file
 
 
 class WrittenMask(NamedTuple):
-    """A mask that is written, or one of a subset with a modality fewer, which is not.
+    """A mask that is written.
 
     Attributes:
-        row: of the table; empty for a mask that is not written.
-        made: the mask and what it is judged by; None if nothing is judged.
+        row: of the table.
+        present: (M,) bool, what it was made from.
+        signs: by region, what it is judged by; none if nothing is judged.
     """
 
     row: dict[str, str]
-    made: MadeMask | None
+    present: np.ndarray
+    signs: Mapping[str, Signs]
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,8 @@ class MaskWriter:
     out: Path
 
     def __call__(self, case: CaseFiles, segmented: Segmented) -> WrittenMask:
-        """Write a mask if it is one that was asked for."""
+        """Write a mask; give its row of the table."""
         mask = self.export.mask_of(segmented)
-        made = made_mask(self.export, segmented, mask) if self.request.judged else None
-        if segmented.position >= len(self.request.names):
-            return WrittenMask({}, made)
         subset = self.request.names[segmented.position]
         file = mask_file(case.name, subset, self.export.file_ending)
         self.export.write(mask, self.out / file, segmented.properties)
@@ -53,7 +53,8 @@ class MaskWriter:
             "channels": subset_name(torch.from_numpy(segmented.present), self.request.modalities),
             "resampled": self.resampled_of(segmented),
         }
-        return WrittenMask(row, made)
+        signs = self.export.signs_of(segmented, mask) if self.request.judged else {}
+        return WrittenMask(row, segmented.present, signs)
 
     def resampled_of(self, segmented: Segmented) -> str:
         """Name the modalities of a mask whose images were brought onto another's grid."""

@@ -108,14 +108,13 @@ def rows_of(
     """Give a case's rows of the table; what is expected of its masks is also said, and written beside them."""
     beside = {"inputs": inputs_of(done.case), "suspicions": trust.check.found[done.case.name].words}
     nothing = dict.fromkeys(["mask", "channels", "resampled", *columns_of(regions_of(dataset_json))], "")
-    made = [written.made for written in done.of_subset.values() if written.made is not None]
     rows = []
     for position, subset in enumerate(request.names):
         row = {"case": done.case.name, "subset": subset, **nothing, **beside}
         if written := done.of_subset.get(position):
             row |= written.row
-            if trust.judge is not None and written.made is not None:
-                judgement = trust.judge.judgement_of(written.made, made)
+            if trust.judge is not None:
+                judgement = trust.judge.judgement_of(written.present, written.signs)
                 judgement.write(out / trust_file(row["mask"], dataset_json["file_ending"]))
                 print(f"  {row['channels']}: {judgement.line}", flush=True)
                 row |= judgement.columns()
@@ -130,10 +129,9 @@ def segment_unlabelled(
     case: CaseFiles,
     on_patch: Callable[[float], None],
 ) -> Iterator[Segmented]:
-    """Segment a case from what it has, or from every subset asked for that it has; then from what judges need."""
+    """Segment a case from what it has, or from every subset asked for that it has."""
     reader = predictor.plans_manager.image_reader_writer_class()
     images = Images(*read_case(case.images, reader, predictor.dataset_json, request.resample))
     check.look_at(case.name, images)
-    subsets = request.subsets_of(images)
-    share = len(request.names) / len(subsets)
-    yield from predict_subsets(predictor, images, subsets, lambda part: on_patch(part * share))
+    subsets = images.available[None] if request.present is None else request.present
+    yield from predict_subsets(predictor, images, subsets, on_patch)

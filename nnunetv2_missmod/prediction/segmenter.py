@@ -20,9 +20,7 @@ from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
 from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
-from nnunetv2_missmod.prediction.judge import MadeMask, made_mask
 from nnunetv2_missmod.prediction.judgement import Judgement
-from nnunetv2_missmod.prediction.mask_request import with_one_fewer
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
 from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
@@ -128,7 +126,7 @@ class Segmenter:
             mirroring: test-time augmentation.
             step_size: of the sliding window, as a fraction of the patch.
             confidence: of the lower bounds of Dice, if the model has a calibration.
-            calibrated: say what its calibration lets expect; without it fewer subsets are segmented.
+            calibrated: say what its calibration lets expect.
 
         Raises:
             ValueError: says what is wrong with the model.
@@ -188,30 +186,24 @@ class Segmenter:
         return {each.subset: each for each in found}
 
     def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> list[Segmentation]:
-        every = subsets if self.trust.judge is None else with_one_fewer(subsets)
         with self.lock:
-            predicted = predict_subsets(self.predictor, images, every)
-            found = [(each.position, self._made(each)) for each in predicted]
-        made, suspicions = [mask for _, mask in found], self.trust.check.seen_of(images).suspicions
-        regions, judge = regions_of(self.predictor.dataset_json), self.trust.judge
+            found = [(each, self.export.mask_of(each)) for each in predict_subsets(self.predictor, images, subsets)]
+        regions, suspicions = regions_of(self.predictor.dataset_json), self.trust.check.seen_of(images).suspicions
         return [
             Segmentation(
-                each.mask,
-                {name: region_mask(each.mask, labels) for name, labels in regions.items()},
+                mask,
+                {name: region_mask(mask, labels) for name, labels in regions.items()},
                 tuple(name for name, is_present in zip(self.modalities, each.present, strict=True) if is_present),
                 write,
-                None if judge is None else judge.judgement_of(each, made),
+                self._judgement(each, mask),
                 suspicions,
             )
-            for position, each in sorted(found, key=lambda pair: pair[0])
-            if position < len(subsets)
+            for each, mask in sorted(found, key=lambda pair: pair[0].position)
         ]
 
-    def _made(self, segmented: Segmented) -> MadeMask:
-        mask = self.export.mask_of(segmented)
-        if self.trust.judge is None:
-            return MadeMask(segmented.present, mask, {}, 0.0)
-        return made_mask(self.export, segmented, mask)
+    def _judgement(self, segmented: Segmented, mask: LabelMap) -> Judgement | None:
+        judge = self.trust.judge
+        return None if judge is None else judge.judgement_of(segmented.present, self.export.signs_of(segmented, mask))
 
     def _read(
         self, images: Mapping[str, Image], spacing: Sequence[float] | None, resample: bool

@@ -60,7 +60,7 @@ def changed(file, change):
         (lambda c: c["masks"]["dice"].__setitem__(0, 1.5), "masks.dice"),
         (lambda c: c["masks"]["dice"].__setitem__(0, "__import__('os')"), "masks.dice"),
         (lambda c: c["masks"]["is_there"].__setitem__(0, 1), "masks.is_there"),
-        (lambda c: c["masks"]["agreement"].__setitem__(0, 1e999), "masks.agreement"),
+        (lambda c: c["masks"]["log_volume"].__setitem__(0, 1e999), "masks.log_volume"),
         (lambda c: c["masks"]["subset"].pop(), "masks"),
         (lambda c: c["gains"].pop("gain"), "gains.gain"),
         (lambda c: c["gains"].update(cases=[0]), "gains.cases"),

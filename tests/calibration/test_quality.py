@@ -5,21 +5,20 @@ import pandas as pd
 import pytest
 
 from nnunetv2_missmod.calibration.quality import MAX_FOLDS, RegionQuality, spread
-from nnunetv2_missmod.calibration.signs import SIGNS, dice_of, one_fewer, signs_of
+from nnunetv2_missmod.calibration.signs import SIGNS, Signs
 
 SUBSETS = {"A": 0.5, "B": 0.6, "A+B": 0.8}  # mean Dice
 
 
 def masks_of(cases, seed=0, telling=0.0, absent=0.0):
-    """Masks whose Dice varies about their subset's mean, ``telling`` of it as the agreement does."""
+    """Masks whose Dice varies about their subset's mean, ``telling`` of it as the probability does."""
     rng, rows = np.random.default_rng(seed), []
     for case in range(cases):
         is_there = rng.uniform() >= absent
         for subset, mean in SUBSETS.items():
             seen, unseen = rng.normal(0, 0.1, 2)
             dice = float(np.clip(mean + telling * seen + (1 - telling) * unseen, 0, 1))
-            single = "+" not in subset
-            signs = {"agreement": np.nan if single else 0.7 + seen, "probability": 0.9, "log_volume": 3 + seen}
+            signs = {"probability": 0.7 + seen, "log_volume": 3 + rng.normal()}
             rows.append(
                 {
                     "case": case,
@@ -42,31 +41,10 @@ def empty(rows):
 # --- signs ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_subsets_with_one_modality_fewer():
-    found = one_fewer(np.array([True, False, True, True]))
-    assert found.tolist() == [[False, False, True, True], [True, False, False, True], [True, False, True, False]]
-    assert one_fewer(np.array([False, True])).shape == (0, 2)
-
-
-def test_signs_are_those_of_loops():
-    rng = np.random.default_rng(0)
-    mask, *fewer = rng.uniform(size=(3, 5, 6, 4)) > 0.5
-    voxels = [*zip(mask.ravel(), *(other.ravel() for other in fewer), strict=True)]
-    overlaps = [
-        2 * sum(v[0] and v[i] for v in voxels) / (sum(v[0] for v in voxels) + sum(v[i] for v in voxels)) for i in (1, 2)
-    ]
-    found = signs_of(mask, fewer, 0.8, 1.5)
-    assert found["agreement"] == pytest.approx(sum(overlaps) / 2)
-    assert found["log_volume"] == pytest.approx(np.log10(1 + 1.5 * sum(v[0] for v in voxels)))
-    assert found["probability"] == 0.8
-    assert tuple(found) == SIGNS
-
-
-def test_empty_masks_agree_and_a_single_modality_has_nothing_to_agree_with():
-    nothing, something = np.zeros((2, 3), bool), np.ones((2, 3), bool)
-    assert dice_of(nothing, nothing) == 1
-    assert dice_of(nothing, something) == 0
-    assert np.isnan(signs_of(something, [], 0.5, 1)["agreement"])
+def test_signs_are_a_probability_and_the_order_of_magnitude_of_a_volume():
+    assert Signs(0.8, 999.0).columns == {"probability": 0.8, "log_volume": pytest.approx(3.0)}
+    assert Signs(np.nan, 0.0).columns["log_volume"] == 0.0
+    assert tuple(Signs(0.8, 1.0).columns) == SIGNS
 
 
 # --- expected Dice ----------------------------------------------------------------------------------------------------

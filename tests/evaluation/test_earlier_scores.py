@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
 from nnunetv2_missmod.evaluation.scores import (
     DTYPES,
-    PROBABILITY,
+    SEEN,
     TRUE_POSITIVE,
     append_case,
     open_scores,
@@ -39,7 +39,7 @@ def without_files(summary):
 
 
 def test_it_lacks_the_column():
-    assert set(DTYPES) - set(pd.read_csv(EARLIER / "scores.csv").columns) == {TRUE_POSITIVE, PROBABILITY}
+    assert set(DTYPES) - set(pd.read_csv(EARLIER / "scores.csv").columns) == {TRUE_POSITIVE, *SEEN}
 
 
 def test_the_counts_are_those_of_the_masks_at_the_time():

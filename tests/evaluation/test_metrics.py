@@ -180,7 +180,7 @@ def test_a_larger_background_changes_nothing():
     prediction, truth = labels(6, values=(0, 0, 1)), labels(7, values=(0, 0, 1))
     padded = only(np.pad(prediction, 3), np.pad(truth, 3), (3.0, 1.0, 0.7))
     expected = only(prediction, truth, (3.0, 1.0, 0.7))
-    assert padded[1:-2] == pytest.approx(expected[1:-2], rel=1e-12)
+    assert padded[1:-3] == pytest.approx(expected[1:-3], rel=1e-12)  # but for what is seen without a truth
 
 
 @pytest.mark.parametrize("flat", [0, 1, 2])

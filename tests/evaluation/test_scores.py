@@ -47,7 +47,7 @@ def test_the_columns_are_those_of_the_contract_in_their_order():
     assert list(rows("a")) == [
         *("case", "subset", "num_present", "region"),
         *("dice", "hd95", "nsd", "sensitivity", "volume_error", "lesion_dice"),
-        *("num_reference", "num_predicted", "num_true_positive", "num_voxels", "mean_probability"),
+        *("num_reference", "num_predicted", "num_true_positive", "num_voxels", "mean_probability", "predicted_volume"),
     ]
 
 

@@ -8,7 +8,7 @@ from small_scores import MODALITIES, REGIONS, constant_table, long_table, subset
 
 from nnunetv2_missmod.evaluation.gains import contribution
 from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
-from nnunetv2_missmod.evaluation.scores import PROBABILITY
+from nnunetv2_missmod.evaluation.scores import SEEN
 from nnunetv2_missmod.evaluation.summary import (
     BETTER,
     case_counts,
@@ -178,7 +178,7 @@ def test_a_row_that_is_missing_is_like_one_that_is_undefined():
 
 
 def test_every_metric_says_what_is_better():
-    assert set(BETTER) == set(long_table().select_dtypes("float").columns) - {PROBABILITY}
+    assert set(BETTER) == set(long_table().select_dtypes("float").columns) - set(SEEN)
     assert {metric for metric, better in BETTER.items() if better != "higher"} == {"hd95", "volume_error"}
 
 

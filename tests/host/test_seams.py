@@ -30,12 +30,13 @@ from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
 from nnunetv2_missmod.host.fingerprint import NUM_VOXELS, PERCENTILES, foreground_intensities
 from nnunetv2_missmod.host.folders import temporary_nnunet_folders
 from nnunetv2_missmod.host.planner import SMALLEST_FEATURE_MAP, find_planner, plan_configuration, topology_for
-from nnunetv2_missmod.host.predictor import label_map, num_forwards, predicting_with
+from nnunetv2_missmod.host.predictor import label_map, mean_probabilities, num_forwards, predicting_with
 from nnunetv2_missmod.host.raw_dataset import reader_class_for, training_files
 from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
 from nnunetv2_missmod.host.unet import HEADS, decoder_alone, decoder_steps
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
+from nnunetv2_missmod.prediction.regions import regions_of
 
 HOST = Path(inspect.getfile(checkpoint)).parent
 ELSEWHERE = {
@@ -257,6 +258,34 @@ def test_the_predictor_runs_another_network_on_every_patch(mirroring, tmp_path, 
     assert network.calls == num_forwards(predictor, volume) > 2, moved
     assert predictor.network is own
     assert predictor.label_manager.num_segmentation_heads == 3
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_heads_are_the_labels_in_order_or_the_regions_of_dataset_json(regions, tmp_path, monkeypatch):
+    moved = seam("predictor", "orders its heads, or makes probabilities and labels of them, differently")
+    choice = write_model(tmp_path, monkeypatch, regions=regions)
+    predictor = open_predictor(choice, PredictionSettings("cpu", num_processes=0))
+    of_regions = regions_of(predictor.dataset_json)
+    heads = predictor.label_manager.num_segmentation_heads
+    logits = np.random.default_rng(0).normal(0, 2, (heads, 4, 5, 6)).astype(np.float16)
+    exact = logits.astype(np.float64)
+    probabilities = 1 / (1 + np.exp(-exact)) if regions else np.exp(exact) / np.exp(exact).sum(0)
+    labels = probabilities.argmax(0)
+    if regions:
+        labels = np.zeros((4, 5, 6), dtype=int)
+        for head, value in enumerate(predictor.dataset_json["regions_class_order"]):
+            labels[probabilities[head] > 0.5] = value
+    expected = {}
+    for position, (name, values) in enumerate(of_regions.items()):
+        of_region = probabilities[position] if regions else sum(probabilities[value] for value in values)
+        expected[name] = of_region[np.isin(labels, values)].mean()
+    found = mean_probabilities(logits, predictor.plans_manager, predictor.dataset_json, of_regions)
+    assert found == pytest.approx(expected, rel=1e-5), moved
+    nothing = np.full_like(logits, -9.0)
+    if not regions:
+        nothing[0] = 9.0
+    empty = mean_probabilities(nothing, predictor.plans_manager, predictor.dataset_json, of_regions)
+    assert all(np.isnan(value) for value in empty.values()), moved
 
 
 def test_logits_become_a_label_map_on_the_grid_of_the_images(tmp_path, monkeypatch):
