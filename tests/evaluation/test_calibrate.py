@@ -81,7 +81,7 @@ def test_what_is_observed_is_what_was_scored(calibrated, scores):
     np.testing.assert_allclose(merged["probability"], merged["mean_probability"], atol=1e-4)
     volumes = merged["num_predicted"] * np.prod(SPACING)
     np.testing.assert_allclose(merged["log_volume"], np.log10(1 + volumes), atol=1e-4)
-    assert (merged["probability"].isna() == (merged["num_predicted"] == 0)).all()
+    assert merged["probability"][merged["num_predicted"] > 0].between(0, 1).all()
 
 
 def test_the_models_folder_holds_it_without_names_of_cases(calibrated, choice):
