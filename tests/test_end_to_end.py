@@ -307,7 +307,8 @@ def test_the_whole_demo(trained, tmp_path, monkeypatch, capsys):
     page = demo_job.run_demo(tmp_path / "demo", "ModalityDropoutTrainer", "cpu")
     assert page.is_file()
     printed = capsys.readouterr().out
-    assert "ModalityDropoutTrainer: mean Dice of 2 cases" in printed
+    assert "ModalityDropoutTrainer: mean Dice of 6 cases" in printed
     assert printed.count("●") == 4 * 8
     log = (tmp_path / "demo" / "log.txt").read_text()
+    assert "6 held-out cases, each foretold from the others" in " ".join(log.split())
     assert "This split has 4 training and 1 validation cases." in log

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nnunetv2_missmod.building_blocks.precision import full_precision
+from nnunetv2_missmod.building_blocks.precision import at_least_float32, full_precision
 from nnunetv2_missmod.modalities import expand_to
 
 EPS = 1e-7  # of variances (released code)
@@ -35,7 +35,7 @@ def experts_of(parameters: Tensor) -> Experts:
         parameters: (B, M, 2 L, *spatial).
     """
     with full_precision(parameters.device):  # exp(50) overflows half
-        mean, log_variance = parameters.float().chunk(2, 2)
+        mean, log_variance = at_least_float32(parameters).chunk(2, 2)
         bounded = log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
         precision = 1 / (bounded.exp() + EPS)
         return Experts(precision, precision * mean)
