@@ -1,7 +1,7 @@
 """What can be seen of a mask without its truth, and tells how good it is.
 
 How far a mask agrees with those from fewer of the case's modalities was tried as well: it told nothing that these two
-do not, and costs a segmentation for each modality (docs/trust.md).
+do not, and costs a segmentation for each modality (benchmarks/README.md).
 """
 
 from __future__ import annotations
