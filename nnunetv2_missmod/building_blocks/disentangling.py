@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.modalities import drop_absent, expand_to
+from nnunetv2_missmod.modalities import expand_to
 
 ADAIN_EPS = 1e-5
 NARROWEST = 8  # channels that a level of the reconstruction decoders has at least
@@ -80,17 +80,6 @@ def adain(content: Tensor, mu: Tensor, sigma: Tensor, eps: float = ADAIN_EPS) ->
     axes = tuple(range(2, content.ndim))
     variance, mean = torch.var_mean(content, axes, keepdim=True)
     return expand_to(sigma, content) * (content - mean) * torch.rsqrt(variance + eps) + expand_to(mu, content)
-
-
-def l1_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
-    """Mean L1 over the voxels of the available modalities.
-
-    Args:
-        reconstruction, images: (N, M, *patch).
-        available: (N, M) bool.
-    """
-    error = drop_absent(reconstruction - images, available).abs()
-    return error.flatten(2).mean(2).sum() / available.sum()
 
 
 def adain_kl_loss(mu: Tensor, sigma: Tensor, available: Tensor) -> Tensor:

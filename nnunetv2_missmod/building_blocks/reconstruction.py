@@ -7,6 +7,16 @@ from torch import Tensor
 from nnunetv2_missmod.modalities import drop_absent
 
 
+def l1_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
+    """Mean L1 over the voxels of the available modalities.
+
+    Args:
+        reconstruction, images: (B, M, *patch).
+        available: (B, M) bool.
+    """
+    return _mean_of(drop_absent(reconstruction - images, available).abs(), available)
+
+
 def mse_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:
     """Mean square over all voxels, whatever of them the network saw, of the available modalities.
 
@@ -14,5 +24,8 @@ def mse_reconstruction_loss(reconstruction: Tensor, images: Tensor, available: T
         reconstruction, images: (B, M, *patch).
         available: (B, M) bool.
     """
-    error = drop_absent(reconstruction - images, available).square()
+    return _mean_of(drop_absent(reconstruction - images, available).square(), available)
+
+
+def _mean_of(error: Tensor, available: Tensor) -> Tensor:
     return error.flatten(2).mean(2).sum() / available.sum()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, encode_each
 from nnunetv2_missmod.building_blocks.precision import at_least_float32, full_precision
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
@@ -154,8 +154,7 @@ class RegionFusionNet(MissingModalityNetwork):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Encode each modality on its own: images (B, M, *patch) to levels (B, M, C_l, *spatial), finest first."""
-        encoded = [e(images[:, m : m + 1]) for m, e in enumerate(self.anatomy_encoders)]
-        return [torch.stack(level, 1) for level in zip(*encoded, strict=True)]
+        return encode_each(self.anatomy_encoders, images)
 
     def fuse_and_decode(self, levels: list[Tensor]) -> tuple[Tensor | list[Tensor], list[Tensor], Tensor]:
         """Fuse the modalities at every level and decode, coarsest first.

@@ -39,21 +39,15 @@ class SequenceModel:
     other_above: Array  # (M, M): log-odds above which the file for one channel is said to look like another
     familiar_up_to: float  # mean square deviation beyond which a file is unlike all training files, and not judged
 
-    def suspicions(self, images: NDArray[np.floating], available: NDArray[np.bool_]) -> list[Suspicion]:
+    def suspicions_of(self, features: Features) -> list[Suspicion]:
         """Ask whether the files of a case are what their names say.
 
         Args:
-            images: (M, x, y, z) as they were read.
-            available: (M,), the channels that the case has; no other is looked at.
+            features: of ``case_features``.
 
         Returns:
             What is suspected, in the order of the channels; empty if nothing is, or nothing surely enough.
         """
-        assert len(images) == len(available) == len(self.bias)
-        return self.suspicions_of(case_features(images, available))
-
-    def suspicions_of(self, features: Features) -> list[Suspicion]:
-        """Ask the same of features that were measured before, with ``case_features``."""
         found = {
             channel: self.log_probabilities(values)
             for channel, values in features.items()

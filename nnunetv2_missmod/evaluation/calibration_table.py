@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
-from nnunetv2_missmod.evaluation.scores import KEY
+from nnunetv2_missmod.evaluation.scores import KEY, read_typed
 from nnunetv2_missmod.files.whole_files import write_whole
 
 CALIBRATION_CSV = "calibration.csv"
@@ -54,7 +54,7 @@ def read_calibration(folder: Path, provenance: Provenance) -> pd.DataFrame | Non
     if not file.exists():
         return None
     try:
-        table = _typed(file)
+        table = read_typed(file, DTYPES)
         _check(table, provenance)
     except ValueError as error:
         raise ValueError(
@@ -62,19 +62,6 @@ def read_calibration(folder: Path, provenance: Provenance) -> pd.DataFrame | Non
             f"{folder} again."
         ) from error
     return table
-
-
-def _typed(file: Path) -> pd.DataFrame:
-    columns = pd.read_csv(file, nrows=0).columns
-    lacking = [column for column in DTYPES if column not in columns]
-    if lacking:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
-    # Text at first, as scores.csv is read: a case or a modality may well be called NA.
-    table = pd.read_csv(file, usecols=list(DTYPES), dtype=str, keep_default_na=False)
-    floats = [column for column, dtype in DTYPES.items() if dtype == "float64"]
-    table[floats] = table[floats].replace("", "nan")
-    typed: pd.DataFrame = table.astype(DTYPES)[list(DTYPES)]
-    return typed
 
 
 def _check(table: pd.DataFrame, provenance: Provenance) -> None:

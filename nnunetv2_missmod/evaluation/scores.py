@@ -158,15 +158,7 @@ def _read_table(file: Path) -> pd.DataFrame:
     try:
         columns = pd.read_csv(file, nrows=0).columns
         added = [column for column in (TRUE_POSITIVE, *SEEN) if column not in columns]
-        dtypes = {column: dtype for column, dtype in DTYPES.items() if column not in added}
-        lacking = [column for column in dtypes if column not in columns]
-        if lacking:
-            raise ValueError(f"it lacks {', '.join(lacking)}")
-        # Text at first: a case or a modality may well be called NA, and numbers keep their last digit.
-        table = pd.read_csv(file, usecols=list(dtypes), dtype=str, keep_default_na=False)
-        floats = [column for column, dtype in dtypes.items() if dtype == "float64"]
-        table[floats] = table[floats].replace("", "nan")
-        table = table.astype(dtypes)
+        table = read_typed(file, {column: dtype for column, dtype in DTYPES.items() if column not in added})
         if TRUE_POSITIVE in added:
             table[TRUE_POSITIVE] = true_positives_of(table)
         for column in set(SEEN) & set(added):
@@ -178,6 +170,24 @@ def _read_table(file: Path) -> pd.DataFrame:
         ) from error
     ordered: pd.DataFrame = table[list(DTYPES)]
     return ordered
+
+
+def read_typed(file: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Read the columns of a table that was written as CSV; an empty number is NaN.
+
+    Raises:
+        ValueError: it lacks one, or holds something else.
+    """
+    columns = pd.read_csv(file, nrows=0).columns
+    lacking = [column for column in dtypes if column not in columns]
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    # Text at first: a case or a modality may well be called NA, and numbers keep their last digit.
+    table = pd.read_csv(file, usecols=list(dtypes), dtype=str, keep_default_na=False)
+    floats = [column for column, dtype in dtypes.items() if dtype == "float64"]
+    table[floats] = table[floats].replace("", "nan")
+    typed: pd.DataFrame = table.astype(dtypes)[list(dtypes)]
+    return typed
 
 
 def true_positives_of(table: pd.DataFrame) -> pd.Series[int]:

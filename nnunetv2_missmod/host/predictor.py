@@ -114,7 +114,7 @@ def mean_probabilities(
         By the region's name; NaN where its mask is empty.
     """
     manager = plans_manager.get_label_manager(dataset_json)
-    probabilities = manager.apply_inference_nonlin(torch.from_numpy(logits).float())
+    probabilities = manager.apply_inference_nonlin(torch.from_numpy(logits))
     labels = manager.convert_probabilities_to_segmentation(probabilities)
     found = {}
     for position, (name, of_region) in enumerate(regions.items()):

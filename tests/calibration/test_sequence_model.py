@@ -8,7 +8,7 @@ import pytest
 from small_sequences import SEQUENCES, head_features, small_head
 
 from nnunetv2_missmod.calibration.sequence_fitting import LEAST_CASES, fit_sequences
-from nnunetv2_missmod.calibration.sequence_model import SequenceModel
+from nnunetv2_missmod.calibration.sequence_model import SequenceModel, case_features
 from nnunetv2_missmod.calibration.suspicions import Suspicion
 
 UNTOUCHED = range(100, 112)
@@ -54,7 +54,7 @@ def test_two_files_exchanged_are_found(model, pair, complete):
     images[[one, other]] = images[[other, one]]
     available = np.array([complete or channel in pair for channel in range(3)])
     images[~available] = np.nan
-    found = model.suspicions(images, available)
+    found = model.suspicions_of(case_features(images, available))
     assert [suspicion[:2] for suspicion in found] == [(one, other), (other, one)]
     assert found[0].probability == found[1].probability > 0.95
 

@@ -11,7 +11,8 @@ from reference_values import as_input, assert_close, reference, stored_entries
 from scipy.ndimage import correlate1d
 from small_plans import small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.building_blocks.disentangling import adain, adain_kl_loss, l1_reconstruction_loss
+from nnunetv2_missmod.building_blocks.disentangling import adain, adain_kl_loss
+from nnunetv2_missmod.building_blocks.reconstruction import l1_reconstruction_loss
 from nnunetv2_missmod.methods.dcseg.losses import (
     GAUSSIAN_SIGMA,
     anatomy_contrastive_loss,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nnunetv2_missmod.building_blocks.disentangling import adain_kl, l1_reconstruction_loss
+from nnunetv2_missmod.building_blocks.disentangling import adain_kl
+from nnunetv2_missmod.building_blocks.reconstruction import l1_reconstruction_loss
 
 
 def summed_l1_loss(reconstruction: Tensor, images: Tensor, available: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.disentangling import ModalityEncoder, ReconstructionDecoder
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, encode_each
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.building_blocks.region_fusion import select_present
 from nnunetv2_missmod.host.plan_block import check_choice
@@ -54,18 +54,13 @@ class RobustSegNet(MissingModalityNetwork):
     def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | RobustSegOutput:
         """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
-        fused = self.fuse(self.encode(images), present)
+        fused = self.fuse(encode_each(self.content_encoders, images), present)
         logits: Tensor | list[Tensor] = self.decoder(fused)
         if not self.training:
             return logits
         codes = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.appearance_encoders)]
         rebuilt = [decoder(fused[-1], code) for decoder, code in zip(self.reconstruction_decoders, codes, strict=True)]
         return RobustSegOutput(logits, *(torch.stack(parts, 1) for parts in zip(*rebuilt, strict=True)))
-
-    def encode(self, images: Tensor) -> list[Tensor]:
-        """Encode each modality on its own: images (B, M, *patch) to levels (B, M, C_l, *spatial), finest first."""
-        encoded = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.content_encoders)]
-        return [torch.stack(level, 1) for level in zip(*encoded, strict=True)]
 
     def fuse(self, content: list[Tensor], present: Tensor) -> list[Tensor]:
         """Fuse the modalities present (B, M) at every level: (B, C_l, *spatial), finest first."""
@@ -74,6 +69,6 @@ class RobustSegNet(MissingModalityNetwork):
 
     def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
         """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
-        content = self.encode(images)
+        content = encode_each(self.content_encoders, images)
         logits: list[Any] = [self.decoder(self.fuse(content, present.expand(len(images), -1))) for present in presents]
         return torch.stack(logits)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, encode_each
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.unet import decoder_steps
 from nnunetv2_missmod.methods.uhved.attention import SkipGates
@@ -81,8 +81,7 @@ class UHVEDNet(MissingModalityNetwork):
 
     def encode(self, images: Tensor) -> list[Experts]:
         """Encode each modality on its own, (B, M, *patch): its Gaussians at every level, finest first."""
-        encoded = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)]
-        return [recompute(experts_of, torch.stack(level, 1)) for level in zip(*encoded, strict=True)]
+        return [recompute(experts_of, level) for level in encode_each(self.encoders, images)]
 
     def fuse(self, experts: list[Experts], presents: list[Tensor], noise: list[Tensor] | None) -> list[Tensor]:
         """Multiply, draw and widen at every level: (P * B, C_l, *spatial), finest first, for P subsets (B, M)."""
