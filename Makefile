@@ -3,7 +3,7 @@
 # Two processes; the tests of a file share one, in the order in which they are collected.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: check format lint types docs flags test fast slow release
+.PHONY: check format lint types docs pages test fast slow release
 
 check: format lint types docs test
 
@@ -20,9 +20,10 @@ types:
 docs:
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true mkdocs build --quiet
 
-# docs/flags.md from the parsers; a test holds it equal.
-flags:
+# docs/flags.md from the parsers and docs/methods.md from the cards; tests hold them equal.
+pages:
 	python tests/flags_page.py
+	python tests/methods_page.py
 
 test:
 	$(PYTEST) -m "not release" --durations=10

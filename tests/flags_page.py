@@ -1,4 +1,4 @@
-"""docs/flags.md, made from the parsers: `make flags` writes it, and cli/test_flags_page.py holds it equal."""
+"""docs/flags.md, made from the parsers: `make pages` writes it, and cli/test_flags_page.py holds it equal."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ from nnunetv2_missmod.cli.main import VERBS, build_parsers
 PAGE = REPOSITORY / "docs" / "flags.md"
 HEAD = """# Every flag
 
-What `--help` says of each verb, on one page, which `make flags` writes from the parsers. What the verbs are for stands
+What `--help` says of each verb, on one page, which `make pages` writes from the parsers. What the verbs are for stands
 in [command line](command_line.md).
 """
 DEFAULT = re.compile(r"\s*\(default: ([^()]*)\)")

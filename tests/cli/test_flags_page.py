@@ -9,7 +9,7 @@ PARSERS = build_parsers()[1]
 
 
 def test_the_page_is_what_the_parsers_say():
-    assert PAGE.read_text(encoding="utf-8") == flags_page(), "`make flags` writes it anew"
+    assert PAGE.read_text(encoding="utf-8") == flags_page(), "`make pages` writes it anew"
 
 
 @pytest.mark.parametrize("verb", PARSERS)

@@ -7,6 +7,18 @@ the split. The segmentation reads the fused anatomy of whatever modalities are t
 Paper: Li et al., "DC-Seg: Disentangled Contrastive Learning for Brain Tumor Segmentation with Missing Modalities",
 MICCAI 2025. Region-aware fusion: Ding et al., "RFNet", ICCV 2021.
 
+At a glance
+
+    ==========  ================================================================================================
+    genre       catch-all
+    shared      fusion and decoders
+    missing     zero maps, which every region's weights leave out
+    losses      segmentation; each modality alone; region maps; contrast of anatomy and of style; reconstruction
+    step        3.01
+    15 subsets  10.7
+    paper       Li et al., MICCAI 2025
+    ==========  ================================================================================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: weighted CE + Dice / the same / the pipeline's own (Dice+CE or Dice+BCE, deep supervision).

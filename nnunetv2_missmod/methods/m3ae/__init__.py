@@ -10,6 +10,18 @@ AAAI 2023; code: ccarliu/m3ae.
 The stages are two trainers: ``M3AEPretrainTrainer`` (pretraining.py), then ``M3AETrainer`` (trainer.py), which looks
 for the checkpoint of the former on the same plan, configuration and fold.
 
+At a glance
+
+    ==========  ================================================================
+    genre       pretrained, then catch-all
+    shared      the whole network
+    missing     a learned substitute image
+    losses      rebuilt images; then segmentation of two subsets that must agree
+    step        1.12, then 2.14
+    15 subsets  14.7
+    paper       Liu et al., AAAI 2023
+    ==========  ================================================================
+
 Deviations (paper / released code / here)
 
 * network: 3D U-Net / 16-128 channels, GroupNorm, residual blocks / the plan's own; both stages share all weights

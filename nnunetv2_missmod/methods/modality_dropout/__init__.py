@@ -6,6 +6,18 @@ zero. One network then serves every subset. Nothing else is added.
 Paper: dropping input modalities at random during training is common practice; an early description is Neverova et al.,
 "ModDrop: adaptive multi-modal gesture recognition", IEEE TPAMI 2016.
 
+At a glance
+
+    ==========  =====================
+    genre       catch-all
+    shared      the whole network
+    missing     a channel of zeros
+    losses      segmentation
+    step        1.06
+    15 subsets  17.3
+    paper       Neverova et al., 2016
+    ==========  =====================
+
 Deviations: ModDrop drops each modality independently; here, as in the missing-modality literature, subsets are drawn
 uniformly over all non-empty ones. Network, loss, optimizer and schedule are nnU-Net's.
 

@@ -8,6 +8,18 @@ Teacher, student and discriminator learn from scratch, side by side; the student
 Paper: Zhu et al., "Bridging the Gap in Missing Modalities: Leveraging Knowledge Distillation and Style Matching for
 Brain Tumor Segmentation", MICCAI 2025.
 
+At a glance
+
+    ==========  ======================================================================================
+    genre       catch-all, with a teacher
+    shared      the whole network
+    missing     a channel of zeros
+    losses      segmentation of student and teacher; attention, tokens, logits, style and an adversary
+    step        2.49
+    15 subsets  16.3
+    paper       Zhu et al., MICCAI 2025
+    ==========  ======================================================================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: Dice / squared Dice / the pipeline's own, deep supervision on the decoder's levels.

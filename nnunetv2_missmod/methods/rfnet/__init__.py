@@ -7,6 +7,18 @@ Every modality alone must segment too, so that no encoder starves.
 Paper: Ding, Yu, Yang, "RFNet: Region-aware Fusion Network for Incomplete Multi-modal Brain Tumor Segmentation",
 ICCV 2021. Of the paper the abstract alone was read: what follows is the authors' released code.
 
+At a glance
+
+    ==========  =================================================
+    genre       catch-all
+    shared      fusion and decoders
+    missing     zero maps, which every region's weights leave out
+    losses      segmentation; each modality alone; region maps
+    step        2.62
+    15 subsets  8.4
+    paper       Ding et al., ICCV 2021
+    ==========  =================================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: not read / cross entropy weighted by 1 - a class's share of the voxels + Dice over the batch,

@@ -8,6 +8,18 @@ Paper: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Dise
 2019. Of its text the abstract alone could be read: no equation, no weight and no table. What is followed is the
 released code.
 
+At a glance
+
+    ==========  =======================================================
+    genre       catch-all
+    shared      gates' fusion and decoder
+    missing     zero maps, behind a gate each
+    losses      segmentation; reconstruction; KL of the appearance code
+    step        1.32
+    15 subsets  6.6
+    paper       Chen et al., MICCAI 2019
+    ==========  =======================================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: not read / weighted CE + squared Dice / the pipeline's own (Dice+CE or Dice+BCE, deep supervision).

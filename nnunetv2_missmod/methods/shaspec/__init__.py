@@ -8,6 +8,18 @@ Paper: Wang et al., "Multi-modal Learning with Missing Modality via Shared-Speci
 arXiv:2307.14126. Of the paper the abstract alone was read: what follows is the authors' released code, and what they
 answered there.
 
+At a glance
+
+    ==========  ======================================================================
+    genre       catch-all
+    shared      one of two encoders; the decoder
+    missing     the mean of the others' shared features
+    losses      segmentation; shared features alike; specific ones tell their modality
+    step        1.91
+    15 subsets  6.2
+    paper       Wang et al., CVPR 2023
+    ==========  ======================================================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: not read / Dice + BCE, the latter summed over three regions / the pipeline's own (Dice+CE or

@@ -9,6 +9,18 @@ Paper: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modali
 Segmentation with Missing Modalities", ACCV 2022. The papers' equations beyond Eq. 1 and 4 of the first, their tables
 and schedules could not be read: what stands under "paper" is little, and "released" is what is followed.
 
+At a glance
+
+    ==========  ============================================================
+    genre       catch-all
+    shared      product of Gaussians and decoders
+    missing     no factor of the product
+    losses      segmentation; KL of subsets and of the prior; reconstruction
+    step        1.62
+    15 subsets  4.1
+    paper       Dorent et al., MICCAI 2019
+    ==========  ============================================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: not read / CE + soft Dice / the pipeline's own (Dice+CE or Dice+BCE, deep supervision).
