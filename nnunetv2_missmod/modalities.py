@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+JOIN = "+"  # between the modalities in a subset's name
 MAX_ENUMERATED_MODALITIES = 5
 MAX_SUBSETS = 2**MAX_ENUMERATED_MODALITIES - 1
 
@@ -152,7 +153,30 @@ def subset_name(present: Tensor, modalities: Sequence[str]) -> str:
         present: (M,) bool.
         modalities: the M names.
     """
-    return "+".join(name for name, is_present in zip(modalities, present.tolist(), strict=True) if is_present)
+    return JOIN.join(name for name, is_present in zip(modalities, present.tolist(), strict=True) if is_present)
+
+
+def channels_of_subset(subset: str, modalities: Sequence[str]) -> tuple[int, ...]:
+    """Find the channels of a subset that is named as ``subset_name`` does, its modalities in any order.
+
+    Args:
+        subset: such as ``T1c+FLAIR``.
+        modalities: the M names.
+
+    Returns:
+        The channels in ascending order.
+
+    Raises:
+        ValueError: a name is no modality, or stands there twice; the modalities are listed.
+    """
+    members = [member.strip() for member in subset.split(JOIN)]
+    unknown = [member for member in members if member not in modalities]
+    if unknown or len(set(members)) < len(members):
+        raise ValueError(
+            f"Expected a subset of the modalities {', '.join(modalities)}, each once and joined by {JOIN}, such as "
+            f"{JOIN.join(modalities[:2])}, got {subset!r}."
+        )
+    return tuple(channel for channel, name in enumerate(modalities) if name in members)
 
 
 def expand_to(per_modality: Tensor, maps: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from nnunetv2_missmod.modalities import (
     all_subsets,
     available_modalities,
+    channels_of_subset,
     drop_absent,
     expand_to,
     sample_source,
@@ -311,6 +312,16 @@ def test_sampling_and_dropping_compile_without_a_graph_break():
 
 
 # --- subset_name ------------------------------------------------------------------------------------------------------
+
+
+def test_a_subset_is_found_by_its_name():
+    names = ["FLAIR", "T1", "T1c", "T2"]
+    for row in all_subsets(4):
+        assert channels_of_subset(subset_name(row, names), names) == tuple(row.nonzero().flatten().tolist())
+    assert channels_of_subset("T1c + FLAIR", names) == (0, 2)
+    for wrong in ("", "T3", "T1+", "T1+T1", "t1", "T1,T2"):
+        with pytest.raises(ValueError, match=r"FLAIR, T1, T1c, T2, each once and joined by \+.* got"):
+            channels_of_subset(wrong, names)
 
 
 def test_subset_name():

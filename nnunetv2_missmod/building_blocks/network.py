@@ -17,6 +17,8 @@ from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.host.checkpoint import check_finite
 from nnunetv2_missmod.host.plan_block import check_overrides, plan_block
 
+ENCODER_EACH = "has an encoder for each modality and none for a segmentation"  # why a network refuses a cascade
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -54,16 +56,16 @@ class NetworkSpec:
         """Build nnU-Net's own network of the plan."""
         return self.architecture.unet(self.num_channels, self.num_classes, self.deep_supervision)
 
-    def refuse_cascade(self, method: str) -> None:
-        """Refuse the previous stage's channels, for a network whose encoders belong to a modality each.
+    def refuse_cascade(self, method: str, why: str = ENCODER_EACH) -> None:
+        """Refuse the previous stage's channels, by default for a network whose encoders belong to a modality each.
 
         Raises:
             NotImplementedError: there are such channels.
         """
         if self.num_extra_channels:
             raise NotImplementedError(
-                f"Expected a configuration without a previous stage, got a cascade: {method} has an encoder for each "
-                "modality and none for a segmentation. Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
+                f"Expected a configuration without a previous stage, got a cascade: {method} {why}. "
+                "Use 3d_fullres or 3d_lowres, or ModalityDropoutTrainer."
             )
 
 
@@ -80,6 +82,7 @@ class MissingModalityNetwork(nn.Module):
     """
 
     decoder: Any  # nnU-Net switches deep supervision at network.decoder.deep_supervision
+    subset: tuple[int, ...] = ()  # channels of the modalities that it needs; empty: any subset will do
 
     def __init__(self, spec: NetworkSpec):
         super().__init__()

@@ -18,6 +18,7 @@ from nnunetv2_missmod.evaluation.nnunet_summary import write_summary
 from nnunetv2_missmod.evaluation.provenance import Provenance
 from nnunetv2_missmod.evaluation.scores import RegionScores, append_case, case_table, open_scores, read_scores
 from nnunetv2_missmod.evaluation.truth import check_label, read_truth
+from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.files.whole_files import LOCK
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in, held_out_cases
@@ -35,7 +36,7 @@ from nnunetv2_missmod.prediction.model import (
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import known_values, regions_of
 from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
-from nnunetv2_missmod.prediction.subsets import ALL, ChosenSubsets, choose_subsets, distinct_names
+from nnunetv2_missmod.prediction.subsets import ALL, ChosenSubsets, choose_subsets
 
 PREDICTIONS = "predictions"
 PACKAGES = ("nnunetv2_missmod", "nnunetv2", "torch", "monai")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,17 @@ def channel_names(content: Mapping[str, Any], file: str = "dataset.json") -> lis
     for channel, name in names.items():
         check_inner_name(name, f"{key}.{channel}", place)
     return [names[channel] for channel in sorted(names, key=int)]
+
+
+def distinct_names(dataset_json: dict[str, Any]) -> list[str]:
+    """Name the modalities so that a subset's name says which they are and may be a folder.
+
+    nnU-Net takes a channel's name for its normalisation, so that several may be called "zscore": such names get their
+    channel's number. ``+`` joins names and ``/`` and ``,`` part them, so they become ``-``.
+    """
+    names = [name.translate(str.maketrans("+/\\,", "----")) for name in channel_names(dataset_json)]
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name}_{channel:04d}" for channel, name in enumerate(names)]
 
 
 def check_numbers(labels: Mapping[str, Any], place: Place) -> None:

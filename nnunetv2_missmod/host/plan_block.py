@@ -99,10 +99,17 @@ def _whats_wrong(value: Any, default: Any) -> str:
     """Say what was expected in place of a value; empty if nothing is wrong with it."""
     if not _fits(value, default):
         return f"a value like {default!r}"
-    if isinstance(value, str) and not value.isidentifier():  # a word that a trainer knows: never a path
-        return f"a word like {default!r}"
+    if isinstance(value, str) and (wanted := _wanted_text(value, default)):
+        return wanted
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
     least = -sys.float_info.max if isinstance(default, (int, float)) and default < 0 else 0
     is_one = least <= value <= sys.float_info.max  # NaN is not
     return "" if is_one else f"a finite number{' of 0 or more' * (least == 0)} like {default!r}"
+
+
+def _wanted_text(value: str, default: Any) -> str:
+    """Say what was expected in place of a text, which is never a path; empty if nothing is wrong with it."""
+    if default == "":  # what by default is not said names something of the dataset, such as modalities
+        return "" if value.isprintable() and not {"/", "\\"} & {*value} else "a name without / and \\"
+    return "" if value.isidentifier() else f"a word like {default!r}"  # a word that a trainer knows

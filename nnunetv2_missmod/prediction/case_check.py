@@ -9,13 +9,13 @@ from typing import NamedTuple
 from nnunetv2.paths import nnUNet_results
 
 from nnunetv2_missmod.calibration.file import CALIBRATION, read_calibration
+from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import cases_in
 from nnunetv2_missmod.prediction.cohort import ERRORS_OF_A_CASE
 from nnunetv2_missmod.prediction.engine import Images
 from nnunetv2_missmod.prediction.model import ModelChoice, read_json, read_plan
 from nnunetv2_missmod.prediction.sequence_check import SeenImages, SequenceCheck
-from nnunetv2_missmod.prediction.subsets import distinct_names
 from nnunetv2_missmod.prediction.trained import trained_models
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 
 from nnunetv2_missmod.calibration.file import CALIBRATION, Calibration
 from nnunetv2_missmod.calibration.signs import Signs
+from nnunetv2_missmod.files.dataset_json import distinct_names
+from nnunetv2_missmod.modalities import JOIN
 from nnunetv2_missmod.prediction.judgement import DIGITS, Expected, Help, Judgement
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, fingerprints, read_json
 from nnunetv2_missmod.prediction.regions import Regions, regions_of
-from nnunetv2_missmod.prediction.subsets import JOIN, distinct_names
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.files.names import whats_wrong
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
@@ -31,7 +32,7 @@ from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, o
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import regions_of
 from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
-from nnunetv2_missmod.prediction.subsets import AVAILABLE, distinct_names
+from nnunetv2_missmod.prediction.subsets import AVAILABLE
 from nnunetv2_missmod.prediction.trust import AS_USUAL, Trust, TrustSettings, trust_in
 
 

@@ -16,14 +16,16 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.host.doors import with_doors
 from nnunetv2_missmod.host.preprocessor import read_channels, varying
+from nnunetv2_missmod.modalities import JOIN
 from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
 from nnunetv2_missmod.prediction.judgement import Judgement
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
-from nnunetv2_missmod.prediction.subsets import ALL, JOIN, choose_subsets, distinct_names
+from nnunetv2_missmod.prediction.subsets import ALL, choose_subsets
 from nnunetv2_missmod.prediction.trained import model_in, unpack
 from nnunetv2_missmod.prediction.trust import AS_USUAL, CONFIDENCE, TrustSettings, trust_in
 

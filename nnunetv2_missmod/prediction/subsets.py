@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from nnunetv2_missmod.files.dataset_json import channel_names
-from nnunetv2_missmod.modalities import MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
+from nnunetv2_missmod.modalities import JOIN, MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
 
-JOIN = "+"
 AVAILABLE, ALL, SINGLES = "available", "all", "singles"
 
 
@@ -62,14 +59,3 @@ def choose_subsets(chosen: str, modalities: Sequence[str]) -> ChosenSubsets:
             f"Expected every subset once, got {chosen!r}. Name each once; the order of modalities is free."
         )
     return ChosenSubsets(list(modalities), present, False)
-
-
-def distinct_names(dataset_json: dict[str, Any]) -> list[str]:
-    """Name the modalities so that a subset's name says which they are and may be a folder.
-
-    nnU-Net takes a channel's name for its normalisation, so that several may be called "zscore": such names get their
-    channel's number. ``+`` joins names and ``/`` and ``,`` part them, so they become ``-``.
-    """
-    names = [name.translate(str.maketrans("+/\\,", "----")) for name in channel_names(dataset_json)]
-    count = Counter(names)
-    return [name if count[name] == 1 else f"{name}_{channel:04d}" for channel, name in enumerate(names)]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnunetv2_missmod.calibration.file import calibration_in
+from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.prediction.judge import Judge, judge_of
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, read_json
 from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
-from nnunetv2_missmod.prediction.subsets import distinct_names
 
 CONFIDENCE = 0.9
 

@@ -217,10 +217,14 @@ class MissingModalityTrainer(LearningTrainer):
 
     # --- validation during training -----------------------------------------------------------------------------------
 
+    def validation_schedule(self, steps: int) -> list[Tensor]:
+        """Give each of an epoch's validation steps its subset (M,), the same in every epoch."""
+        return subset_schedule(len(self.modalities), steps)
+
     def on_validation_epoch_start(self) -> None:
         """Give each step of the epoch its subset, the same in every epoch."""
         super().on_validation_epoch_start()
-        self.validation_subsets = subset_schedule(len(self.modalities), self.num_val_iterations_per_epoch)
+        self.validation_subsets = self.validation_schedule(self.num_val_iterations_per_epoch)
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Run nnU-Net's validation step with the step's subset."""

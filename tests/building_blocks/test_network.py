@@ -151,12 +151,27 @@ def test_a_block_that_is_no_dict_is_an_error(block):
         ("pooling", "max"),
         ("kernel", []),
         ("optional", "anything"),
+        ("of_dataset", "T1c + FLAIR"),
+        ("of_dataset", ""),
         ("optional", 3),
         ("optional", None),
     ],
 )
 def test_a_value_of_the_defaults_type_is_accepted(name, value):
-    check_overrides({name: value}, {**DEFAULTS, "optional": None}, "constants")
+    check_overrides({name: value}, {**DEFAULTS, "optional": None, "of_dataset": ""}, "constants")
+
+
+@pytest.mark.parametrize("value", ["a/b", "a\\b", "..\\", "a\nb", "a\x00"])
+def test_what_names_something_of_the_dataset_is_no_path(value):
+    with pytest.raises(ValueError, match=r"expected a name without / and \\"):
+        check_overrides({"of_dataset": value}, {"of_dataset": ""}, "settings")
+
+
+@pytest.mark.parametrize("value", ["", "T1c+FLAIR", "a b", "a/b"])
+def test_other_words_are_identifiers(value):
+    for default in ("max", None):
+        with pytest.raises(ValueError, match="expected a word like"):
+            check_overrides({"word": value}, {"word": default}, "settings")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_dataset_json, small_plans
 
-from nnunetv2_missmod.files.dataset_json import read_dataset_json
+from nnunetv2_missmod.files.dataset_json import distinct_names, read_dataset_json
 from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for, plan_block
 from nnunetv2_missmod.host.plan_checks import check_configuration, open_plan
@@ -24,7 +24,6 @@ from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.planning.fragments import merge_fragment
 from nnunetv2_missmod.prediction.model import read_checkpoint
-from nnunetv2_missmod.prediction.subsets import distinct_names
 from nnunetv2_missmod.training.settings import HOST_SETTINGS
 
 pytestmark = pytest.mark.slow

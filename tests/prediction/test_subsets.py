@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.modalities import all_subsets
-from nnunetv2_missmod.prediction.subsets import choose_subsets, distinct_names
+from nnunetv2_missmod.prediction.subsets import choose_subsets
 
 BRATS = ["FLAIR", "T1", "T1c", "T2"]
 MANY = [f"mod{number}" for number in range(7)]

@@ -1,0 +1,71 @@
+"""A network that serves one subset of the modalities, S, and sees nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.modalities import drop_absent, varying_channels
+
+
+class DedicatedNetwork(MissingModalityNetwork):
+    """Base of networks for one subset of the modalities.
+
+    Args:
+        spec: what plan and dataset ask for.
+        subset: channels of the modalities in S. A dedicated trainer finds them by the names that the plan sets for it.
+
+    Raises:
+        ValueError: the subset is not given, or is none of the M modalities.
+        NotImplementedError: the configuration has a previous stage.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, subset: list[int] | None = None):
+        super().__init__(spec)
+        spec.refuse_cascade("a network for one subset", "does not look at a previous stage's segmentation")
+        self.subset = checked_subset(subset, spec.num_modalities)
+
+    def select(self, images: Tensor, present: Tensor | None) -> Tensor:
+        """Take what the network may look at.
+
+        Args:
+            images: (B, M, *patch); of the channels outside S not even NaN counts.
+            present: (B, M) bool, or None: every channel of S that is not constant in the sample. Of a sample whose
+                channels in S are all constant none is present: whether the others are, it may not know.
+
+        Returns:
+            The channels of S, (B, |S|, *patch), absent ones zero.
+        """
+        chosen = torch.cat([images[:, channel : channel + 1] for channel in self.subset], 1)
+        return drop_absent(chosen, varying_channels(chosen) if present is None else self.of_subset(present))
+
+    def of_subset(self, per_modality: Tensor) -> Tensor:
+        """Take the columns of S from one for each modality, (B, M) to (B, |S|)."""
+        return torch.stack([per_modality[:, channel] for channel in self.subset], 1)
+
+    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
+        """Predict from subsets (S, M), see ``MissingModalityNetwork``: those that agree within S are one."""
+        within = [tuple(row) for row in self.of_subset(presents).tolist()]
+        distinct = dict(zip(within, presents, strict=True))
+        logits = {row: self(images, present.expand(len(images), -1)) for row, present in distinct.items()}
+        return torch.stack([logits[row] for row in within])
+
+
+def checked_subset(subset: Any, num_modalities: int) -> tuple[int, ...]:
+    """Check a plan's constant and give the channels in ascending order.
+
+    Raises:
+        ValueError: it is not given, or is no list of different channels of the modalities.
+    """
+    channels = subset if isinstance(subset, (list, tuple)) else ()
+    are_modalities = all(type(channel) is int and 0 <= channel < num_modalities for channel in channels)
+    if not channels or not are_modalities or len(set(channels)) < len(channels):
+        raise ValueError(
+            "Expected the network's constant subset to list channels of the modalities, of 0 to "
+            f"{num_modalities - 1}, each once, got {subset!r}. The trainer sets it by the names that the plan has: "
+            "missmod plan --subset T1c+FLAIR, for instance."
+        )
+    return tuple(sorted(channels))
