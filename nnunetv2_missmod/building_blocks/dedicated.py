@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.host.plan_block import checked_subset
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
 
 
@@ -52,20 +51,3 @@ class DedicatedNetwork(MissingModalityNetwork):
         distinct = dict(zip(within, presents, strict=True))
         logits = {row: self(images, present.expand(len(images), -1)) for row, present in distinct.items()}
         return torch.stack([logits[row] for row in within])
-
-
-def checked_subset(subset: Any, num_modalities: int) -> tuple[int, ...]:
-    """Check a plan's constant and give the channels in ascending order.
-
-    Raises:
-        ValueError: it is not given, or is no list of different channels of the modalities.
-    """
-    channels = subset if isinstance(subset, (list, tuple)) else ()
-    are_modalities = all(type(channel) is int and 0 <= channel < num_modalities for channel in channels)
-    if not channels or not are_modalities or len(set(channels)) < len(channels):
-        raise ValueError(
-            "Expected the network's constant subset to list channels of the modalities, of 0 to "
-            f"{num_modalities - 1}, each once, got {subset!r}. The trainer sets it by the names that the plan has: "
-            "missmod plan --subset T1c+FLAIR, for instance."
-        )
-    return tuple(sorted(channels))

@@ -31,9 +31,16 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
         help="nnunet: fitted to the GPU by nnU-Net's planner (the default), paper: the paper's settings, "
         "or quick: a small network and a short schedule, to see all of it at work",
     )
+    verb.add_argument(
+        "--subset",
+        nargs="+",
+        default=(),
+        help="for a trainer of one subset of the modalities: which, such as FLAIR+T1c; a plan for each, or all",
+    )
     verb.add_argument("--merge", type=Path, metavar="FILE", help="JSON: a fragment of a configuration, merged last")
     verb.add_argument(
-        "-overwrite_plans_name", help="name of the new plan (default: PLANS_TRAINER or PLANS_TRAINER_paper)"
+        "-overwrite_plans_name",
+        help="name of the new plan (default: PLANS_TRAINER, PLANS_TRAINER_paper or PLANS_SUBSET)",
     )
     verb.add_argument("--overwrite", action="store_true", help="replace a plan of this name")
     verb.add_argument(
@@ -59,7 +66,8 @@ def plan(parsed: argparse.Namespace) -> None:
     from nnunetv2_missmod.planning.make import PlanRequest, make_plan, show_plan  # noqa: PLC0415
 
     choice = parsed.d, parsed.tr, parsed.p, tuple(parsed.c), parsed.gpu_memory_target, parsed.setting
-    request = PlanRequest(*choice, parsed.merge, parsed.overwrite_plans_name, parsed.overwrite, parsed.device)
+    written = parsed.merge, parsed.overwrite_plans_name, parsed.overwrite
+    request = PlanRequest(*choice, *written, parsed.device, tuple(parsed.subset))
     if parsed.show:
         show_plan(request)
     else:

@@ -20,6 +20,7 @@ from nnunetv2_missmod.evaluation.scores import RegionScores, append_case, case_t
 from nnunetv2_missmod.evaluation.truth import check_label, read_truth
 from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.files.whole_files import LOCK
+from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.preprocessor import read_case
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in, held_out_cases
 from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, predict_cohort
@@ -32,6 +33,7 @@ from nnunetv2_missmod.prediction.model import (
     open_predictor,
     read_checkpoint,
     read_json,
+    read_plan,
 )
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import known_values, regions_of
@@ -129,7 +131,9 @@ def evaluate_model(
     """
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(evaluation.min_voxels, regions_of(dataset_json))
-    subsets = choose_subsets(evaluation.subsets, distinct_names(dataset_json))
+    modalities = distinct_names(dataset_json)
+    needed = needed_channels(read_plan(choice, len(modalities))[1])
+    subsets = choose_subsets(evaluation.subsets, modalities, needed)
     cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
     for trainer in {read_checkpoint(file)["trainer_name"] for file in choice.checkpoint_files()}:
         find_trainer(trainer)
@@ -236,6 +240,7 @@ def provenance_of(
         versions={package: version(package) for package in PACKAGES},
         hd95_convention=evaluation.rules.hd95_convention,
         held_out=held_out,
+        needs=[subsets.modalities[channel] for channel in subsets.needed] or None,
     )
 
 

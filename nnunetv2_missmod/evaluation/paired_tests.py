@@ -41,6 +41,7 @@ COMPARISON = (
 
 MEASURED_ALIKE = {  # what the tables do not say, and two models' numbers must have in common
     "dataset": "dataset",
+    "modalities": "modalities",
     "region_labels": "labels of the regions",
     "empty_policy": "policy for empty masks",
     "nsd_tolerance_mm": "tolerance of NSD in mm",

@@ -46,6 +46,7 @@ class Provenance:
     versions: dict[str, str]
     hd95_convention: str = "surface"  # the only one before there was this entry
     held_out: bool | None = None  # each case was predicted by the fold that held it out; None: an earlier version
+    needs: list[str] | None = None  # modalities that a dedicated model looks at, no others; None: any subset will do
 
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
@@ -86,6 +87,8 @@ def check_members(found: dict[str, Any], place: Place) -> None:
         ValueError: names the file and the entry.
     """
     known = set(found["modalities"])
+    if found["needs"] is not None and not known.issuperset(found["needs"]):
+        place.refuse("needs", "some of modalities", found["needs"])
     for subset, members in found["subsets"].items():
         if not members or not known.issuperset(members):
             place.refuse(f"subsets.{subset}", "some of modalities", members)

@@ -27,6 +27,36 @@ def plan_block(configuration_manager: ConfigurationManager) -> dict[str, dict[st
     return dict(block)
 
 
+def needed_channels(configuration_manager: ConfigurationManager) -> tuple[int, ...]:
+    """Read the channels of the modalities that a dedicated model needs, and the only ones that it looks at.
+
+    Returns:
+        The network constant ``subset``, sorted; empty for a model that takes any subset.
+
+    Raises:
+        ValueError: it is no list of channels.
+    """
+    found = plan_block(configuration_manager).get("network", {}).get("subset")
+    return () if found is None else checked_subset(found, len(configuration_manager.normalization_schemes))
+
+
+def checked_subset(subset: Any, num_modalities: int) -> tuple[int, ...]:
+    """Check the network constant ``subset`` and give the channels in ascending order.
+
+    Raises:
+        ValueError: it is not given, or is no list of different channels of the modalities.
+    """
+    channels = subset if isinstance(subset, (list, tuple)) else ()
+    are_modalities = all(type(channel) is int and 0 <= channel < num_modalities for channel in channels)
+    if not channels or not are_modalities or len(set(channels)) < len(channels):
+        raise ValueError(
+            "Expected the network's constant subset to list channels of the modalities, of 0 to "
+            f"{num_modalities - 1}, each once, got {subset!r}. The trainer sets it by the names that the plan has: "
+            "missmod plan --subset T1c+FLAIR, for instance."
+        )
+    return tuple(sorted(channels))
+
+
 def overrides_for(trainer: str, block: Mapping[str, Any], trainers: Collection[str]) -> dict[str, Any]:
     """Read what a part of ``configuration["missmod"]``, ``trainer`` or ``network``, sets for one trainer.
 

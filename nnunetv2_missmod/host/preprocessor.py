@@ -17,9 +17,10 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_missmod.files.channels import assign_channels, passed_over_by_nnunet
-from nnunetv2_missmod.files.dataset_json import channel_names
+from nnunetv2_missmod.files.dataset_json import channel_names, distinct_names
 from nnunetv2_missmod.files.reading import read_images, read_label
-from nnunetv2_missmod.modalities import varying_channels
+from nnunetv2_missmod.host.plan_block import needed_channels
+from nnunetv2_missmod.modalities import JOIN, varying_channels
 
 
 class MissingModalityPreprocessor(DefaultPreprocessor):
@@ -39,12 +40,15 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         """Read the files of one case, whichever of its channels they are, and preprocess it.
 
         Raises:
-            ValueError: as ``read_case``.
+            ValueError: as ``read_case``, or a modality is not there that a dedicated model needs.
         """
         dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         reader = plans_manager.image_reader_writer_class()
         beside = passed_over_by_nnunet(image_files, dataset_json["file_ending"]) if image_files else []
         images, properties = read_case([*image_files, *beside], reader, dataset_json)
+        ignored = check_needed(images, configuration_manager, dataset_json, f"Case of {image_files[:1]}: ")
+        if ignored:
+            print(f"Case of {image_files[:1]}: {ignored}")
         seg = read_label(reader, seg_file)[0] if seg_file is not None else None
         return self.run_case_npy(images, seg, properties, plans_manager, configuration_manager, dataset_json)
 
@@ -57,9 +61,16 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict[str, Any] | str,
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Preprocess images (M, x, y, z) of which the constant ones are absent."""
+        """Preprocess images (M, x, y, z) of which the constant ones are absent; to a dedicated model others are too.
+
+        Raises:
+            ValueError: nothing is there, or a modality is not that a dedicated model needs.
+        """
+        dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         data = data.astype(np.float32)  # a copy, as nnU-Net makes one
-        absent = ~varying(data)
+        check_needed(data, configuration_manager, dataset_json)
+        needed = needed_channels(configuration_manager) or range(len(data))
+        absent = ~varying(data) | ~np.isin(np.arange(len(data)), needed)
         if absent.all():
             raise ValueError("Expected at least one image that is not constant, got none: nothing to segment from.")
         data[absent] = 0  # crop and mask are the union of the non-zero voxels: zeros take no part in it
@@ -92,6 +103,38 @@ def accept_missing_files(configuration_manager: ConfigurationManager) -> None:
             f"-preprocessor_name {DefaultPreprocessor.__name__}."
         )
     configuration_manager.__class__ = MissingModalityConfigurationManager
+
+
+def check_needed(
+    images: np.ndarray, configuration_manager: ConfigurationManager, dataset_json: dict[str, Any], where: str = ""
+) -> str:
+    """Check that a case has the modalities that a dedicated model was trained for.
+
+    Args:
+        images: (M, x, y, z), of which the constant ones are absent.
+        configuration_manager: of the model.
+        dataset_json: has the modalities' names.
+        where: what the message begins with.
+
+    Returns:
+        Which of the case's modalities the model does not look at, in words; empty if there is none.
+
+    Raises:
+        ValueError: names the modalities that the case lacks.
+    """
+    needed, modalities = needed_channels(configuration_manager), distinct_names(dataset_json)
+    if not needed:
+        return ""
+    has = np.flatnonzero(varying(images)).tolist()
+    wanted = JOIN.join(modalities[channel] for channel in needed)
+    if lacking := [modalities[channel] for channel in needed if channel not in has]:
+        others = ", ".join(modalities[channel] for channel in has) or "none"
+        raise ValueError(
+            f"{where}expected {wanted}, which alone this model was trained for, got no {' and no '.join(lacking)}. Of "
+            f"the modalities the case has {others}: predict it with a model of these, or with one of any subset."
+        )
+    more = [modalities[channel] for channel in has if channel not in needed]
+    return f"{', '.join(more)} not looked at: the model was trained for {wanted} alone." if more else ""
 
 
 def read_case(

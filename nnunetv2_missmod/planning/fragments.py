@@ -45,14 +45,14 @@ def merge_fragment(
     Raises:
         ValueError: the fragment sets something that a configuration does not have, or to what it cannot be.
     """
-    merged = {**copy.deepcopy(dict(plans)), "plans_name": plans_name}
-    resolved = copy.deepcopy(PlansManager(merged).get_configuration(configuration).configuration)
+    renamed = {**copy.deepcopy(dict(plans)), "plans_name": plans_name}
+    resolved = copy.deepcopy(PlansManager(renamed).get_configuration(configuration).configuration)
     resolved.pop("inherits_from", None)
     unknown = sorted(set(fragment) - {*resolved, "missmod"})
     if unknown:
         raise ValueError(f"Expected keys of a plan's configuration, got {unknown}. Known are: {', '.join(resolved)}.")
     dimensions = len(resolved["patch_size"])
-    resolved = _merged(resolved, fragment)
+    resolved = merged(resolved, fragment)
     patch, place = resolved["patch_size"], place_of("The merged plan", configuration)
     if isinstance(patch, list) and len(patch) != dimensions:
         raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
@@ -61,8 +61,18 @@ def merge_fragment(
         fit_topology(resolved)
     fit_stages(resolved)
     check_stages(resolved, place)
-    merged["configurations"][configuration] = resolved
-    return merged
+    renamed["configurations"][configuration] = resolved
+    return renamed
+
+
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a fragment with another merged into it, tables within tables as well."""
+    nested = {
+        key: merged(base[key], value)
+        for key, value in change.items()
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+    }
+    return {**base, **change, **nested}
 
 
 def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
@@ -106,12 +116,3 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(fragment, dict):
         raise ValueError(f"Expected a fragment of a plan, keys with values in braces, at {file}, got {fragment!r}.")
     return fragment
-
-
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {
-        key: _merged(base[key], value)
-        for key, value in change.items()
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-    }
-    return {**base, **change, **nested}

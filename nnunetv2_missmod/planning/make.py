@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from nnunetv2_missmod.files.names import check_name
 from nnunetv2_missmod.host.doors import plans_folder
 from nnunetv2_missmod.host.plan_checks import open_plan
 from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages, read_dataset
+from nnunetv2_missmod.planning.dedicated import for_subset, plan_of_subset, read_subsets
 from nnunetv2_missmod.planning.fitting import Configuration, MemoryOf, configuration_of, fit, planner_of
-from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, merged, write_plans
 from nnunetv2_missmod.planning.gpu_memory import GB, StepMemory, step_memory_on
 from nnunetv2_missmod.planning.paper import merge_paper, paper_files, paper_numbers
 from nnunetv2_missmod.planning.show import (
@@ -50,6 +52,7 @@ class PlanRequest:
         name: of the new plan, ``-overwrite_plans_name``.
         overwrite: whether a plan of this name may be replaced.
         device: auto, cuda (memory is measured) or cpu (estimated).
+        subsets: ``--subset``, for a dedicated trainer: a plan for each.
     """
 
     dataset: str
@@ -62,6 +65,7 @@ class PlanRequest:
     name: str | None = None
     overwrite: bool = False
     device: str = "auto"
+    subsets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.setting not in SETTINGS:
@@ -70,11 +74,11 @@ class PlanRequest:
             raise ValueError(f"Expected -gpu_memory_target above 0 GB, got {self.memory_target:g}.")
 
 
-def make_plan(request: PlanRequest) -> Path:
+def make_plan(request: PlanRequest) -> list[Path]:
     """Write a plan for a trainer and show it; nothing is preprocessed again.
 
     Returns:
-        The plans file.
+        The plans file; of a dedicated trainer that of each subset, which share patch, batch and network.
 
     Raises:
         ValueError: something asked for is not there, or refused by trainer or network, or does not fit.
@@ -82,13 +86,17 @@ def make_plan(request: PlanRequest) -> Path:
     """
     dataset, step_memory = read_dataset(request.dataset, request.plans), step_memory_on(request.device)
     stages = find_stages(request.trainer)
-    name = name_of(request, stages, dataset)
+    subsets = read_subsets(request.subsets, stages[-1], dataset) or [""]
+    name, *others = (name_of(request, stages, dataset, subset) for subset in subsets)
     plans = {**copy.deepcopy(dataset.plans), "plans_name": name}
     descriptions: list[PlanDescription] = []
     notes: list[str] = []
     for configuration in configurations_of(request, dataset, stages):
         try:
-            changed, note = plan_configuration(request, replace(dataset, plans=plans), configuration, stages)
+            of_largest = for_subset(subsets[0])
+            changed, note = plan_configuration(
+                request, replace(dataset, plans=plans), configuration, stages, of_largest
+            )
             added = [describe(stage, replace(dataset, plans=changed), configuration, step_memory) for stage in stages]
         except NotImplementedError as error:
             if configuration in request.configurations:
@@ -99,9 +107,11 @@ def make_plan(request: PlanRequest) -> Path:
         notes += [note] * bool(note) + too_large(request, added)
     if not descriptions:
         raise ValueError(f"Expected a configuration that {request.trainer} can take, found none. {' '.join(notes)}")
-    file = write_plans(plans, dataset.folder.parent)
-    print_result(request, descriptions, notes, stages, file)
-    return file
+    planned = list(dict.fromkeys(description.configuration for description in descriptions))
+    for_others = [plan_of_subset(plans, planned, *other) for other in zip(subsets[1:], others, strict=True)]
+    files = [write_plans(plan, dataset.folder.parent) for plan in (plans, *for_others)]
+    print_result(request, descriptions, notes, stages, files)
+    return files
 
 
 def show_plan(request: PlanRequest) -> None:
@@ -121,14 +131,18 @@ def show_plan(request: PlanRequest) -> None:
             print(f"Left out {configuration}: {error}")
 
 
-def name_of(request: PlanRequest, stages: Sequence[type[MissingModalityTrainer]], dataset: PlannedDataset) -> str:
-    """Name the new plan.
+def name_of(
+    request: PlanRequest, stages: Sequence[type[MissingModalityTrainer]], dataset: PlannedDataset, subset: str = ""
+) -> str:
+    """Name the new plan, of a dedicated trainer by its subset.
 
     Raises:
         ValueError: it is the original's, another's that is not to be replaced, or no file's.
     """
-    of_setting = {"nnunet": stages[-1].__name__, "paper": f"{stages[-1].__name__}_paper", "quick": "quick"}
-    name = request.name or f"{request.plans}_{of_setting[request.setting]}"
+    trainer = stages[-1].__name__
+    of_setting = {"nnunet": "" if subset else trainer, "paper": f"{trainer}_paper", "quick": "quick"}
+    name = request.name or "_".join(filter(None, (request.plans, of_setting[request.setting], subset)))
+    name = f"{name}_{subset}" if request.name and len(request.subsets) > 1 else name
     check_name(name, "the new plan")
     if name == request.plans:
         raise ValueError(
@@ -169,14 +183,21 @@ def papers_of(stages: Sequence[type[MissingModalityTrainer]]) -> list[Path]:
 
 
 def plan_configuration(
-    request: PlanRequest, dataset: PlannedDataset, name: str, stages: Sequence[type[MissingModalityTrainer]]
+    request: PlanRequest,
+    dataset: PlannedDataset,
+    name: str,
+    stages: Sequence[type[MissingModalityTrainer]],
+    of_subset: Mapping[str, Any],
 ) -> tuple[dict[str, Any], str]:
     """Change one configuration of a plan as the request's setting says, the user's fragment merged last.
+
+    ``of_subset`` is a fragment that names a dedicated trainer's subset.
 
     Returns:
         The plan, and a note on it, empty if there is none.
     """
     own = load_fragment(request.merge) if request.merge else {}
+    own = merged(own, of_subset)
     plans_name, note = dataset.plans["plans_name"], ""
     merge_fragment(dataset.plans, name, own, plans_name)  # what it cannot set is an error before minutes of fitting
     if request.setting == "paper":
@@ -236,7 +257,7 @@ def print_result(
     descriptions: Sequence[PlanDescription],
     notes: Sequence[str],
     stages: Sequence[type[MissingModalityTrainer]],
-    file: Path,
+    files: Sequence[Path],
 ) -> None:
     """Print what was planned, where each number of a paper is from, and how to train on it."""
     for description in descriptions:
@@ -247,7 +268,8 @@ def print_result(
     for note in notes:
         print(note)
     configurations = list(dict.fromkeys(description.configuration for description in descriptions))
-    print(f"Written: {file}. Nothing needs to be preprocessed again. Train on it, for instance:")
-    for stage in stages:
-        preferred = "3d_fullres" if "3d_fullres" in configurations else configurations[0]
+    written = ", ".join(str(file) for file in files)
+    print(f"Written: {written}. Nothing needs to be preprocessed again. Train on it, for instance:")
+    preferred = "3d_fullres" if "3d_fullres" in configurations else configurations[0]
+    for file, stage in product(files, stages):
         print(f"  nnUNetv2_train {request.dataset} {preferred} 0 -tr {stage.__name__} -p {file.stem}")

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.cropping import nonzero_mask
+from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.predictor import num_forwards, predicting_with
 from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, varying
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
+from nnunetv2_missmod.prediction.subsets import as_mask
 
 MAX_LOGIT_BYTES = 2 * 2**30  # of one run of the sliding window; more subsets than fit are predicted in several runs
 BYTES_PER_LOGIT = 2  # nnU-Net adds up patches in half precision
@@ -50,7 +52,7 @@ class Segmented(NamedTuple):
     """What a model makes of one subset."""
 
     position: int  # of the subset
-    present: np.ndarray  # (M,) bool
+    present: np.ndarray  # (M,) bool: what it was made from, of the subset what the model looks at
     logits: np.ndarray  # (K, *shape after preprocessing), half precision
     properties: dict[str, Any]  # with which nnU-Net's export brings them back onto the image
 
@@ -62,11 +64,15 @@ def predict_subsets(
 
     Args:
         predictor: of a model of any trainer; stock networks get zeros for what is absent.
-        images: of the case; the channels outside a subset are as if their files were missing.
-        subsets: (S, M) bool; those with a channel that the case lacks are left out.
+        images: of the case; the channels outside a subset, or outside what a dedicated model looks at, are as if their
+            files were missing.
+        subsets: (S, M) bool; those with a channel that the case lacks, or without one that the model needs, are left
+            out.
         on_patch: called after every patch with the share of the S subsets that it was.
     """
-    possible = np.flatnonzero((subsets <= images.available).all(1))
+    needs = as_mask(needed_channels(predictor.configuration_manager), subsets.shape[1])
+    possible = np.flatnonzero((subsets <= images.available).all(1) & (needs <= subsets).all(1))
+    subsets = subsets & needs if needs.any() else subsets
     for group in groups_by_mask(images.voxels, subsets[possible]):
         volume, properties = preprocess(predictor, images, group.channels)
         heads = predictor.label_manager.num_segmentation_heads

@@ -29,11 +29,11 @@ class MaskRequest:
     judged: bool = False
 
 
-def read_request(subsets: str, modalities: Sequence[str]) -> MaskRequest:
-    """Read what ``--subsets`` asks for."""
+def read_request(subsets: str, modalities: Sequence[str], needed: tuple[int, ...] = ()) -> MaskRequest:
+    """Read what ``--subsets`` asks for, of a model that cannot do without the needed channels."""
     if subsets == AVAILABLE:
         return MaskRequest(list(modalities), [AVAILABLE], None)
-    chosen = choose_subsets(subsets, modalities)
+    chosen = choose_subsets(subsets, modalities, needed)
     return MaskRequest(chosen.modalities, chosen.names, chosen.present)
 
 

@@ -13,7 +13,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.files.names import whats_wrong
-from nnunetv2_missmod.host.preprocessor import read_case
+from nnunetv2_missmod.host.plan_block import needed_channels
+from nnunetv2_missmod.host.preprocessor import check_needed, read_case
+from nnunetv2_missmod.modalities import JOIN
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
 from nnunetv2_missmod.prediction.cohort import Finished, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
@@ -28,7 +30,7 @@ from nnunetv2_missmod.prediction.mask_table import (
     run_of,
 )
 from nnunetv2_missmod.prediction.mask_writer import MaskWriter, WrittenMask
-from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor, read_json
+from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor, read_json, read_plan
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import regions_of
 from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
@@ -66,8 +68,12 @@ def predict_masks(
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
     trust = trust_in(choice, prediction, min_voxels or {}, settings)
-    request = replace(read_request(subsets, distinct_names(dataset_json)), resample=resample, judged=bool(trust.judge))
+    modalities = distinct_names(dataset_json)
+    needed = needed_channels(read_plan(choice, len(modalities))[1])
+    request = replace(read_request(subsets, modalities, needed), resample=resample, judged=bool(trust.judge))
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
+    if needed:
+        print(f"This model was trained for {JOIN.join(modalities[n] for n in needed)} alone: no other image counts.")
     predictor = open_predictor(choice, prediction)
     run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample, **trust.recorded)
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
@@ -133,6 +139,7 @@ def segment_unlabelled(
     """Segment a case from what it has, or from every subset asked for that it has."""
     reader = predictor.plans_manager.image_reader_writer_class()
     images = Images(*read_case(case.images, reader, predictor.dataset_json, request.resample))
+    check_needed(images.voxels, predictor.configuration_manager, predictor.dataset_json)
     check.look_at(case.name, images)
     subsets = images.available[None] if request.present is None else request.present
     yield from predict_subsets(predictor, images, subsets, on_patch)

@@ -18,7 +18,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.host.doors import with_doors
-from nnunetv2_missmod.host.preprocessor import read_channels, varying
+from nnunetv2_missmod.host.plan_block import needed_channels
+from nnunetv2_missmod.host.preprocessor import check_needed, read_channels, varying
 from nnunetv2_missmod.modalities import JOIN
 from nnunetv2_missmod.prediction.cohort import export_of
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
@@ -103,6 +104,7 @@ class Segmenter:
         self.export = export_of(self.predictor, {})
         self.trust = trust_in(choice, settings, {}, trust)
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
+        self.needed = needed_channels(self.predictor.configuration_manager)
         self.lock = threading.Lock()
 
     @classmethod
@@ -154,7 +156,8 @@ class Segmenter:
             resample: bring files that lie elsewhere onto the first one's grid instead of refusing them.
 
         Raises:
-            ValueError: a name is none of the model's, nothing is given, or what is wrong with which image.
+            ValueError: a name is none of the model's, nothing is given, a modality is not given that a dedicated model
+                needs, or what is wrong with which image.
         """
         read, write = self._read(images, spacing, resample)
         return self._segmented(read, read.available[None], write)[0]
@@ -177,22 +180,24 @@ class Segmenter:
             resample: as in ``segment``.
 
         Returns:
-            By the subset's name; subsets with a modality that the case lacks are left out.
+            By the subset's name; subsets with a modality that the case lacks are left out. A dedicated model gives the
+            same for all that have what it looks at.
 
         Raises:
             ValueError: as ``segment``, or a subset is none of the model's modalities.
         """
-        chosen = choose_subsets(subsets, self.modalities)
+        chosen = choose_subsets(subsets, self.modalities, self.needed)
         read, write = self._read(images, spacing, resample)
         found = self._segmented(read, chosen.present, write)
-        return {each.subset: each for each in found}
+        return {chosen.names[position]: each for position, each in found.items()}
 
-    def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> list[Segmentation]:
+    def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> dict[int, Segmentation]:
+        check_needed(images.voxels, self.predictor.configuration_manager, self.predictor.dataset_json)
         with self.lock:
             found = [(each, self.export.mask_of(each)) for each in predict_subsets(self.predictor, images, subsets)]
         regions, suspicions = regions_of(self.predictor.dataset_json), self.trust.check.seen_of(images).suspicions
-        return [
-            Segmentation(
+        return {
+            each.position: Segmentation(
                 mask,
                 {name: region_mask(mask, labels) for name, labels in regions.items()},
                 tuple(name for name, is_present in zip(self.modalities, each.present, strict=True) if is_present),
@@ -201,7 +206,7 @@ class Segmenter:
                 suspicions,
             )
             for each, mask in sorted(found, key=lambda pair: pair[0].position)
-        ]
+        }
 
     def _judgement(self, segmented: Segmented, mask: LabelMap) -> Judgement | None:
         judge = self.trust.judge

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_missmod.evaluation.provenance import PROVENANCE
 from nnunetv2_missmod.files.whole_files import check_whole
-from nnunetv2_missmod.report.inputs import Comparison, Model
+from nnunetv2_missmod.report.inputs import Comparison
+from nnunetv2_missmod.report.models import Model
 
 Box = tuple[slice, slice, slice]
 WINDOW = 0.5, 99.5  # percentiles of what is not background
@@ -78,6 +79,7 @@ def predictions_of(model: Model) -> Path | None:
 
 def read_prediction(model: Model, subset: str, case: Case) -> sitk.Image | None:
     """Read a subset's label map of a case, cropped as the case is; None when there is no file."""
+    model = model.predicting(subset)
     folder = predictions_of(model)
     file = None if folder is None else folder / subset / f"{case.name}{model.provenance.file_ending}"
     if file is None or not file.is_file():

@@ -10,32 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_missmod.evaluation.calibration_table import read_calibration
 from nnunetv2_missmod.evaluation.paired_tests import check_comparable, check_measured_alike, compared_models
-from nnunetv2_missmod.evaluation.provenance import PROVENANCE, Provenance
-from nnunetv2_missmod.evaluation.scores import SCORES_CSV, read_scores
-from nnunetv2_missmod.evaluation.summary import BETTER, checked
+from nnunetv2_missmod.evaluation.provenance import PROVENANCE
+from nnunetv2_missmod.evaluation.scores import SCORES_CSV
 from nnunetv2_missmod.evaluation.trainings import mean_over_trainings
-from nnunetv2_missmod.report.trusted import check_places
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model's folder: its long table and where that came from; ``others`` are further trainings of it.
-
-    ``calibration`` is what was foreseen of its masks, None where that is not known.
-    """
-
-    folder: Path
-    provenance: Provenance
-    scores: pd.DataFrame
-    others: tuple[Model, ...] = ()
-    calibration: pd.DataFrame | None = None
-
-    @property
-    def trainings(self) -> tuple[Model, ...]:
-        """All of them; the first one's masks are shown."""
-        return (self, *self.others)
+from nnunetv2_missmod.report.dedicated import join_dedicated, join_trainings
+from nnunetv2_missmod.report.models import Model, load_model, model_names
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ def load_comparison(
     """Read the models' folders and keep the subsets and cases that all of them have.
 
     Args:
-        folders: what `missmod evaluate` wrote, one folder per model.
+        folders: what `missmod evaluate` wrote, one folder per model; several of one dedicated trainer make one model.
         reference: name of the model that the others are tested against, as in the report; None: every two models.
         groups: further models of which there are several trainings: name -> a folder for each training.
 
@@ -114,7 +94,7 @@ def load_comparison(
     named = _named_models([*folders], groups)
     trainings = [training for model in named.values() for training in model.trainings]
     check_measured_alike({str(model.folder / PROVENANCE): model.provenance for model in trainings})
-    check_comparable({str(model.folder / SCORES_CSV): model.scores for model in trainings}, "dice")
+    check_comparable({str(model.folder / SCORES_CSV): table for model, table in _to_compare(trainings)}, "dice")
     compared_models(list(named), reference)
     subsets, notes = _common_subsets(trainings)
     of_model, left_out = _common_cases(named, list(subsets))
@@ -133,7 +113,7 @@ def _named_models(folders: list[Path], groups: Mapping[str, Sequence[Path]]) -> 
     for folder, count in Counter(Path(folder).resolve() for folder in every).items():
         if count > 1:
             raise ValueError(f"Expected folders of different models, got {folder} {count} times: name it once.")
-    models = [load_model(Path(folder)) for folder in folders]
+    models = join_dedicated([load_model(Path(folder)) for folder in folders])
     named = dict(zip(model_names(models), models, strict=True))
     for name, of_group in groups.items():
         if name in named:
@@ -146,40 +126,22 @@ def load_group(name: str, folders: Sequence[Path]) -> Model:
     """Read the folders of one model's trainings; ValueError where they are of different trainers."""
     if not folders:
         raise ValueError(f"Expected folders of scores in the group {name}, got none: correct its pattern.")
-    first, *others = (load_model(Path(folder)) for folder in folders)
+    first, *others = models = [load_model(Path(folder)) for folder in folders]
     for other in others:
         if other.provenance.trainer != first.provenance.trainer:
             raise ValueError(
                 f"Expected the trainings of one trainer in the group {name}, got {first.provenance.trainer} in "
                 f"{first.folder} and {other.provenance.trainer} in {other.folder}. Give each its own group."
             )
-    return replace(first, others=tuple(others))
+    return join_trainings(models) if first.is_dedicated else replace(first, others=tuple(others))
 
 
-def load_model(folder: Path) -> Model:
-    """Read one folder that `missmod evaluate` wrote; ValueError names the file that is missing, damaged or untrue."""
-    table, provenance = read_scores(folder)
-    check_places(folder, provenance, table)
-    try:
-        for metric in BETTER:
-            checked(table, metric)
-    except ValueError as error:
-        raise ValueError(f"{folder / SCORES_CSV}: {error}") from error
-    return Model(folder, provenance, table, calibration=read_calibration(folder, provenance))
-
-
-def model_names(models: Sequence[Model]) -> list[str]:
-    """Short names that tell the models apart: the trainer's, else nnU-Net's name of the model, else the folder's."""
-    kinds: list[Callable[[Model], str]] = [
-        lambda model: model.provenance.trainer.removesuffix("Trainer"),
-        lambda model: model.provenance.model,
-        lambda model: model.folder.resolve().name,
-    ]
-    for kind in kinds:
-        names = [kind(model) for model in models]
-        if all(names) and len(set(names)) == len(names):
-            return names
-    return [str(model.folder.resolve()) for model in models]
+def _to_compare(models: Sequence[Model]) -> list[tuple[Model, pd.DataFrame]]:
+    """Give each model's table; beside dedicated models, which have few subsets, only what all of them have."""
+    common = set.intersection(*(set(model.scores["subset"]) for model in models))
+    if not common or not any(model.is_dedicated for model in models):
+        return [(model, model.scores) for model in models]
+    return [(model, model.scores[model.scores["subset"].isin(common)]) for model in models]
 
 
 def _common_subsets(models: Sequence[Model]) -> tuple[dict[str, list[str]], list[str]]:

@@ -16,8 +16,9 @@ from nnunetv2_missmod.files.whole_files import write_whole
 from nnunetv2_missmod.report.case_volumes import read_cropped_case, with_predictions
 from nnunetv2_missmod.report.exports import comparison_csv, to_csv, to_latex, to_markdown
 from nnunetv2_missmod.report.figures import draw_all
-from nnunetv2_missmod.report.inputs import Comparison, Model, load_comparison
+from nnunetv2_missmod.report.inputs import Comparison, load_comparison
 from nnunetv2_missmod.report.metric_names import Metric, metrics_with_values
+from nnunetv2_missmod.report.models import Model
 from nnunetv2_missmod.report.overlays import Overlay, draw_overlay, region_colours
 from nnunetv2_missmod.report.shown_cases import cases_to_show
 from nnunetv2_missmod.report.tables import TOO_FEW, Table, build_table, print_p
@@ -147,6 +148,7 @@ def _facts_of(comparison: Comparison, name: str, model: Model) -> dict[str, str]
     return {
         "Model": known.model,
         "Scores": _listed(training.folder.resolve().name for training in model.trainings),
+        "Trained for": "each subset by itself" if model.of_subset else _listed(known.needs or ["any subset"]),
         "Dataset": known.dataset,
         "Plan": _listed([known.plans, known.configuration]),
         "Folds": _listed(known.folds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.host.plan_block import overrides_for, plan_block
 from nnunetv2_missmod.modalities import JOIN, channels_of_subset
+from nnunetv2_missmod.training.availability import Available, find_available
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
 
 
@@ -64,31 +66,46 @@ class DedicatedTrainer(MissingModalityTrainer):
             )
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """Load nnU-Net's datasets, that of the validation without the cases that lack a modality of S.
+        """Load nnU-Net's datasets.
 
         Raises:
-            ValueError: no case to train on, or none to validate with, has all of S.
+            ValueError: no training case has all of S.
         """
         training, validation = super().get_tr_and_val_datasets()
-        with_subset = [self.with_subset(dataset.identifiers) for dataset in (training, validation)]
-        for cases, kind in zip(with_subset, ("training", "validation"), strict=True):
-            if not cases:
-                raise ValueError(
-                    f"Expected at least one {kind} case with all of {self.subset} in fold {self.fold}, got none. Train "
-                    "another fold, put one in by splits_final.json, or plan for a subset that the cases have."
-                )
-        lacking = len(training.identifiers) - len(with_subset[0])
+        having = self.having_subset(training.identifiers, self.available_in_case)
+        self.check_some(having, "training")
+        lacking = len(training.identifiers) - len(having)
         self.print_to_log_file(
             f"{lacking} of {len(training.identifiers)} training cases lack a modality of {self.subset}: the model "
-            f"learns nothing from them. {len(validation.identifiers) - len(with_subset[1])} of "
-            f"{len(validation.identifiers)} validation cases lack one: no epoch is scored by them."
+            "learns nothing from them."
         )
-        validation.identifiers = with_subset[1]
         return training, validation
 
-    def with_subset(self, cases: list[str]) -> list[str]:
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Split as nnU-Net does, and leave cases that lack a modality of S out of all validation.
+
+        Raises:
+            ValueError: no case to validate with has all of S.
+        """
+        training, validation = super().do_split()
+        available = find_available(self.dataset_class(self.preprocessed_dataset_folder, validation), False)
+        having = self.having_subset(validation, available)
+        self.check_some(having, "validation")
+        if lacking := sorted(set(validation) - set(having)):
+            self.print_to_log_file(f"Not validated with, for want of a modality of {self.subset}: {lacking}.")
+        return training, having
+
+    def having_subset(self, cases: Iterable[str], available: Available) -> list[str]:
         """Choose the cases that have all of S."""
-        return [case for case in cases if all(self.available_in_case[case][channel] for channel in self.channels)]
+        return [case for case in cases if all(available[case][channel] for channel in self.channels)]
+
+    def check_some(self, cases: list[str], kind: str) -> None:
+        """Check that there are cases (ValueError)."""
+        if not cases:
+            raise ValueError(
+                f"Expected at least one {kind} case with all of {self.subset} in fold {self.fold}, got none. Train "
+                "another fold, put one in by splits_final.json, or plan for a subset that the cases have."
+            )
 
     # --- training and validation --------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from small_folders import change_provenance, write_data, write_model
 
-from nnunetv2_missmod.report.inputs import load_model
+from nnunetv2_missmod.report.models import load_model
 from nnunetv2_missmod.report.trusted import is_part_of_a_path
 
 

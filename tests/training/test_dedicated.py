@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 from torch import Tensor
 
@@ -110,12 +111,18 @@ def datasets(make, monkeypatch):
 
     def datasets(training, validation):
         trainer = make("mod0+mod2")
+        trainer.available_in_case = {**training, **validation}
+        trainer.dataset_class = lambda folder, cases: Dataset(cases)
 
-        def known(self):
-            self.available_in_case = {**training, **validation}
-            return Dataset(training), Dataset(validation)
+        def find(dataset, shown):
+            return {case: trainer.available_in_case[case] for case in dataset.identifiers}
 
-        monkeypatch.setattr(MissingModalityTrainer, "get_tr_and_val_datasets", known)
+        def split(self):
+            return tuple(Dataset(cases) for cases in self.do_split())
+
+        monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (sorted(training), sorted(validation)))
+        monkeypatch.setattr("nnunetv2_missmod.training.dedicated.find_available", find)
+        monkeypatch.setattr(MissingModalityTrainer, "get_tr_and_val_datasets", split)
         of_training, of_validation = trainer.get_tr_and_val_datasets()
         log = Path(trainer.log_file).read_text(encoding="utf-8")
         return of_training.identifiers, of_validation.identifiers, log
@@ -130,7 +137,7 @@ def test_all_cases_are_trained_on_and_those_with_the_subset_are_validated_with(d
     assert training == ["a", "b", "c"]
     assert validation == ["d", "f"]
     assert "2 of 3 training cases lack a modality of mod0+mod2" in log
-    assert "1 of 3 validation cases lack one" in log
+    assert "Not validated with, for want of a modality of mod0+mod2: ['e']." in log
 
 
 @pytest.mark.parametrize("kind", ["training", "validation"])
