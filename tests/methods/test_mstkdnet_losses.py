@@ -11,6 +11,8 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from reference_values import names_of, reference, stored_entries
 
+from nnunetv2_missmod.building_blocks import matching
+from nnunetv2_missmod.building_blocks.discriminator import adversarial_loss, discriminator_loss
 from nnunetv2_missmod.methods.mstkdnet import losses
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-5}  # the released code's values were computed in float32
@@ -111,7 +113,7 @@ DISTILLATION = {
     "SLKD of one region": slkd_case(1, overlapping=True),
     "SLKD over the last axis": slkd_case(4, "last_spatial"),
     "SLKD of regions over the last axis": slkd_case(2, "last_spatial", overlapping=True),
-    "gram": (of_parts(losses.gram_loss), plain_gram, (3, 2)),
+    "gram": (of_parts(matching.gram_loss), plain_gram, (3, 2)),
 }
 on_distillation = pytest.mark.parametrize(("loss", "plain", "parts"), DISTILLATION.values(), ids=DISTILLATION)
 on_spatial = pytest.mark.parametrize("spatial", [(3, 4), (2, 2, 3)], ids=["2D", "3D"])
@@ -149,8 +151,8 @@ def test_a_value_is_of_its_own_sample_and_zero_for_an_identical_student(loss, pl
 def test_adversarial_losses_are_cross_entropies_of_full_as_zero_and_missing_as_one():
     full, missing = random_tensor(2, 3, 1)
     of_discriminator = plain_bce(full[:, 0].tolist(), 0) + plain_bce(missing[:, 0].tolist(), 1)
-    assert losses.discriminator_loss(full, missing).item() == pytest.approx(of_discriminator, rel=1e-9)
-    assert losses.adversarial_loss(missing).item() == pytest.approx(plain_bce(missing[:, 0].tolist(), 0), rel=1e-9)
+    assert discriminator_loss(full, missing).item() == pytest.approx(of_discriminator, rel=1e-9)
+    assert adversarial_loss(missing).item() == pytest.approx(plain_bce(missing[:, 0].tolist(), 0), rel=1e-9)
 
 
 def stored_evd(x, axis="layer"):
@@ -175,7 +177,7 @@ def released_gram(x, first="style", second="style"):
     """The squared difference of the cross-Grams of two maps, the channels of all samples in one (formula H)."""
     shape = x[f"{first}_full"].shape
     pairs = [[x[f"{part}_{k}"].flatten(0, 1)[None] for part in (first, second)] for k in ("full", "missing")]
-    full, missing = (losses.cross_gram(*pair) / shape.numel() for pair in pairs)
+    full, missing = (matching.cross_gram(*pair) / shape.numel() for pair in pairs)
     return 1e-4 * (full - missing).square().sum() / (2 * shape[1] * shape[2] * shape[3]) ** 2
 
 
@@ -189,7 +191,7 @@ def released_totals(x):
     dice = sum(0.4 * dice_loss(full[c], target[c]) + 0.6 * dice_loss(missing[c], target[c]) for c in range(3))
     consistency = losses.logit_mse(x["prob_full"][:, :3], x["prob_missing"][:, :3]).mean()
     content = losses.mst_loss([x["content_full"]], [x["content_missing"]]).mean()
-    weight = 10 * losses.ramp_up(x["epoch"], 20)
+    weight = 10 * matching.ramp_up(x["epoch"], 20)
     total = dice + weight * consistency + 0.2 * content
     divided = total + (0.4 + 0.6 + weight) * dice_loss(full[3], target[3])
     return {"region_loss_Co": total + released_gram(x), "divide_loss_Co": divided, "region_content_loss": content}
@@ -211,11 +213,11 @@ STORED = {
     "mst_slkd": released_slkd,
     "mst_gsm": lambda x: {"loss": sum(released_gram(x, *p) for p in MAPS), "style_gram_loss": released_gram(x)},
     "mst_coloss": released_totals,
-    "mst_consistency_rampup": lambda x: {"weight": torch.tensor([10 * losses.ramp_up(e, 20) for e in x["epoch"]])},
+    "mst_consistency_rampup": lambda x: {"weight": torch.tensor([10 * matching.ramp_up(e, 20) for e in x["epoch"]])},
     "mst_lr_poly_100": released_rates,
     "mst_adv": lambda x: {
-        "d_total": losses.discriminator_loss(x["d_out_full"], x["d_out_missing"]),
-        "generator_bce": losses.adversarial_loss(x["d_out_missing"]),
+        "d_total": discriminator_loss(x["d_out_full"], x["d_out_missing"]),
+        "generator_bce": adversarial_loss(x["d_out_missing"]),
     },
     "paper_mst_eq2_4_headaxis": partial(stored_evd, axis="head"),
     "paper_mst_eq6_8": stored_slkd,
@@ -291,22 +293,22 @@ def test_slkd_of_equal_logits_is_finite(outputs, overlapping, axis, equal):
 def test_gram_loss_of_constant_channels_is_finite(changed, constant):
     pair = random_tensor(2, 2, 3, 4, 3, 4).float()
     pair[0, :, :, changed] = pair[1, :, 0, changed] = constant
-    assert_finite(of_parts(losses.gram_loss)(*pair.requires_grad_()), pair)
+    assert_finite(of_parts(matching.gram_loss)(*pair.requires_grad_()), pair)
 
 
 def test_gram_loss_knows_neither_scale_nor_shift_of_a_channel():
     teacher, student = ([random_tensor(2, c, 3, 4, seed=k * c) for c in (2, 3, 4)] for k in (1, 10))
-    expected = losses.gram_loss(teacher, student).tolist()
+    expected = matching.gram_loss(teacher, student).tolist()
     for part in (*teacher, *student):
         part[:, 1] = 100 * part[:, 1] + 1000
-        assert losses.gram_loss(teacher, student).tolist() == pytest.approx(expected, rel=1e-3)
+        assert matching.gram_loss(teacher, student).tolist() == pytest.approx(expected, rel=1e-3)
 
 
 def test_adversarial_losses_of_a_certain_discriminator_are_finite():
     missing = torch.tensor([[1e4], [-1e4]], requires_grad=True)
-    assert_finite(losses.discriminator_loss(-missing, missing) + losses.adversarial_loss(missing), missing)
+    assert_finite(discriminator_loss(-missing, missing) + adversarial_loss(missing), missing)
 
 
 def test_ramp_up_rises_from_its_least_to_one():
-    assert [losses.ramp_up(0, 8), losses.ramp_up(1, 2.5)] == pytest.approx([math.exp(-5), math.exp(-1.8)])
-    assert losses.ramp_up(0, 0) == losses.ramp_up(5, 0) == losses.ramp_up(8, 8) == losses.ramp_up(3, 2.5) == 1
+    assert [matching.ramp_up(0, 8), matching.ramp_up(1, 2.5)] == pytest.approx([math.exp(-5), math.exp(-1.8)])
+    assert matching.ramp_up(0, 0) == matching.ramp_up(5, 0) == matching.ramp_up(8, 8) == matching.ramp_up(3, 2.5) == 1

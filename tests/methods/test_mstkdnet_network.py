@@ -10,7 +10,7 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from torch import nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.methods.mstkdnet.discriminator import StyleDiscriminator
+from nnunetv2_missmod.building_blocks.discriminator import PooledDiscriminator
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.methods.mstkdnet.transformer import Block, TokenDecoder
@@ -279,7 +279,7 @@ def test_an_unknown_constant_is_refused_and_the_known_are_listed():
 @pytest.mark.parametrize("size", [(1, 1), (9, 2), (5, 8), (1, 1, 1), (9, 1, 4), (3, 6, 7)])
 def test_the_discriminator_gives_one_logit_for_maps_of_any_size(size):
     torch.manual_seed(0)
-    discriminator, style = StyleDiscriminator(small_architecture(len(size)), 4), torch.randn(3, 4, *size)
+    discriminator, style = PooledDiscriminator(small_architecture(len(size)), 4), torch.randn(3, 4, *size)
     maps, convolution = style, getattr(F, f"conv{len(size)}d")
     for conv in discriminator.convs[::2]:
         maps = convolution(maps, conv.weight, conv.bias, stride=2, padding=1)
@@ -293,7 +293,7 @@ def test_the_discriminator_gives_one_logit_for_maps_of_any_size(size):
 def test_judging_passes_a_gradient_to_the_features_and_none_to_the_weights(dims):
     torch.manual_seed(0)
     discriminator, style = (
-        StyleDiscriminator(small_architecture(dims), 4),
+        PooledDiscriminator(small_architecture(dims), 4),
         torch.randn(2, 4, *[5] * dims).requires_grad_(),
     )
     discriminator.judge(style).sum().backward()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer
 
+from nnunetv2_missmod.building_blocks.discriminator import adversarial_loss
 from nnunetv2_missmod.datasets.phantom.cohort import phantom_case, phantom_modalities
-from nnunetv2_missmod.methods.mstkdnet.losses import adversarial_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer, with_small_network
 
-from nnunetv2_missmod.methods.mstkdnet.losses import evd_loss, gram_loss, logit_mse, mst_loss, slkd_loss
+from nnunetv2_missmod.building_blocks.matching import gram_loss
+from nnunetv2_missmod.methods.mstkdnet.losses import evd_loss, logit_mse, mst_loss, slkd_loss
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.training.learning import Learner
 

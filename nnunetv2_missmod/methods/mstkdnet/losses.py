@@ -9,23 +9,20 @@ Tumor Segmentation" (MST-KDNet), MICCAI 2025.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import reduce
-from itertools import combinations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.divergence import bernoulli_kl, categorical_kl
+from nnunetv2_missmod.building_blocks.matching import mean_square, summed_errors
 from nnunetv2_missmod.building_blocks.recompute import recompute
 
 STD_EPS = 1e-7  # Eq. 6
 SMALLEST_STD = 0.1  # of a logit over the voxels: what varies less says nothing yet, and its z-scores are no louder
 FEW_OUTPUTS = 2  # of so many logits, standardisation over the classes leaves nothing but their order
 SHARE_EPS = 1e-30  # the products' mean square is above T^-4 for any attention
-NORM_EPS = 1e-5  # of a channel's variance, as in the plan's norms
 
 
 # --- MS-TKD: attention and tokens -------------------------------------------------------------------------------------
@@ -88,27 +85,12 @@ def mst_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     return summed_errors(teacher, student)
 
 
-def summed_errors(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Mean squared error of each pair of tensors (B, ...), summed over the pairs: (B,)."""
-    return torch.stack([mean_square(t - s) for t, s in zip(teacher, student, strict=True)]).sum(0)
-
-
-def mean_square(values: Tensor) -> Tensor:
-    """Mean square of each sample's values (B, ...): (B,)."""
-    return values.square().flatten(1).mean(1)
-
-
 # --- DMLD: logits -----------------------------------------------------------------------------------------------------
 
 
 def logit_mse(teacher: Tensor, student: Tensor) -> Tensor:
     """Mean squared error over voxels, summed over classes, Eq. 5 of [0]: logits or probabilities (B, K, *spatial)."""
     return (teacher - student).square().flatten(2).mean(2).sum(1)
-
-
-def ramp_up(epoch: int, length: float) -> float:
-    """exp(-5 (1 - e / E)^2) over the first E epochs, then 1 (released code)."""
-    return math.exp(-5 * (1 - min(epoch / length, 1)) ** 2) if length > 0 else 1.0
 
 
 def slkd_loss(teacher: Tensor, student: Tensor, tau: float, axis: str = "class", overlapping: bool = False) -> Tensor:
@@ -143,45 +125,3 @@ def standardise(logits: Tensor, axis: str, overlapping: bool = False) -> Tensor:
     along, correction = (-1, 1) if axis == "last_spatial" else (1, 0)
     std, mean = torch.std_mean(logits, along, correction=correction, keepdim=True)
     return (logits - mean) / (std + STD_EPS)
-
-
-# --- GSME: style ------------------------------------------------------------------------------------------------------
-
-
-def gram_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Cross-Gram matching, Equation 10 of [0], of correlations: mean squared error, summed over the pairs.
-
-    As printed, without normalisation, its value is some 1e-16.
-
-    Args:
-        teacher, student: f_enc, f_t and f_dec, each (B, C, *spatial) float32; M1 to M3 are their three pairs.
-    """
-    full, missing = ([unit_channels(maps) for maps in network] for network in (teacher, student))
-    grams = [[cross_gram(a, b) for a, b in combinations(maps, 2)] for maps in (full, missing)]
-    return summed_errors(*grams)
-
-
-def cross_gram(first: Tensor, second: Tensor) -> Tensor:
-    """Products of every channel of one map with every channel of another, Eq. 10 of [0]: (B, C, C')."""
-    return first.flatten(2) @ second.flatten(2).mT
-
-
-def unit_channels(maps: Tensor) -> Tensor:
-    """Shift and scale each channel of (B, C, *spatial) to zero mean and unit norm over space."""
-    flat = maps.flatten(2)
-    variance, mean = torch.var_mean(flat, 2, correction=0, keepdim=True)
-    return (flat - mean) * torch.rsqrt((variance + NORM_EPS) * flat.shape[2])
-
-
-def adversarial_loss(missing: Tensor) -> Tensor:
-    """BCE(D(missing), 0), Eq. 9 of [0]: what the student pays for being told from the teacher.
-
-    Args:
-        missing: the discriminator's logits (B, 1).
-    """
-    return F.softplus(missing).mean()
-
-
-def discriminator_loss(full: Tensor, missing: Tensor) -> Tensor:
-    """BCE(D(full), 0) + BCE(D(missing), 1), of logits (B, 1), Eq. 9 of [0]."""
-    return F.softplus(full).mean() + F.softplus(-missing).mean()

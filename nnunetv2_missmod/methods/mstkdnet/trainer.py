@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import finest, unwrapped
+from nnunetv2_missmod.building_blocks.discriminator import PooledDiscriminator, play
+from nnunetv2_missmod.building_blocks.matching import gram_loss, ramp_up, summed_errors
+from nnunetv2_missmod.building_blocks.network import finest
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.host.plan_block import check_choice
-from nnunetv2_missmod.methods.mstkdnet.discriminator import StyleDiscriminator
-from nnunetv2_missmod.methods.mstkdnet.losses import (
-    adversarial_loss,
-    discriminator_loss,
-    evd_loss,
-    gram_loss,
-    logit_mse,
-    mst_loss,
-    ramp_up,
-    slkd_loss,
-    summed_errors,
-)
+from nnunetv2_missmod.methods.mstkdnet.losses import evd_loss, logit_mse, mst_loss, slkd_loss
 from nnunetv2_missmod.methods.mstkdnet.network import DEEPEST_LEVEL, MSTKDNet, MSTKDNetOutput, deepest_level
-from nnunetv2_missmod.training.learning import Learner, Update
-from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.co_training import CoTrainer, in_float
+from nnunetv2_missmod.training.learning import Learner
+from nnunetv2_missmod.training.trainer import Batch
 
 
-class MSTKDNetTrainer(MissingModalityTrainer):
+class MSTKDNetTrainer(CoTrainer):
     """A teacher that sees all modalities, a student that matches it from some (MST-KDNet, Zhu et al. 2025).
 
     Both learn from scratch, side by side. The student is ``self.network``; teacher and discriminator serve training
@@ -63,31 +52,16 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     build_network = staticmethod(MSTKDNet.from_plans)
 
-    teacher: Learner
     discriminator: Learner
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
-        """Set up the student as nnU-Net does, and teacher and discriminator beside it."""
+        """Set up student and teacher, and the discriminator beside them."""
         super().initialize()
-        teacher = self.beside(self.build_teacher(), self.compiles())
-        self.teacher = Learner(teacher, self.build_optimizer(teacher.parameters()))
         architecture = Architecture.from_configuration(self.configuration_manager)
         channels = architecture.features[deepest_level(architecture)]
-        discriminator = self.beside(StyleDiscriminator(architecture, channels), False)
-        undecayed = {"params": list(discriminator.parameters()), "weight_decay": 0.0}
-        self.discriminator = Learner(discriminator, self.build_optimizer([undecayed]))
-
-    def build_teacher(self) -> nn.Module:
-        """Build a second network of the student's kind."""
-        return self.build_network_architecture(
-            self.plans_manager,
-            self.configuration_manager,
-            self.num_input_channels,
-            self.label_manager.num_segmentation_heads,
-            self.enable_deep_supervision,
-        )
+        self.discriminator = self.build_adversary(PooledDiscriminator(architecture, channels))
 
     def apply_plan_overrides(self) -> None:
         """Apply the plan's overrides and check their values.
@@ -111,21 +85,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         return None if scales is None else scales[:DEEPEST_LEVEL]
 
     # --- one training step --------------------------------------------------------------------------------------------
-
-    def updates(self, batch: Batch) -> Iterator[Update]:
-        """Eq. 12: the teacher that learns from its labels alone first, before the student needs memory.
-
-        A teacher that learns from the student's terms as well takes its step together with the student.
-        """
-        full: MSTKDNetOutput = self.teacher.network(batch.images, batch.available)
-        teacher_term = {"teacher": self.teacher_weight * self.loss(full.logits, batch.target)}
-        if not self.detach_teacher:
-            yield Update(self.learners(), self.student_terms(batch, full) | teacher_term)
-            return
-        yield Update([self.teacher], teacher_term)
-        self.teacher.optimizer.zero_grad(set_to_none=True)
-        others = [learner for learner in self.learners() if learner is not self.teacher]
-        yield Update(others, self.student_terms(batch, detached(full)))
 
     def student_terms(self, batch: Batch, full: MSTKDNetOutput) -> dict[str, Tensor]:
         """Eq. 12 without the teacher's own term, and the discriminator's loss, which changes the discriminator alone.
@@ -187,10 +146,6 @@ class MSTKDNetTrainer(MissingModalityTrainer):
             teacher, student = (self.probabilities(logits) for logits in (teacher, student))
         return logit_mse(teacher, student)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Give those of classes or regions, (B, K, *spatial)."""
-        return logits.sigmoid() if self.label_manager.has_regions else logits.softmax(1)
-
     def slkd(self, full: MSTKDNetOutput, missing: MSTKDNetOutput) -> Tensor:
         """L_SLKD (B,), its mean over the outputs (released code)."""
         teacher, student = finest(full.logits), finest(missing.logits)
@@ -212,13 +167,8 @@ class MSTKDNetTrainer(MissingModalityTrainer):
         Args:
             full, missing: the style f_enc&t of teacher and student, (B, C, *spatial).
         """
-        both = torch.cat((full, missing)).detach()
-        verdicts = self.discriminator.network(both).chunk(2)
-        as_judged = unwrapped(self.discriminator.network).judge(missing)
-        return {
-            "adversarial": self.adversarial_weight * adversarial_loss(as_judged),
-            "discriminator": discriminator_loss(*verdicts),
-        }
+        fooling, telling = play(self.discriminator.network, full, missing)
+        return {"adversarial": self.adversarial_weight * fooling, "discriminator": telling}
 
     def learners(self) -> list[Learner]:
         """The student, the discriminator where it has a part in the loss, and the teacher."""
@@ -227,19 +177,4 @@ class MSTKDNetTrainer(MissingModalityTrainer):
 
     def companions(self) -> dict[str, Learner]:
         """What learns beside the student, by name."""
-        return {"teacher": self.teacher, "discriminator": self.discriminator}
-
-
-def detached(out: MSTKDNetOutput) -> MSTKDNetOutput:
-    """Take an output out of the graph."""
-    return MSTKDNetOutput(*(apply(Tensor.detach, field) for field in out))
-
-
-def in_float(out: MSTKDNetOutput) -> MSTKDNetOutput:
-    """Convert an output to float32."""
-    return MSTKDNetOutput(*(apply(Tensor.float, field) for field in out))
-
-
-def apply(function: Callable[[Tensor], Tensor], field: Tensor | list[Tensor]) -> Any:
-    """Apply a function to a tensor, or to each of a list."""
-    return [function(tensor) for tensor in field] if isinstance(field, list) else function(field)
+        return {**super().companions(), "discriminator": self.discriminator}
