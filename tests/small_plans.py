@@ -11,10 +11,13 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+from nnunetv2_missmod.training.dedicated import DedicatedTrainer
+
 CONFIGURATION = "3d_fullres"
 CPU = torch.device("cpu")
 LABELS = {"background": 0, "edema": 1, "tumor": 2}
 SMALL_NETWORK = {"embed_dim": 16, "num_layers": 4, "num_heads": 2, "feedforward_dim": 24}  # where a network has them
+SUBSET = "mod0"  # of a trainer that is for one subset
 WHOLE_STEP = {"pretrained": False, "warm_up_fraction": 0.0}  # no checkpoint to look for, every term from the start
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
@@ -99,11 +102,18 @@ def whole_step(trainer_class):
     return {name: value for name, value in WHOLE_STEP.items() if hasattr(trainer_class, name)}
 
 
+def subset_for(trainer_class):
+    """The override without which a trainer for one subset does not start."""
+    return {"subset": SUBSET} if issubclass(trainer_class, DedicatedTrainer) else {}
+
+
 def with_small_network(trainer_class, plans):
-    """The plan, with the network's own constants set small."""
+    """The plan, with the network's own constants set small, and a subset for a trainer that needs one."""
     known = trainer_class.build_network.__self__.constants()
+    block = plans["configurations"][CONFIGURATION]["missmod"]
+    block["trainer"] = {**subset_for(trainer_class), **block["trainer"]}
     constants = {name: value for name, value in SMALL_NETWORK.items() if name in known}
-    plans["configurations"][CONFIGURATION]["missmod"]["network"] = constants
+    block["network"] = constants
     return plans
 
 

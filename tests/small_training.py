@@ -5,7 +5,7 @@ import json
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from small_plans import CONFIGURATION, SMALL_NETWORK, small_dataset_json, small_plans
+from small_plans import CONFIGURATION, SMALL_NETWORK, small_dataset_json, small_plans, subset_for
 
 from nnunetv2_missmod.host.doors import door_names
 
@@ -16,19 +16,24 @@ OF_TRAINER = {"M3AETrainer": {"pretrained": False}, "CCSDTrainer": {"warm_up_fra
 def training_plans(num_modalities=2, batch_size=2, patch=None, **settings):
     """A plan that every door can train on."""
     plans = small_plans(num_modalities, 3, features=(8, 8, 16), batch_size=batch_size, patch=patch)
-    block = {"trainer": {**SHORT, **OF_TRAINER, **settings}, "network": small_networks()}
+    of_trainers = {name: {**subset_for(door), **OF_TRAINER.get(name, {})} for name, door in doors().items()}
+    block = {"trainer": {**SHORT, **of_trainers, **settings}, "network": small_networks()}
     plans["configurations"][CONFIGURATION]["missmod"] = block
     return plans
 
 
-def small_networks():
-    """The constants that make each door's network small, under its name."""
+def doors():
+    """The trainers of the doors by name."""
     from importlib import import_module
 
+    return {name: getattr(import_module(f"nnunetv2_missmod.trainers.{name}"), name) for name in door_names()}
+
+
+def small_networks():
+    """The constants that make each door's network small, under its name."""
     networks = {}
-    for name in door_names():
-        trainer_class = getattr(import_module(f"nnunetv2_missmod.trainers.{name}"), name)
-        known = trainer_class.build_network.__self__.constants()
+    for name, door in doors().items():
+        known = door.build_network.__self__.constants()
         networks[name] = {constant: value for constant, value in SMALL_NETWORK.items() if constant in known}
     return networks
 

@@ -11,9 +11,11 @@ from torch import Tensor
 from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.host.doors import door_names
 from nnunetv2_missmod.host.plan_block import overrides_for, plan_block
-from nnunetv2_missmod.modalities import JOIN, channels_of_subset
+from nnunetv2_missmod.modalities import JOIN, channels_of_subset, expand_to
 from nnunetv2_missmod.training.availability import Available, find_available
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
+
+SURE = 50.0  # a logit that leaves nothing to learn
 
 
 class DedicatedTrainer(MissingModalityTrainer):
@@ -117,3 +119,30 @@ class DedicatedTrainer(MissingModalityTrainer):
         """Give each of an epoch's validation steps its subset (M,): S."""
         subset = torch.tensor([channel in self.channels for channel in range(len(self.modalities))])
         return [subset] * steps
+
+
+def counted_alone(
+    logits: Tensor | list[Tensor], target: Tensor | list[Tensor], counts: Tensor, overlapping: bool
+) -> tuple[Any, Any]:
+    """Make samples that do not count background, and be sure of it: the pipeline's loss has nothing to teach of them.
+
+    To its cross entropy they add zero, to a Dice over the batch neither volume nor overlap, and no gradient to either.
+
+    Args:
+        logits: (B, K, *patch), a list of them under deep supervision.
+        target: as the pipeline's loss takes it.
+        counts: (B,) bool.
+        overlapping: the K outputs are regions; of classes, the first is the background.
+
+    Returns:
+        Logits and target as they came for the samples that count.
+    """
+    if isinstance(logits, list):
+        levels = [counted_alone(*level, counts, overlapping) for level in zip(logits, target, strict=True)]
+        return [level[0] for level in levels], [level[1] for level in levels]
+    assert isinstance(target, Tensor)
+    background = logits.new_full((logits.shape[1], *[1] * (logits.ndim - 2)), -SURE)
+    if not overlapping:
+        background[0] = SURE
+    kept = expand_to(counts, logits)
+    return torch.where(kept, logits, background), torch.where(kept, target, target.new_zeros(()))

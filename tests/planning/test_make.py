@@ -1,5 +1,6 @@
 """`missmod plan` from the command line to the file: fitted plans, papers' plans, what is shown, every mistake."""
 
+import importlib
 import json
 import math
 import re
@@ -7,7 +8,7 @@ from functools import cache
 
 import pytest
 from small_datasets import small_dataset
-from small_plans import CONFIGURATION
+from small_plans import CONFIGURATION, subset_for
 
 from nnunetv2_missmod.cli.main import main
 from nnunetv2_missmod.host.doors import PRETRAINING, door_names, plans_folder
@@ -33,6 +34,11 @@ def make_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     monkeypatch.setattr(planned_dataset, "find_trainer_class", find_once)
     return lambda **options: small_dataset(tmp_path, **options)
+
+
+def needed_by(trainer):
+    """What a plan has to say before a door's trainer can be planned for."""
+    return subset_for(getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{trainer}"), trainer))
 
 
 @pytest.fixture
@@ -95,7 +101,8 @@ def with_cascade(dataset):
 @pytest.mark.parametrize("trainer", SEGMENTING)
 @pytest.mark.parametrize(("num_modalities", "dims", "residual"), [(3, 3, False), (2, 2, True)])
 def test_every_trainer_gets_a_plan_of_its_own(trainer, num_modalities, dims, residual, make_dataset, by_formula):
-    dataset = make_dataset(num_modalities=num_modalities, dims=dims, residual=residual)
+    options = {"num_modalities": num_modalities, "dims": dims, "residual": residual}
+    dataset = make_dataset(**options, **needed_by(trainer))
     before = (dataset.folder / "nnUNetPlans.json").read_text()
     assert plan(trainer, "-gpu_memory_target", 4) == 0
     plans = written(dataset, f"nnUNetPlans_{trainer}")
@@ -184,7 +191,7 @@ def test_the_estimate_of_the_trainer_itself_is_within_the_target(make_dataset, n
 
 @pytest.mark.parametrize("trainer", [name for name in SEGMENTING if (plans_folder() / f"{name}.json").is_file()])
 def test_every_paper_s_settings_are_written_and_explained(trainer, make_dataset, by_formula, capsys):
-    dataset = make_dataset(features=(8, 8, 16))
+    dataset = make_dataset(features=(8, 8, 16), **needed_by(trainer))
     assert plan(trainer, "--setting", "paper") == 0
     configuration = written(dataset, f"nnUNetPlans_{trainer}_paper")["configurations"][CONFIGURATION]
     fragment = json.loads((plans_folder() / f"{trainer}.json").read_text())

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
+from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer, subset_for
 
 from nnunetv2_missmod.host.doors import door_names, plans_folder
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet
@@ -46,8 +46,14 @@ def settings_in(fragment, trainer):
 
 def trainer_of(file, plans, folder, monkeypatch):
     """The trainer that a fragment is named for, or of a variant."""
-    name = OF_OTHER_NAME.get(file, file.stem)
+    return initialised(OF_OTHER_NAME.get(file, file.stem), plans, folder, monkeypatch)
+
+
+def initialised(name, plans, folder, monkeypatch):
+    """A door's trainer on a plan, which gets a subset where that trainer needs one."""
     door = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+    settings = plans["configurations"][CONFIGURATION]["missmod"]["trainer"]
+    settings.setdefault(name, {}).update(subset_for(door))
     return small_trainer(door, plans, small_dataset_json(), folder, monkeypatch)
 
 
@@ -91,8 +97,7 @@ def test_a_trainer_accepts_every_fragment(file, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", door_names())
 def test_every_trainer_accepts_the_demo_with_constants_for_one_of_them(name, tmp_path, monkeypatch):
     plans = merge_fragment(small_plans(), CONFIGURATION, load_fragment(DEMO), "newPlans")
-    door = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
-    trainer = small_trainer(door, plans, small_dataset_json(), tmp_path, monkeypatch)
+    trainer = initialised(name, plans, tmp_path, monkeypatch)
     if name == "MSTKDNetTrainer":
         networks = (trainer.network, trainer.teacher.network)
         assert [len(network.transformer.blocks) for network in networks] == [8, 8]

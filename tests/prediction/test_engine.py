@@ -79,7 +79,8 @@ def test_every_subset_is_what_nnunet_predicts_with_the_other_files_missing(
     for position, subset in enumerate(subsets):
         there = [file for file, present in zip(files, subset, strict=True) if present]
         assert_same(masks[position], nnunets_mask(predictor, there, tmp_path / "nnunet"))
-    assert len({mask.tobytes() for mask in masks.values()}) == len(subsets)
+    if not predictor.network.subset:  # of any other use than for one subset
+        assert len({mask.tobytes() for mask in masks.values()}) == len(subsets)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -1,12 +1,13 @@
 """What a plan's settings mean for each of the trainers that share it, and what is present in a validation step."""
 
 import copy
+import importlib
 from itertools import product
 
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
+from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer, subset_for
 
 from nnunetv2_missmod.host.doors import door_names, with_doors
 from nnunetv2_missmod.host.plan_block import check_overrides, overrides_for
@@ -282,7 +283,9 @@ def test_values_at_their_limits_are_taken(make):
 def test_no_default_of_a_door_is_out_of_range(make, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", with_doors({})["nnUNet_extTrainer"])
     for name in door_names():
-        trainer = make(name, **({"pretrained": False} if name == "M3AETrainer" else {}))
+        needed = {"pretrained": False} if name == "M3AETrainer" else {}
+        door = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
+        trainer = make(name, **needed, **subset_for(door))
         check_overrides(trainer.settings(), trainer.settings(), name)
         assert overrides_for(name, trainer.settings(), [name]) == trainer.settings()
 

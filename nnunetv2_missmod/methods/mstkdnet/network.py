@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
+from nnunetv2_missmod.building_blocks.style import pool_to_deepest
 from nnunetv2_missmod.methods.mstkdnet.transformer import TokenDecoder, Transformer, total_stride
 from nnunetv2_missmod.modalities import available_modalities, drop_absent
 
@@ -61,7 +62,7 @@ class MSTKDNet(MissingModalityNetwork):
             architecture, channels, patch, grid, embed_dim, num_layers, num_heads, feedforward_dim
         )
         self.token_decoder = TokenDecoder(architecture, embed_dim, channels, strides)
-        self.pool = architecture.max_pool(architecture.stride_to(level))
+        self.pool = pool_to_deepest(convolutional, level - 1)
         self.mix = architecture.projection(above + channels, channels)
         self.first_conv = architecture.conv(channels, channels)
         self.decoder = convolutional.decoder(spec.num_classes, spec.deep_supervision)
