@@ -1,7 +1,7 @@
 """Two processes with half of the batch each compute the gradients of one process with all of it.
 
-Starting them takes longest, so they are started once: for all doors, and for the networks that MST-KDNet trains beside
-its own.
+Starting them takes longest, so they are started once: for all doors, and for the networks that teachers and
+discriminators are.
 """
 
 import importlib
@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.doors import door_names
-from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.modalities import expand_to
 from nnunetv2_missmod.training.learning import Learner
 
@@ -28,7 +27,12 @@ CASES = ("a", "b", "c", "d")
 AVAILABLE = {"a": (True, True), "b": (False, True), "c": (True, True), "d": (True, False)}
 PRESENT = {"a": (True, False), "b": (False, True), "c": (True, True), "d": (True, False)}
 
-NETWORKS = {"student", "teacher", "discriminator"}
+NETWORKS = {  # that learn in a step, of trainers with a teacher
+    "MSTKDNetTrainer": {"student", "teacher", "discriminator"},
+    "ACNTrainer": {"student", "teacher", "regressor", "entropy_discriminator", "knowledge_discriminator"},
+    "SMUNetTrainer": {"student", "teacher", "discriminator"},
+}
+PAIRS = [("MSTKDNetTrainer", True), ("MSTKDNetTrainer", False), ("ACNTrainer", False), ("SMUNetTrainer", True)]
 
 
 class Environment:
@@ -71,16 +75,17 @@ def gradients(trainer, cases):
     return {n.removeprefix("module."): p.grad.clone() for n, p in learning}
 
 
-# --- teacher and discriminator of MST-KDNet ---------------------------------------------------------------------------
+# --- teachers, regressors and discriminators --------------------------------------------------------------------------
 
 
-def build_pair(folder, detach_teacher):
+def build_pair(name, folder, detach_teacher):
+    trainer_class = getattr(importlib.import_module(f"nnunetv2_missmod.trainers.{name}"), name)
     plans = small_plans(2, 2, features=(8, 8, 16), batch_size=4, detach_teacher=detach_teacher)
-    plans = with_small_network(MSTKDNetTrainer, plans)
+    plans = with_small_network(trainer_class, plans)
     arguments = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
     arguments["conv_bias"] = False  # before a norm: no gradient but rounding
     dataset_json = small_dataset_json(2, regions=True)
-    trainer = small_trainer(MSTKDNetTrainer, plans, dataset_json, folder, Environment(), CASES)
+    trainer = small_trainer(trainer_class, plans, dataset_json, folder, Environment(), CASES)
     trainer.available_in_case = AVAILABLE
     trainer.network.train()
     return trainer
@@ -115,7 +120,7 @@ def learned(trainer, cases):
 
 def worker(rank, folder, results):
     torch.set_num_threads(1)
-    pairs = {detach_teacher: build_pair(Path(folder), detach_teacher) for detach_teacher in (False, True)}
+    pairs = {(name, detach): build_pair(name, Path(folder), detach) for name, detach in PAIRS}
     trainers = {(name, dice): build(name, Path(folder), dice) for name in door_names() for dice in (False, True)}
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for (name, batch_dice), trainer in trainers.items():
@@ -130,9 +135,9 @@ def worker(rank, folder, results):
         if hasattr(trainer, "order"):
             trainer.order.over_ranks()
             results[name, "order", batch_dice, rank] = (trainer.order.first, trainer.order.scores)
-    for detach_teacher, trainer in pairs.items():
+    for pair, trainer in pairs.items():
         wrap(trainer, rank)
-        results["pair", detach_teacher, rank] = learned(trainer, CASES[2 * rank : 2 * rank + 2])
+        results["pair", pair, rank] = learned(trainer, CASES[2 * rank : 2 * rank + 2])
     dist.destroy_process_group()
 
 
@@ -176,22 +181,23 @@ def test_the_order_of_removal_is_that_of_all_ranks(of_two, tmp_path):
         torch.testing.assert_close(scores, trainer.order.scores)
 
 
-@pytest.mark.parametrize("detach_teacher", [True, False])
-def test_two_processes_teach_what_one_does(detach_teacher, of_two, tmp_path):
-    expected = learned(build_pair(tmp_path, detach_teacher), CASES)
-    assert expected.keys() == NETWORKS
-    for name, parameters in expected.items():
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_processes_teach_what_one_does(pair, of_two, tmp_path):
+    name, detach_teacher = pair
+    expected = learned(build_pair(name, tmp_path, detach_teacher), CASES)
+    assert expected.keys() == NETWORKS[name]
+    for network, parameters in expected.items():
         scale = max(float(moment.abs().max()) for _, moment in parameters.values())
         for key, (weight, moment) in parameters.items():
             has_gradient = moment.abs() > 1e-3 * scale  # Adam gives mere rounding a full step, of either sign
             for rank in (0, 1):
-                got, its_moment = of_two["pair", detach_teacher, rank][name][key]
+                got, its_moment = of_two["pair", pair, rank][network][key]
                 torch.testing.assert_close(its_moment, moment, rtol=1e-3, atol=1e-5 * scale)
                 torch.testing.assert_close(got[has_gradient], weight[has_gradient], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("detach_teacher", [True, False])
-def test_both_processes_have_equal_weights(detach_teacher, of_two):
-    first, second = (of_two["pair", detach_teacher, rank] for rank in (0, 1))
-    for name in NETWORKS:
-        assert all(torch.equal(weight, second[name][key][0]) for key, (weight, _) in first[name].items())
+@pytest.mark.parametrize("pair", PAIRS)
+def test_both_processes_have_equal_weights(pair, of_two):
+    first, second = (of_two["pair", pair, rank] for rank in (0, 1))
+    for network in NETWORKS[pair[0]]:
+        assert all(torch.equal(weight, second[network][key][0]) for key, (weight, _) in first[network].items())
