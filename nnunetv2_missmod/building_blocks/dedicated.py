@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec
 from nnunetv2_missmod.host.plan_block import checked_subset
@@ -51,3 +53,26 @@ class DedicatedNetwork(MissingModalityNetwork):
         distinct = dict(zip(within, presents, strict=True))
         logits = {row: self(images, present.expand(len(images), -1)) for row, present in distinct.items()}
         return torch.stack([logits[row] for row in within])
+
+
+class DedicatedOutput(NamedTuple):
+    """Output in training."""
+
+    logits: Tensor | list[Tensor]  # (B, K, *patch), a list of them, finest first, under deep supervision
+    bottleneck: Tensor  # (B, C, *spatial)
+
+
+class DedicatedUNet(DedicatedNetwork):
+    """The plan's U-Net with a channel for each modality of the subset."""
+
+    def __init__(self, spec: NetworkSpec, *, subset: list[int] | None = None):
+        super().__init__(spec, subset=subset)
+        unet = spec.architecture.unet(len(self.subset), spec.num_classes, spec.deep_supervision)
+        self.encoder: nn.Module = unet.encoder
+        self.decoder = unet.decoder
+
+    def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | DedicatedOutput:
+        """Segment images (B, M, *patch) from what is present (B, M) of the subset, see ``MissingModalityNetwork``."""
+        levels = self.encoder(self.select(images, present))
+        logits: Tensor | list[Tensor] = self.decoder(levels)
+        return DedicatedOutput(logits, levels[-1]) if self.training else logits

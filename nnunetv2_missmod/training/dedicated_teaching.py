@@ -1,4 +1,4 @@
-"""A model for one subset of the modalities, S, that learns from one of all modalities, from scratch and side by side."""
+"""A model for one subset of the modalities, S, that learns beside one of all modalities, from scratch as well."""
 
 from __future__ import annotations
 

@@ -75,7 +75,11 @@ def test_a_continued_run_leaves_a_complete_table(earlier):
     assert_frame_equal(written, pd.concat([before, added], ignore_index=True), check_exact=True)
     assert_frame_equal(pd.read_parquet(earlier / "scores.parquet"), written, check_exact=True)
     written = json.loads((EARLIER / "provenance.json").read_text())
-    assert asdict(read_scores(earlier).provenance) == written | {"hd95_convention": "surface", "held_out": None, "needs": None}
+    assert asdict(read_scores(earlier).provenance) == written | {
+        "hd95_convention": "surface",
+        "held_out": None,
+        "needs": None,
+    }
 
 
 def test_it_is_not_continued_by_another_convention_of_hd95(earlier):

@@ -99,3 +99,21 @@ def test_names_that_become_equal_without_their_signs_are_told_apart():
 
 def test_the_old_spelling_of_channel_names_is_read():
     assert distinct_names({"modality": {"0": "FLAIR", "1": "T1"}}) == ["FLAIR", "T1"]
+
+
+def test_of_a_dedicated_model_all_are_those_that_have_what_it_needs_itself_first():
+    subsets = choose_subsets("all", BRATS, (0, 2))
+    assert subsets.names == ["FLAIR+T1c", "FLAIR+T1+T1c", "FLAIR+T1c+T2", "FLAIR+T1+T1c+T2"]
+    assert subsets.needed == (0, 2)
+    assert choose_subsets("FLAIR+T1c+T2", BRATS, (0, 2)).names == ["FLAIR+T1c+T2"]
+    of_many = choose_subsets("all", MANY, (1, 2, 4))
+    assert of_many.names[0] == "mod1+mod2+mod4"
+    assert of_many.sampled
+    assert (of_many.present[:, [1, 2, 4]]).all()
+    assert len(np.unique(of_many.present, axis=0)) == len(of_many.present)
+
+
+@pytest.mark.parametrize("chosen", ["singles", "FLAIR+T1c,T1", "FLAIR"])
+def test_a_subset_without_what_a_dedicated_model_needs_is_an_error(chosen):
+    with pytest.raises(ValueError, match=r"Expected subsets with FLAIR\+T1c, which this model was trained for alone"):
+        choose_subsets(chosen, BRATS, (0, 2))

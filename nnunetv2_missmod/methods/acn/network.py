@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture, initialize_weights
-from nnunetv2_missmod.building_blocks.dedicated import DedicatedNetwork
+from nnunetv2_missmod.building_blocks.dedicated import DedicatedUNet
 from nnunetv2_missmod.building_blocks.discriminator import STRIDES
-from nnunetv2_missmod.building_blocks.network import NetworkSpec
 
 FIRST_VARIANCE = 5.0  # of the regressor, of every channel
 SMALLEST_VARIANCE = 1e-5
 
 
-class ACNOutput(NamedTuple):
-    """Output in training."""
-
-    logits: Tensor | list[Tensor]  # (B, K, *patch), a list of them, finest first, under deep supervision
-    bottleneck: Tensor  # (B, C, *spatial)
-
-
-class ACNNet(DedicatedNetwork):
-    """The plan's U-Net with a channel for each modality of the subset: student, and of all modalities teacher."""
-
-    def __init__(self, spec: NetworkSpec, *, subset: list[int] | None = None):
-        super().__init__(spec, subset=subset)
-        unet = spec.architecture.unet(len(self.subset), spec.num_classes, spec.deep_supervision)
-        self.encoder: nn.Module = unet.encoder
-        self.decoder = unet.decoder
-
-    def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | ACNOutput:
-        """Segment images (B, M, *patch) from what is present (B, M) of the subset, see ``MissingModalityNetwork``."""
-        levels = self.encoder(self.select(images, present))
-        logits: Tensor | list[Tensor] = self.decoder(levels)
-        return ACNOutput(logits, levels[-1]) if self.training else logits
+class ACNNet(DedicatedUNet):
+    """Student, and of all modalities teacher."""
 
 
 class Regressor(nn.Module):

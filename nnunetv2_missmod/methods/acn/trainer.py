@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.building_blocks.dedicated import DedicatedOutput
 from nnunetv2_missmod.building_blocks.discriminator import PooledDiscriminator, play
 from nnunetv2_missmod.building_blocks.matching import mean_over
 from nnunetv2_missmod.building_blocks.network import finest
 from nnunetv2_missmod.methods.acn.losses import entropy_map, mutual_information_loss
-from nnunetv2_missmod.methods.acn.network import ACNNet, ACNOutput, Regressor, first_strides
+from nnunetv2_missmod.methods.acn.network import ACNNet, Regressor, first_strides
 from nnunetv2_missmod.training.dedicated_teaching import TaughtTrainer
 from nnunetv2_missmod.training.learning import Learner
 
@@ -63,7 +64,7 @@ class ACNTrainer(TaughtTrainer):
         }
         return {**super().companions(), **{name: learner for name, learner in own.items() if learner is not None}}
 
-    def matching_terms(self, full: ACNOutput, missing: ACNOutput, counts: Tensor) -> dict[str, Tensor]:
+    def matching_terms(self, full: DedicatedOutput, missing: DedicatedOutput, counts: Tensor) -> dict[str, Tensor]:
         """Match bottlenecks and entropies; see ``TaughtTrainer``."""
         terms = {}
         if self.regressor is not None:
