@@ -375,3 +375,72 @@ def test_a_new_plan_s_name_is_no_path(name, make_dataset, by_formula, capsys):
     message = refused(capsys, BASELINE, f"-overwrite_plans_name={name}")
     assert "Expected a name for the new plan that can be a file's" in message
     assert [file.name for file in dataset.folder.iterdir() if "lans" in file.name] == ["nnUNetPlans.json"]
+
+
+# --- for one subset ---------------------------------------------------------------------------------------------------
+
+DEDICATED = "DedicatedUNetTrainer"
+
+
+def block_of(dataset, name):
+    return written(dataset, name)["configurations"][CONFIGURATION]["missmod"]
+
+
+def without_names(plans):
+    """A plan without its own name and that of its subset."""
+    of_all = {key: value for key, value in plans.items() if key not in ("plans_name", "configurations")}
+    of_one = {**plans["configurations"][CONFIGURATION]}
+    return of_all, {key: value for key, value in of_one.items() if key != "missmod"}
+
+
+def test_a_plan_for_each_subset_alike_in_all_else(make_dataset, by_formula, capsys):
+    dataset = make_dataset()
+    assert plan(DEDICATED, "--subset", "mod2", "mod1+mod0", "-gpu_memory_target", 4) == 0
+    subsets = {"nnUNetPlans_mod2": "mod2", "nnUNetPlans_mod0+mod1": "mod0+mod1"}
+    for name, subset in subsets.items():
+        assert written(dataset, name)["plans_name"] == name
+        assert block_of(dataset, name) == {"trainer": {"subset": subset}}
+    assert len({json.dumps(without_names(written(dataset, name))) for name in subsets}) == 1
+    assert {configuration["missmod"]["trainer"]["subset"] for _, configuration in by_formula} == {"mod0+mod1"}
+    printed = capsys.readouterr().out
+    assert "-tr DedicatedUNetTrainer -p nnUNetPlans_mod2" in printed
+    assert "-tr DedicatedUNetTrainer -p nnUNetPlans_mod0+mod1" in printed
+
+
+def test_all_subsets_and_names_of_ones_own(make_dataset, by_formula):
+    dataset = make_dataset(num_modalities=2)
+    assert plan(DEDICATED, "--subset", "all", "--setting", "quick") == 0
+    for subset in ("mod0", "mod1", "mod0+mod1"):
+        assert block_of(dataset, f"nnUNetPlans_quick_{subset}")["trainer"]["subset"] == subset
+    assert plan(DEDICATED, "--subset", "mod1", "-overwrite_plans_name", "mine") == 0
+    assert block_of(dataset, "mine") == {"trainer": {"subset": "mod1"}}
+    assert plan(DEDICATED, "--subset", "mod1", "mod0", "-overwrite_plans_name", "two") == 0
+    assert block_of(dataset, "two_mod0") == {"trainer": {"subset": "mod0"}}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "subset", "message"),
+    [
+        (BASELINE, ["mod0"], "Expected --subset for a trainer of one subset, got -tr ModalityDropoutTrainer"),
+        (DEDICATED, ["T1"], "Expected a subset of the modalities mod0, mod1, mod2, each once"),
+        (DEDICATED, ["mod0+mod1", "mod1+mod0"], "Expected every subset once, got --subset mod0+mod1 mod1+mod0"),
+        (DEDICATED, [], "DedicatedUNetTrainer trains a model for one subset of the modalities, which the plan names"),
+    ],
+)
+def test_what_names_no_subset_is_refused(trainer, subset, message, make_dataset, no_counting, capsys):
+    dataset = make_dataset()
+    assert message in refused(capsys, trainer, *(["--subset", *subset] if subset else []), "--setting", "quick")
+    assert [file.name for file in dataset.folder.glob("nnUNetPlans*")] == ["nnUNetPlans.json"]
+
+
+def test_all_of_very_many_are_not_planned(make_dataset, by_formula, capsys):
+    make_dataset(num_modalities=6)
+    assert "got all of 6 modalities: 63 trainings" in refused(capsys, DEDICATED, "--subset", "all")
+
+
+def test_no_plan_is_written_where_one_of_them_would_replace_another(make_dataset, by_formula, capsys):
+    dataset = make_dataset()
+    assert plan(DEDICATED, "--subset", "mod1") == 0
+    assert "nnUNetPlans_mod1.json exists" in refused(capsys, DEDICATED, "--subset", "mod0", "mod1")
+    assert not (dataset.folder / "nnUNetPlans_mod0.json").exists()
+    assert plan(DEDICATED, "--subset", "mod0", "mod1", "--overwrite") == 0
