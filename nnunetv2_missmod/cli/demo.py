@@ -30,6 +30,9 @@ def add_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--trainer", "-tr", help=f"trainer (default: {TRAINER})")
     verb.add_argument(
+        "--subset", help="for a trainer of one subset of FLAIR, T1, T1c and T2: which, such as FLAIR+T2 (default: T1c)"
+    )
+    verb.add_argument(
         "--device", "-device", choices=("cpu", "cuda", "mps"), default="cpu", help="to work on (default: %(default)s)"
     )
 
@@ -48,13 +51,14 @@ def demo(parsed: argparse.Namespace) -> int:
     """Run it."""
     from nnunetv2_missmod.cli.demo_job import CommandFailedError, run_demo, run_quick_demo  # noqa: PLC0415
 
-    if parsed.quick and parsed.trainer:
-        raise ValueError(f"Expected --quick, which trains nothing, or -tr {parsed.trainer}, got both. Leave out one.")
+    named = f"-tr {parsed.trainer}" if parsed.trainer else f"--subset {parsed.subset}" if parsed.subset else ""
+    if parsed.quick and named:
+        raise ValueError(f"Expected --quick, which trains nothing, or {named}, got both. Leave out one.")
     try:
         if parsed.quick:
             run_quick_demo(parsed.out, parsed.device, parsed.overwrite)
         else:
-            run_demo(parsed.out, parsed.trainer or TRAINER, parsed.device, parsed.overwrite)
+            run_demo(parsed.out, parsed.trainer or TRAINER, parsed.device, parsed.overwrite, parsed.subset)
     except CommandFailedError as error:
         print(f"missmod: {error}", file=sys.stderr)
         return SOME_FAILED

@@ -13,7 +13,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunetv2_missmod.cli.demo_folder import DemoFolder
 from nnunetv2_missmod.datasets import phantom
-from nnunetv2_missmod.datasets.phantom.cohort import write_phantom_dataset
+from nnunetv2_missmod.datasets.phantom.cohort import phantom_modalities, write_phantom_dataset
 from nnunetv2_missmod.evaluation.means_table import print_means
 from nnunetv2_missmod.evaluation.scores import read_scores
 from nnunetv2_missmod.host.checkpoint import CHECKPOINTS
@@ -22,7 +22,8 @@ from nnunetv2_missmod.host.folders import VARIABLES
 from nnunetv2_missmod.machine.devices import require_device
 from nnunetv2_missmod.machine.progress import progress
 from nnunetv2_missmod.machine.workers import running_command
-from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
+from nnunetv2_missmod.planning.dedicated import for_subset, subset_to_train
+from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, merged, write_plans
 from nnunetv2_missmod.report.page import write_report
 
 DATASET_ID, CONFIGURATION, PLANS = 501, "3d_fullres", "nnUNetPlans_demo"
@@ -30,13 +31,14 @@ NUM_TRAINING, NUM_TEST, NUM_TEST_QUICK, SIZE = 20, 6, 2, 40
 PLANNING, SCORING, CALIBRATING = "Plan and preprocess", "Score every subset", "Calibrate"
 DURATIONS = {"Plan": "1 minute", "Train": "3 to 6 minutes", "Score": "1 minute", "Calibrate": "seconds"}
 IN_ONE_PROCESS = {"nnUNet_n_proc_DA": "0"}  # nnU-Net's workers cannot be seeded; planning takes at least one
+NUM_MODALITIES, SUBSET = 4, "T1c"  # of the phantom; of a dedicated trainer
 CONFIDENCE = "0.8"  # which so few cases can give a bound for
 LOG = "log.txt"
 LAST_LINES = 30  # of a failed command, shown with the error
 EMBEDDED, EMBEDDED_TRAINER = Path(phantom.__file__).parent / "model", "ModalityDropoutTrainer"
 
 
-def run_demo(out: Path, trainer: str, device: str, overwrite: bool = False) -> Path:
+def run_demo(out: Path, trainer: str, device: str, overwrite: bool = False, subset: str | None = None) -> Path:
     """Make a phantom cohort, train briefly, score held-out cases from every subset of their modalities, and report.
 
     Args:
@@ -45,25 +47,30 @@ def run_demo(out: Path, trainer: str, device: str, overwrite: bool = False) -> P
         trainer: one of the doors; one that starts from a pretraining is pretrained first.
         device: cpu, cuda or mps.
         overwrite: begin anew in the folder of a demo.
+        subset: that a dedicated trainer is for; T1c if None.
 
     Returns:
         The report, whose place is also printed, after the mean Dice by subset and region.
 
     Raises:
-        ValueError: the folder is in use, the trainer unknown or the device not there.
+        ValueError: the folder is in use, trainer, subset or device not there.
         CommandFailedError: a command failed; the end of its output is in the message.
     """
     trainers = segmenting_names()
     if trainer not in trainers:
         raise ValueError(f"Expected one of the trainers that segment, {', '.join(trainers)}, got {trainer!r}.")
     require_device(device)
+    os.environ.update(with_doors(os.environ))
+    named = subset_to_train(trainer, subset, phantom_modalities(NUM_MODALITIES), SUBSET)
     folder = DemoFolder(out, "with its training", overwrite)
-    job = Job(folder.path, device)
+    job = Job(folder.path, device, subset=named)
     stages = [stage for stage in (pretraining_of(trainer), trainer) if stage]
     job.announce([PLANNING, *(f"Train {stage}" for stage in stages), SCORING, CALIBRATING], folder.finished)
     if PLANNING not in folder.finished:
         job.prepare_data()
         folder.finish(PLANNING)
+    elif named:
+        job.write_plan()  # which a demo of another trainer in this folder did not
     for stage in stages:
         if f"Train {stage}" not in folder.finished:
             job.train(stage)
@@ -105,10 +112,19 @@ class CommandFailedError(RuntimeError):
 class Job:
     """The steps of the demo in one folder, each a command as a user would type it."""
 
-    def __init__(self, out: Path, device: str, settings: str = "demo", num_test: int = NUM_TEST):
-        """Begin in a folder; ``settings`` names a fragment of ``plans/``: a small network and a short schedule."""
+    def __init__(self, out: Path, device: str, settings: str = "demo", num_test: int = NUM_TEST, subset: str = ""):
+        """Begin in a folder.
+
+        Args:
+            out: the folder.
+            device: cpu, cuda or mps.
+            settings: names a fragment of ``plans/``: a small network and a short schedule.
+            num_test: held-out cases.
+            subset: that a dedicated trainer is for; such a plan has a name of its own.
+        """
         self.out, self.device, self.num_test = out, device, num_test
-        self.fragment = load_fragment(plans_folder() / f"{settings}.json")
+        self.fragment = merged(load_fragment(plans_folder() / f"{settings}.json"), for_subset(subset))
+        self.plans = f"{PLANS}_{subset}" if subset else PLANS
         self.raw = out / "nnUNet_raw" / f"Dataset{DATASET_ID}_Phantom"
         for folder in VARIABLES:
             (out / folder).mkdir(parents=True, exist_ok=True)
@@ -133,21 +149,25 @@ class Job:
 
     def model_folder(self, trainer: str) -> Path:
         """Where nnU-Net keeps the model of a trainer."""
-        return self.out / "nnUNet_results" / self.raw.name / f"{trainer}__{PLANS}__{CONFIGURATION}"
+        return self.out / "nnUNet_results" / self.raw.name / f"{trainer}__{self.plans}__{CONFIGURATION}"
 
     def prepare_data(self) -> None:
         """Write the phantom, plan and preprocess it, and merge the settings into the plan."""
         self.write_cohort()
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(DATASET_ID), "-c", CONFIGURATION, "-npfp", "2", "-np", "2"]
         self.run(PLANNING, command, "", 1)
+        self.write_plan()
+
+    def write_plan(self) -> None:
+        """Merge the settings into nnU-Net's plan."""
         preprocessed = self.out / "nnUNet_preprocessed"
         plans = load_json(preprocessed / self.raw.name / "nnUNetPlans.json")
-        write_plans(merge_fragment(plans, CONFIGURATION, self.fragment, PLANS), preprocessed)
+        write_plans(merge_fragment(plans, CONFIGURATION, self.fragment, self.plans), preprocessed)
 
     def train(self, trainer: str) -> None:
         """Train on one fold of the training cases, from the last checkpoint if there is one."""
         ticks = self.fragment["missmod"]["trainer"]["num_epochs"] + 1  # the last is the validation's
-        command = ["nnUNetv2_train", str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", PLANS]
+        command = ["nnUNetv2_train", str(DATASET_ID), CONFIGURATION, "0", "-tr", trainer, "-p", self.plans]
         fold = self.model_folder(trainer) / "fold_0"
         goes_on = ["--c"] * any((fold / name).is_file() for name in CHECKPOINTS)
         self.run(f"Train {trainer}", [*command, "-device", self.device, *goes_on], "Epoch time:", ticks, IN_ONE_PROCESS)
@@ -172,7 +192,7 @@ class Job:
     def evaluate(self, trainer: str) -> None:
         """Predict and score the held-out cases from each subset of their modalities."""
         command = ["missmod", "evaluate", "-i", str(self.raw / "imagesTs"), "-gt", str(self.raw / "labelsTs")]
-        command += ["-d", str(DATASET_ID), "-c", CONFIGURATION, "-tr", trainer, "-p", PLANS, "-f", "0"]
+        command += ["-d", str(DATASET_ID), "-c", CONFIGURATION, "-tr", trainer, "-p", self.plans, "-f", "0"]
         command += ["-o", str(self.scores_of(trainer)), "-device", self.device, "--disable_tta", "-nps", "1"]
         self.run(SCORING, command, r"^phantom_\d+: done", self.num_test)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -131,9 +132,7 @@ def evaluate_model(
     """
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(evaluation.min_voxels, regions_of(dataset_json))
-    modalities = distinct_names(dataset_json)
-    needed = needed_channels(read_plan(choice, len(modalities))[1])
-    subsets = choose_subsets(evaluation.subsets, modalities, needed)
+    subsets = subsets_to_score(choice, evaluation.subsets, dataset_json)
     cohorts = find_cohorts(choice, images, labels, dataset_json["file_ending"])
     for trainer in {read_checkpoint(file)["trainer_name"] for file in choice.checkpoint_files()}:
         find_trainer(trainer)
@@ -151,6 +150,12 @@ def evaluate_model(
             failed += score_cases(predictor, cases, subsets, evaluation, prediction.num_processes, out, check)
     conclude(out)
     return failed
+
+
+def subsets_to_score(choice: ModelChoice, chosen: str, dataset_json: dict[str, Any]) -> ChosenSubsets:
+    """Read which subsets a model is to be scored on; a dedicated one serves those alone that have its own."""
+    modalities = distinct_names(dataset_json)
+    return choose_subsets(chosen, modalities, needed_channels(read_plan(choice, len(modalities))[1]))
 
 
 def score_cases(

@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.modalities import JOIN, MAX_ENUMERATED_MODALITIES, all_subsets, channels_of_subset, subset_name
-from nnunetv2_missmod.planning.dataset import PlannedDataset
+from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages
 from nnunetv2_missmod.planning.fragments import merge_fragment
 from nnunetv2_missmod.training.dedicated import DedicatedTrainer
 
@@ -48,6 +48,26 @@ def read_subsets(asked: Sequence[str], trainer: type, dataset: PlannedDataset) -
         raise ValueError(f"Expected every subset once, got --subset {' '.join(asked)}. Name each once.")
     largest_first = sorted(chosen, key=len, reverse=True)
     return [JOIN.join(modalities[channel] for channel in channels) for channels in largest_first]
+
+
+def subset_to_train(trainer: str, asked: str | None, modalities: Sequence[str], default: str) -> str:
+    """Name the subset that a trainer is to be for; empty for one of every subset.
+
+    Args:
+        trainer: by name.
+        asked: the subset that was asked for, or None.
+        modalities: their names.
+        default: what a dedicated trainer is for if nothing was asked for.
+
+    Raises:
+        ValueError: there is no such trainer, the subset is none of the modalities, or one is asked for that is not
+            needed.
+    """
+    if issubclass(find_stages(trainer)[-1], DedicatedTrainer):
+        return JOIN.join(modalities[channel] for channel in channels_of_subset(asked or default, modalities))
+    if asked is not None:
+        raise ValueError(f"Expected --subset for a trainer of one subset, got -tr {trainer}. Leave --subset out.")
+    return ""
 
 
 def for_subset(subset: str) -> dict[str, Any]:

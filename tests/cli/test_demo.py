@@ -371,3 +371,30 @@ def test_a_command_that_is_missing_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ValueError, match="nnUNetv2_missing"):
         Job(tmp_path / "demo", "cpu").run("Train", ["nnUNetv2_missing"], "", 1)
+
+
+def test_a_dedicated_trainer_gets_a_plan_and_a_model_of_its_subset(tmp_path, commands, monkeypatch):
+    monkeypatch.setattr(Job, "write_plan", lambda job: commands.append((["write", job.plans], "", 1)))
+    run_demo(tmp_path / "demo", "ModalityDropoutTrainer", "cpu")
+    commands.clear()
+    run_demo(tmp_path / "demo", "DedicatedUNetTrainer", "cpu", subset="T2+FLAIR")  # on the data that are there
+    plans = "nnUNetPlans_demo_FLAIR+T2"
+    assert commands[0][0] == ["write", plans]
+    named = [command[command.index("-p") + 1] for command, _, _ in commands if "-p" in command]
+    assert named == [plans, plans]
+    block = Job(tmp_path / "other", "cpu", subset="T1c").fragment["missmod"]["trainer"]
+    assert block["subset"] == "T1c"
+    assert block["num_epochs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("trainer", "subset", "message"),
+    [
+        ("ModalityDropoutTrainer", "T1c", "Expected --subset for a trainer of one subset, got -tr ModalityDropout"),
+        ("DedicatedUNetTrainer", "CT", "Expected a subset of the modalities FLAIR, T1, T1c, T2"),
+    ],
+)
+def test_a_subset_is_one_of_the_phantom_s_and_for_a_dedicated_trainer(trainer, subset, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run_demo(tmp_path / "demo", trainer, "cpu", subset=subset)
+    assert list(tmp_path.iterdir()) == []
