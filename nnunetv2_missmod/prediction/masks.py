@@ -68,18 +68,23 @@ def predict_masks(
     dataset_json = read_json(choice.folder / "dataset.json")
     check_min_voxels(min_voxels or {}, regions_of(dataset_json))
     trust = trust_in(choice, prediction, min_voxels or {}, settings)
-    modalities = distinct_names(dataset_json)
-    needed = needed_channels(read_plan(choice, len(modalities))[1])
-    request = replace(read_request(subsets, modalities, needed), resample=resample, judged=bool(trust.judge))
+    request = replace(request_of(choice, subsets, dataset_json), resample=resample, judged=bool(trust.judge))
     cases = cases_in(images, dataset_json["file_ending"])[prediction.part_id :: prediction.num_parts]
-    if needed:
-        print(f"This model was trained for {JOIN.join(modalities[n] for n in needed)} alone: no other image counts.")
     predictor = open_predictor(choice, prediction)
     run = run_of(choice, prediction, images, min_voxels=dict(min_voxels or {}), resample=resample, **trust.recorded)
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
     clear_unfinished(out, request.names)
     left = cases_left(out, request.names, cases) if continued else cases
     return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out, trust)
+
+
+def request_of(choice: ModelChoice, subsets: str, dataset_json: dict[str, Any]) -> MaskRequest:
+    """Read ``--subsets``; of a dedicated model, say what it looks at."""
+    modalities = distinct_names(dataset_json)
+    needed = needed_channels(read_plan(choice, len(modalities))[1])
+    if needed:
+        print(f"This model was trained for {JOIN.join(modalities[n] for n in needed)} alone: no other image counts.")
+    return read_request(subsets, modalities, needed)
 
 
 def write_cases(
