@@ -66,7 +66,7 @@ def build(trainer_class: Any, setting: Setting) -> tuple[Any, dict[str, Any]]:
 
 def plans_for(trainer_class: Any, setting: Setting) -> dict[str, Any]:
     """Make the plan."""
-    from small_plans import small_plans, whole_step  # noqa: PLC0415
+    from small_plans import small_plans, subset_for, whole_step  # noqa: PLC0415
 
     plans: dict[str, Any] = small_plans(
         MODALITIES,
@@ -74,5 +74,6 @@ def plans_for(trainer_class: Any, setting: Setting) -> dict[str, Any]:
         batch_size=setting.batch_size,
         features=setting.features,
         **whole_step(trainer_class),
+        **subset_for(trainer_class),
     )
     return plans
