@@ -47,6 +47,13 @@ def trainer_class_of(name: str) -> Any:
     return getattr(importlib.import_module(f"{module}.{name}"), name)
 
 
+def serves_one_subset(name: str) -> bool:
+    """Whether a trainer's model is for one subset of the modalities."""
+    from nnunetv2_missmod.training.dedicated import DedicatedTrainer  # noqa: PLC0415
+
+    return issubclass(trainer_class_of(name), DedicatedTrainer)
+
+
 def build(trainer_class: Any, setting: Setting) -> tuple[Any, dict[str, Any]]:
     """Build a trainer whose every step is a whole one, and a random batch for it."""
     import pytest  # noqa: PLC0415

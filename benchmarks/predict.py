@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.models import MODALITIES, trainer_class_of
+from benchmarks.models import MODALITIES, serves_one_subset, trainer_class_of
 from nnunetv2_missmod.host.doors import find_command, segmenting_names, with_doors
 
 STANDING_FOR_ALL = ("0", "12", "0123")  # the channels of some of the 15 runs
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
 def main() -> None:
     """Measure every trainer asked for and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trainers", nargs="+", default=segmenting_names())
+    parser.add_argument("--trainers", nargs="+", help="default: all that predict from every subset")
     parser.add_argument("--runs", nargs="+", default=STANDING_FOR_ALL, help="channels of the runs of nnUNetv2_predict")
     parser.add_argument("--features", type=int, nargs="+", help="of the plan's levels (default: 32 to 320)")
     parser.add_argument("--half", action="store_true", help="a case and a patch of half the size")
@@ -62,7 +62,7 @@ def main() -> None:
         size = size._replace(features=tuple(arguments.features))
     print("| trainer | one run, CPU-s (s) | missmod predict --subsets all, CPU-s (s) | against 15 runs, CPU (clock) |")
     print("|---|---|---|---|")
-    for name in arguments.trainers:
+    for name in arguments.trainers or [name for name in segmenting_names() if not serves_one_subset(name)]:
         with tempfile.TemporaryDirectory() as folder:
             environment = prepare(Path(folder), name, size)
             model = ["-d", "501", "-c", "3d_fullres", "-tr", name, "-p", "smallPlans", "-f", "0", "--disable_tta"]

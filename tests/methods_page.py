@@ -19,9 +19,9 @@ HEAD = """# The methods
 CARDS = """
 *Genre*: **catch-all**, one model for every subset; **dedicated**, a model for each; **pretrained**, with a stage before
 that needs no labels. *Step*: CPU time of a training step in steps of stock nnU-Net on the same plan. *15 subsets*: time
-of a prediction from all subsets of four modalities in forward passes of the same network
-([which trainer](which_trainer.md#what-each-costs) has memory and conditions). `make pages` writes this page from the
-cards.
+of a prediction from all subsets of four modalities, or from those that contain a dedicated model's own, in forward
+passes of the same network ([which trainer](which_trainer.md#what-each-costs) has memory and conditions). `make pages`
+writes this page from the cards.
 
 ## The cards
 

@@ -25,11 +25,12 @@ sys.path.append(str(REPOSITORY))
 from benchmarks import seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
-from benchmarks.methods import ABLATIONS, READINGS, WHOLES  # noqa: E402
+from benchmarks.methods import ABLATIONS, DEDICATED, READINGS, WHOLES  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ROWS = METHODS | ABLATIONS | READINGS
+ROWS = METHODS | ABLATIONS | READINGS | DEDICATED
+PHANTOM = {"channel_names": dict(zip("0123", ("FLAIR", "T1", "T1c", "T2"), strict=True))}
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_row_is_trained_with_its_settings_and_no_others(name, bench, tmp_path,
     for stage in stages_of(run):
         door = door_class(stage)
         with_small_network(door, with_scratch(plans, stage))
-        trainer = small_trainer(door, plans, small_dataset_json(), tmp_path / stage, monkeypatch)
+        trainer = small_trainer(door, plans, small_dataset_json() | PHANTOM, tmp_path / stage, monkeypatch)
         asked = plans["configurations"][CONFIGURATION]["missmod"]["trainer"][stage]
         optimizer = {*OPTIMIZER_OF_DCSEG, "initial_lr"} if run.adam else set()
         assert set(asked) - {"pretrained"} == {"num_epochs", *optimizer, *run.settings.get(stage, {})} - {"pretrained"}

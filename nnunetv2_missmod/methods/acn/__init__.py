@@ -8,6 +8,18 @@ deployed, the full path serves training alone. Every subset needs a training of 
 Paper: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
 2021. Its abstract could be read, its equations and tables could not: "released" is what is followed.
 
+At a glance
+
+    ==========  ============================================================================
+    genre       dedicated
+    shared      nothing, a model for each subset; the full path sees all of them
+    missing     no channel: the model has those of its own subset
+    losses      segmentation of both paths; consistency; mutual information; two adversaries
+    step        2.02
+    15 subsets  0.9
+    paper       Wang et al., MICCAI 2021
+    ==========  ============================================================================
+
 Deviations (paper / released code / here)
 
 * which subset: any / T1c in its example, one model each (its authors' answer to a question) / the plan's setting

@@ -8,6 +8,18 @@ deployed, the full path serves training alone. Every subset needs a training of 
 Paper: Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022. Its
 abstract could be read, its equations and tables could not: "released" is what is followed, which builds on ACN's.
 
+At a glance
+
+    ==========  ========================================================================
+    genre       dedicated
+    shared      nothing, a model for each subset; the full path sees all of them
+    missing     no channel: the model has those of its own subset
+    losses      segmentation of both paths; consistency; content; style and an adversary
+    step        1.90
+    15 subsets  1.1
+    paper       Azad et al., MIDL 2022
+    ==========  ========================================================================
+
 Deviations (paper / released code / here)
 
 * which subset: any / FLAIR in its example, one model each / the plan's setting ``subset``, by the modalities' names.
