@@ -263,8 +263,7 @@ def print_result(
     for description in descriptions:
         print_description(description)
     if request.setting == "paper":
-        files = papers_of(stages)
-        print_numbers([number for paper in files for number in paper_numbers(paper)])
+        print_numbers([number for paper in papers_of(stages) for number in paper_numbers(paper)])
     for note in notes:
         print(note)
     configurations = list(dict.fromkeys(description.configuration for description in descriptions))
