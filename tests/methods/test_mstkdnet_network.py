@@ -13,7 +13,7 @@ from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.discriminator import PooledDiscriminator
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
-from nnunetv2_missmod.methods.mstkdnet.transformer import Block, TokenDecoder
+from nnunetv2_missmod.methods.mstkdnet.transformer import TokenDecoder
 
 K = 3
 SIX = (4, 4, 4, 8, 16, 16)
@@ -99,18 +99,6 @@ def test_images_of_another_size_than_the_plans_are_segmented(patch, other, grid,
     torch.testing.assert_close(logits, out.logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("patch", "grid", "other"), [((64, 96), (2, 3), (4, 5)), ((16, 32, 64), (2, 2, 2), (2, 3, 5))])
-def test_the_position_embedding_is_resized_to_other_grids_alone(patch, grid, other):
-    transformer = build_network(patch).transformer
-    nn.init.normal_(transformer.position)
-    assert transformer.position_on(torch.Size(grid)) is transformer.position
-    mode = {2: "bilinear", 3: "trilinear"}[len(grid)]
-    expected = F.interpolate(transformer.position, size=other, mode=mode, align_corners=False)
-    assert torch.equal(transformer.position_on(other), expected)
-    nn.init.constant_(transformer.position, 3.0)
-    torch.testing.assert_close(transformer.position_on(other), torch.full((1, 12, *other), 3.0))
-
-
 # --- the transformer --------------------------------------------------------------------------------------------------
 
 
@@ -147,32 +135,6 @@ def test_attention_maps_are_asked_for_in_training_and_of_tapped_blocks_alone():
         assert asked == [False] * 6
         net.train()(images)
     assert asked[6:] == [False, True, True, False, True, True]
-
-
-def plain_block(block, tokens, heads):
-    norm, attend, other_norm, (first, _, last) = block.children()
-    normed = F.layer_norm(tokens, (8,), norm.weight, norm.bias)
-    parts = (normed @ attend.in_proj_weight.T + attend.in_proj_bias).chunk(3, 2)
-    q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in parts)
-    attention = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3)
-    attended = (attention @ v).transpose(1, 2).flatten(2)
-    tokens = tokens + attended @ attend.out_proj.weight.T + attend.out_proj.bias
-    normed = F.layer_norm(tokens, (8,), other_norm.weight, other_norm.bias)
-    wide = (normed @ first.weight.T + first.bias).clamp(min=0)
-    return tokens + wide @ last.weight.T + last.bias, attention
-
-
-@pytest.mark.parametrize("heads", [1, 2, 4])
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("with_attention", [True, False])
-def test_a_block_is_the_textbooks(heads, training, with_attention):
-    torch.manual_seed(0)
-    block, tokens = Block(8, heads, 16).train(training), torch.randn(2, 5, 8)
-    for parameter in block.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    with torch.no_grad():
-        got, (expected, attention) = block(tokens, with_attention), plain_block(block, tokens, heads)
-    torch.testing.assert_close(got, (expected, attention if with_attention else None), rtol=1e-4, atol=1e-4)
 
 
 # --- from tokens to logits --------------------------------------------------------------------------------------------

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
+from nnunetv2_missmod.building_blocks.transformer import Block, maps_of, position_on, tokens_of
 
 NUM_TAPS = 4  # tokens and attention are taken after each quarter of the depth
 NUM_JOINS = NUM_TAPS - 1  # of a shallower tap to what was decoded so far
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
 class Tapped(NamedTuple):
@@ -64,44 +63,16 @@ class Transformer(nn.Module):
         """Relate the patches of a map (B, C, *spatial) to each other."""
         embedded = self.embedding(maps)
         grid = embedded.shape[2:]
-        tokens = (embedded + self.position_on(grid)).flatten(2).transpose(1, 2)
+        tokens = tokens_of(embedded + position_on(self.position, grid))
         tapped = Tapped([], [])
         for index, block in enumerate(self.blocks):
             is_tapped = index in self.taps
             tokens, attention = block(tokens, is_tapped and self.training)
             if is_tapped:
-                tapped.hidden.append(tokens.transpose(1, 2).unflatten(2, grid))
+                tapped.hidden.append(maps_of(tokens, grid))
             if attention is not None:
                 tapped.attention.append(attention)
         return tapped
-
-    def position_on(self, grid: Sequence[int]) -> Tensor:
-        """Resize the position embedding to a grid, (1, K, *grid)."""
-        if tuple(grid) == tuple(self.position.shape[2:]):
-            return self.position
-        return F.interpolate(self.position, tuple(grid), mode=INTERPOLATION[len(grid)])
-
-
-class Block(nn.Module):
-    """Self-attention, then a feed-forward network, each behind a norm and beside a shortcut."""
-
-    def __init__(self, embed_dim: int, num_heads: int, feedforward_dim: int):
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(embed_dim)
-        self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
-        self.feedforward_norm = nn.LayerNorm(embed_dim)
-        self.feedforward = nn.Sequential(
-            nn.Linear(embed_dim, feedforward_dim), nn.ReLU(), nn.Linear(feedforward_dim, embed_dim)
-        )
-
-    def forward(self, tokens: Tensor, with_attention: bool) -> tuple[Tensor, Tensor | None]:
-        """Give the next tokens (B, T, K), and A (B, H, T, T) where it is wanted: it costs the fused attention."""
-        normed = self.attention_norm(tokens)
-        attended, attention = self.attention(
-            normed, normed, normed, need_weights=with_attention, average_attn_weights=False
-        )
-        tokens = tokens + attended
-        return tokens + self.feedforward(self.feedforward_norm(tokens)), attention
 
 
 class TokenDecoder(nn.Module):
