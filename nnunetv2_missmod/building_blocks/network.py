@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,9 +152,3 @@ def unwrapped(network: nn.Module) -> Any:
 def finest(logits: Tensor | list[Tensor]) -> Tensor:
     """Take the logits of full resolution (B, K, *patch) from what a decoder gives with or without deep supervision."""
     return logits[0] if isinstance(logits, list) else logits
-
-
-def encode_each(encoders: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
-    """Encode each modality by its own encoder: images (B, M, *patch) to levels (B, M, C_l, *spatial), finest first."""
-    encoded = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(encoders)]
-    return [torch.stack(level, 1) for level in zip(*encoded, strict=True)]

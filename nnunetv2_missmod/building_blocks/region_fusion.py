@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, encode_each
+from nnunetv2_missmod.building_blocks.network import NetworkSpec
+from nnunetv2_missmod.building_blocks.per_modality import (
+    Logits,
+    PerModalityNet,
+    encode_each,
+    joining,
+    select_present,
+)
 from nnunetv2_missmod.building_blocks.precision import at_least_float32, full_precision
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.deep_supervision import loss_at_one_level
 from nnunetv2_missmod.host.unet import decoder_steps
-from nnunetv2_missmod.modalities import expand_to
 
 HIDDEN = 128  # units of the net that weighs the modalities (released code)
 REGION_CHANNELS = 16  # channels in front of the region maps (released code)
@@ -120,13 +125,7 @@ class RegionAwareFusion(nn.Module):
         return means
 
 
-def joining(architecture: Architecture, inputs: int, widths: Sequence[int], kernel: Any) -> nn.Sequential:
-    """Convolutions that join stacked maps: of kernel 1, of a level's own and again of 1, with these output channels."""
-    steps = zip((inputs, *widths), widths, (1, kernel, 1), strict=False)
-    return nn.Sequential(*(architecture.conv(i, o, k) for i, o, k in steps))
-
-
-class RegionFusionNet(MissingModalityNetwork):
+class RegionFusionNet(PerModalityNet):
     """Base of networks with an encoder for each modality, region-aware fusion at every level, and two decoders.
 
     All parts have the plan's topology with F_l / sqrt(M) features. ``decoder`` reads the fused maps;
@@ -156,7 +155,11 @@ class RegionFusionNet(MissingModalityNetwork):
         """Encode each modality on its own: images (B, M, *patch) to levels (B, M, C_l, *spatial), finest first."""
         return encode_each(self.anatomy_encoders, images)
 
-    def fuse_and_decode(self, levels: list[Tensor]) -> tuple[Tensor | list[Tensor], list[Tensor], Tensor]:
+    def segment(self, encoded: list[Tensor], present: Tensor) -> Logits:
+        """Segment from a subset (B, M) of the encoded levels."""
+        return self.fuse_and_decode(select_present(encoded, present))[0]
+
+    def fuse_and_decode(self, levels: list[Tensor]) -> tuple[Logits, list[Tensor], Tensor]:
         """Fuse the modalities at every level and decode, coarsest first.
 
         Args:
@@ -178,42 +181,6 @@ class RegionFusionNet(MissingModalityNetwork):
                 logits.insert(0, step.head(features))
         return (logits if self.decoder.deep_supervision else logits[0]), region_logits, fused_bottleneck
 
-    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
-        """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
-        encoded = self.encode(images)
-        selected = (select_present(encoded, present.expand(len(images), -1)) for present in presents)
-        logits: list[Any] = [self.fuse_and_decode(levels)[0] for levels in selected]
-        return torch.stack(logits)
-
-
-def select_present(levels: list[Tensor], present: Tensor) -> list[Tensor]:
-    """Keep the present modalities of every level (B, M, C_l, *spatial); the absent ones become zero."""
-    return [torch.where(expand_to(present, level), level, 0) for level in levels]  # absent means absent
-
-
-def separate_loss(
-    loss: Callable[..., Tensor],
-    separate_logits: Tensor | list[Tensor],
-    source: Tensor,
-    target: Tensor | list[Tensor],
-) -> Tensor:
-    """The segmentation loss of each available modality alone, summed over M slots.
-
-    The slot of an unavailable modality repeats one of the sample's available ones, drawn at random: shapes stay
-    fixed, as compiled losses and gathers over ranks want them, and a sample's sum is, in expectation, M times the
-    mean over what it has.
-
-    Args:
-        loss: the pipeline's.
-        separate_logits: (B * M, K, *patch) and, under deep supervision, coarser ones, sample-major.
-        source: (B, M), the modality that stands in each slot, see ``sample_source``.
-        target: as the pipeline's loss takes it.
-    """
-    rows = source + source.shape[1] * torch.arange(len(source), device=source.device)[:, None]
-    # One slot after the other: where the pipeline's Dice is one of a whole batch, modalities do not share it.
-    losses = [loss(_samples(separate_logits, slot), target) for slot in rows.T]
-    return torch.stack(losses).sum()
-
 
 def region_loss(loss: Callable[..., Tensor], region_logits: list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
     """The segmentation loss of the region maps, mean over levels with weights 2^-level.
@@ -233,8 +200,3 @@ def region_loss(loss: Callable[..., Tensor], region_logits: list[Tensor], target
         for weight, logits in zip(weights, region_logits, strict=True)
     ]
     return torch.stack(losses).sum() / sum(weights)
-
-
-def _samples(levels: Tensor | list[Tensor], rows: Tensor) -> Tensor | list[Tensor]:
-    """Take some samples out of the outputs of every level, or of the one output without deep supervision."""
-    return [level[rows] for level in levels] if isinstance(levels, list) else levels[rows]

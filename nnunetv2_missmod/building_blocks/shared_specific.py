@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, finest
+from nnunetv2_missmod.building_blocks.network import NetworkSpec
+from nnunetv2_missmod.building_blocks.per_modality import Logits, PerModalityNet
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.modalities import expand_to
 
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
 STANDARDISATION_EPS = 1e-12  # on the variance of a filter's weights [1]
-Logits = Tensor | list[Tensor]  # (B, K, *patch); under deep supervision a list of them, finest first
 
 
 class ResidualComposition(nn.Module):
@@ -107,7 +107,7 @@ class Encoded(NamedTuple):
     specific: Tensor  # E_spec^m(x^m) there, (B, M, C, *spatial); last E_spec^m(0), one more, where zeros are encoded
 
 
-class SharedSpecificNet(MissingModalityNetwork):
+class SharedSpecificNet(PerModalityNet):
     """Base of networks with a shared encoder, specific ones of F_l / sqrt(M) features, and the plan's own decoder.
 
     Every channel is encoded as it is, once; subsets act where the slots are filled.
@@ -182,12 +182,7 @@ class SharedSpecificNet(MissingModalityNetwork):
         reduced: Tensor = self.reductions[level](slots.view(*presents.shape, *slots.shape[1:]))
         return reduced
 
-    def decode(self, encoded: Encoded, present: Tensor) -> Logits:
+    def segment(self, encoded: Encoded, present: Tensor) -> Logits:
         """Segment from one subset (B, M) of each sample's modalities."""
         logits: Logits = self.decoder([level[0] for level in self.assemble(encoded, present[None])])
         return logits
-
-    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
-        """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
-        encoded = self.encode(images)
-        return torch.stack([finest(self.decode(encoded, present.expand(len(images), -1))) for present in presents])

@@ -11,7 +11,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer
 
 from nnunetv2_missmod.building_blocks import region_fusion
-from nnunetv2_missmod.building_blocks.region_fusion import region_loss, separate_loss
+from nnunetv2_missmod.building_blocks.per_modality import separate_loss
+from nnunetv2_missmod.building_blocks.region_fusion import region_loss
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.modalities import all_subsets, sample_source

@@ -5,7 +5,7 @@ import torch
 from reference_values import TOLERANCES, as_input, assert_close, reference, stored_entries
 from small_plans import random_batch, small_dataset_json, small_plans, small_trainer
 
-from nnunetv2_missmod.building_blocks.region_fusion import separate_loss
+from nnunetv2_missmod.building_blocks.per_modality import separate_loss
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 
 # Small images are saved without nnU-Net's chunk sizes.

@@ -9,7 +9,8 @@ from small_plans import CONFIGURATION, small_plans
 from torch import nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.region_fusion import RegionAwareFusion, region_loss, separate_loss
+from nnunetv2_missmod.building_blocks.per_modality import separate_loss
+from nnunetv2_missmod.building_blocks.region_fusion import RegionAwareFusion, region_loss
 
 SINGLE = torch.float32  # what the inputs are stored in
 M, CHANNELS, K = 4, 8, 4

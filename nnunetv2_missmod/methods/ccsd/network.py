@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import NetworkSpec, finest
+from nnunetv2_missmod.building_blocks.per_modality import Logits
 from nnunetv2_missmod.building_blocks.recompute import recompute
-from nnunetv2_missmod.building_blocks.shared_specific import Encoded, Logits, SharedSpecificNet
+from nnunetv2_missmod.building_blocks.shared_specific import Encoded, SharedSpecificNet
 from nnunetv2_missmod.modalities import available_modalities
 
 ONE_SUBSET = 2  # axes of present (B, M): a single decoder pass
@@ -86,4 +87,4 @@ class CCSDNet(SharedSpecificNet):
     def decode_teacher(self, encoded: Encoded, present: Tensor) -> Tensor:
         """Decode one subset (B, M) per sample without gradient; the finest logits."""
         with torch.no_grad():
-            return finest(self.decode(encoded, present))
+            return finest(self.segment(encoded, present))

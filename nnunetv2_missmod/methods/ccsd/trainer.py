@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
+from nnunetv2_missmod.building_blocks.per_modality import Logits
 from nnunetv2_missmod.building_blocks.precision import full_precision
-from nnunetv2_missmod.building_blocks.shared_specific import Logits, fill_slots, substitute_for
+from nnunetv2_missmod.building_blocks.shared_specific import fill_slots, substitute_for
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.ccsd.losses import (
     cosine_criticality,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.disentangling import ModalityEncoder, ReconstructionDecoder
 from nnunetv2_missmod.building_blocks.network import NetworkSpec
-from nnunetv2_missmod.building_blocks.recompute import recompute
-from nnunetv2_missmod.building_blocks.region_fusion import RegionFusionNet, select_present
+from nnunetv2_missmod.building_blocks.per_modality import Logits, decode_each, select_present
+from nnunetv2_missmod.building_blocks.region_fusion import RegionFusionNet
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.modalities import available_modalities
 
@@ -24,8 +24,8 @@ RELEASED_STRIDE = 8  # of the level that L_ana compares: the released network's 
 class DCSegOutput(NamedTuple):
     """Output in training. Lists are finest first."""
 
-    logits: Tensor | list[Tensor]  # of D_fuse, (B, K, *patch) and coarser
-    separate_logits: list[Tensor]  # of D_sep, (B * M, K, *patch) and coarser, sample-major
+    logits: Logits  # of D_fuse, (B, K, *patch) and coarser
+    separate_logits: Logits  # of D_sep, (B * M, K, *patch) and coarser, sample-major
     region_logits: list[Tensor]  # of the fusion's region maps, (B, K, *spatial) at every level
     anatomy: Tensor  # a_j at one level, (B, M, C, *spatial)
     codes: Tensor  # m_j, (B, M, D)
@@ -69,9 +69,8 @@ class DCSegNet(RegionFusionNet):
         present = available_modalities(images) if present is None else present
         anatomy = self.encode(images)
         if not self.training:
-            return self.fuse_and_decode(select_present(anatomy, present))[0]
-        # Before the fusion, so that its backward pass comes after: the activations of the two are never held together.
-        separate_logits = recompute(self.separate_decoder, [level.flatten(0, 1) for level in anatomy])
+            return self.segment(anatomy, present)
+        separate_logits = decode_each(self.separate_decoder, anatomy)
         compared, seen = anatomy[self.anatomy_level], select_present(anatomy, present)
         del anatomy  # frees its large maps before the fusion
         logits, region_logits, fused_bottleneck = self.fuse_and_decode(seen)

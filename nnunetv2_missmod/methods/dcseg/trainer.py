@@ -8,9 +8,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunetv2_missmod.building_blocks.disentangling import adain_kl_loss
+from nnunetv2_missmod.building_blocks.per_modality import separate_loss
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.building_blocks.reconstruction import l1_reconstruction_loss
-from nnunetv2_missmod.building_blocks.region_fusion import region_loss, separate_loss
+from nnunetv2_missmod.building_blocks.region_fusion import region_loss
 from nnunetv2_missmod.methods.dcseg.losses import anatomy_contrastive_loss, modality_contrastive_loss
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
 from nnunetv2_missmod.modalities import sample_source

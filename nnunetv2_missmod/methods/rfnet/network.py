@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import NetworkSpec
-from nnunetv2_missmod.building_blocks.recompute import recompute
-from nnunetv2_missmod.building_blocks.region_fusion import RegionAwareFusion, RegionFusionNet, joining, select_present
+from nnunetv2_missmod.building_blocks.per_modality import Logits, decode_each, joining, select_present
+from nnunetv2_missmod.building_blocks.region_fusion import RegionAwareFusion, RegionFusionNet
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.modalities import available_modalities
 
@@ -17,8 +17,8 @@ from nnunetv2_missmod.modalities import available_modalities
 class RFNetOutput(NamedTuple):
     """Output in training. Lists are finest first."""
 
-    logits: Tensor | list[Tensor]  # of D_fuse, (B, K, *patch) and coarser
-    separate_logits: Tensor | list[Tensor]  # of D_sep, (B * M, K, *patch) and coarser, sample-major
+    logits: Logits  # of D_fuse, (B, K, *patch) and coarser
+    separate_logits: Logits  # of D_sep, (B * M, K, *patch) and coarser, sample-major
     region_logits: list[Tensor]  # of the fusion's region maps, (B, K, *spatial) at every level
 
 
@@ -47,9 +47,8 @@ class RFNet(RegionFusionNet):
         present = available_modalities(images) if present is None else present
         levels = self.encode(images)
         if not self.training:
-            return self.fuse_and_decode(select_present(levels, present))[0]
-        # Before the fusion, so that its backward pass comes after: the activations of the two are never held together.
-        separate_logits = recompute(self.separate_decoder, [level.flatten(0, 1) for level in levels])
+            return self.segment(levels, present)
+        separate_logits = decode_each(self.separate_decoder, levels)
         seen = select_present(levels, present)
         del levels  # frees its large maps before the fusion
         logits, region_logits, _ = self.fuse_and_decode(seen)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunetv2_missmod.building_blocks.region_fusion import region_loss, separate_loss
+from nnunetv2_missmod.building_blocks.per_modality import separate_loss
+from nnunetv2_missmod.building_blocks.region_fusion import region_loss
 from nnunetv2_missmod.methods.rfnet.network import RFNet, RFNetOutput
 from nnunetv2_missmod.modalities import sample_source
 from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.disentangling import ModalityEncoder, ReconstructionDecoder
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, encode_each
+from nnunetv2_missmod.building_blocks.network import NetworkSpec
+from nnunetv2_missmod.building_blocks.per_modality import Logits, PerModalityNet, encode_each, select_present
 from nnunetv2_missmod.building_blocks.recompute import recompute
-from nnunetv2_missmod.building_blocks.region_fusion import select_present
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.robustseg.fusion import GatedFusion
 from nnunetv2_missmod.modalities import available_modalities
@@ -25,7 +25,7 @@ class RobustSegOutput(NamedTuple):
     sigma: Tensor
 
 
-class RobustSegNet(MissingModalityNetwork):
+class RobustSegNet(PerModalityNet):
     """RobustSeg on a plan's topology, with F_l / sqrt(M) features in every part.
 
     In training every channel is encoded as it is; ``present`` acts inside the fusion alone, so that a modality that was
@@ -54,7 +54,7 @@ class RobustSegNet(MissingModalityNetwork):
     def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | RobustSegOutput:
         """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
-        fused = self.fuse(encode_each(self.content_encoders, images), present)
+        fused = self.fuse(self.encode(images), present)
         logits: Tensor | list[Tensor] = self.decoder(fused)
         if not self.training:
             return logits
@@ -62,13 +62,16 @@ class RobustSegNet(MissingModalityNetwork):
         rebuilt = [decoder(fused[-1], code) for decoder, code in zip(self.reconstruction_decoders, codes, strict=True)]
         return RobustSegOutput(logits, *(torch.stack(parts, 1) for parts in zip(*rebuilt, strict=True)))
 
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Encode the content of each modality: images (B, M, *patch) to levels (B, M, C_l, *spatial), finest first."""
+        return encode_each(self.content_encoders, images)
+
     def fuse(self, content: list[Tensor], present: Tensor) -> list[Tensor]:
         """Fuse the modalities present (B, M) at every level: (B, C_l, *spatial), finest first."""
         seen = select_present(content, present)  # absent means absent
         return [recompute(fusion, level) for fusion, level in zip(self.fusions, seen, strict=True)]
 
-    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
-        """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
-        content = encode_each(self.content_encoders, images)
-        logits: list[Any] = [self.decoder(self.fuse(content, present.expand(len(images), -1))) for present in presents]
-        return torch.stack(logits)
+    def segment(self, encoded: list[Tensor], present: Tensor) -> Logits:
+        """Segment from a subset (B, M) of the encoded content."""
+        logits: Logits = self.decoder(self.fuse(encoded, present))
+        return logits

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import NetworkSpec
-from nnunetv2_missmod.building_blocks.shared_specific import Logits, SharedSpecificNet
+from nnunetv2_missmod.building_blocks.per_modality import Logits
+from nnunetv2_missmod.building_blocks.shared_specific import SharedSpecificNet
 from nnunetv2_missmod.modalities import available_modalities
 
 
@@ -40,7 +41,7 @@ class ShaSpecNet(SharedSpecificNet):
         """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
         present = available_modalities(images) if present is None else present
         encoded = self.encode(images)
-        logits = self.decode(encoded, present)
+        logits = self.segment(encoded, present)
         if not self.training:
             return logits
         return ShaSpecOutput(logits, encoded.shared, self.domain_head(encoded.specific.flatten(3).mean(3)))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
-from nnunetv2_missmod.building_blocks.network import MissingModalityNetwork, NetworkSpec, encode_each
+from nnunetv2_missmod.building_blocks.network import NetworkSpec
+from nnunetv2_missmod.building_blocks.per_modality import Logits, PerModalityNet, encode_each
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.unet import decoder_steps
 from nnunetv2_missmod.methods.uhved.attention import SkipGates
 from nnunetv2_missmod.methods.uhved.product import Experts, experts_of, product, sample
 from nnunetv2_missmod.modalities import available_modalities
-
-Logits = Tensor | list[Tensor]
 
 
 class UHVEDOutput(NamedTuple):
@@ -28,7 +27,7 @@ class UHVEDOutput(NamedTuple):
     experts: list[Experts]  # of all modalities at every level, finest first
 
 
-class UHVEDNet(MissingModalityNetwork):
+class UHVEDNet(PerModalityNet):
     """U-HVED on a plan's topology, with F_l / sqrt(M) features in every part and half as many latents.
 
     In training every channel is encoded as it is; ``present`` acts in the product alone.
@@ -68,7 +67,7 @@ class UHVEDNet(MissingModalityNetwork):
         present = available_modalities(images) if present is None else present
         experts = self.encode(images)
         if not self.training:
-            return self.decode(self.fuse(experts, [present], None))
+            return self.segment(experts, present)
         skips = self.fuse(experts, [present] if available is None else [present, available], noise)
         reconstruction = torch.cat([recompute(decoder, skips) for decoder in self.image_decoders], 1)
         logits = self.decode(skips)
@@ -108,12 +107,9 @@ class UHVEDNet(MissingModalityNetwork):
                 outputs.insert(0, step.head(features))
         return outputs if self.decoder.deep_supervision else outputs[0]
 
-    def forward_subsets(self, images: Tensor, presents: Tensor) -> Tensor:
-        """Predict from subsets (S, M), see ``MissingModalityNetwork``: each modality is encoded once."""
-        experts = self.encode(images)
-        of_samples = presents[:, None].expand(-1, len(images), -1)
-        logits: list[Any] = [self.decode(self.fuse(experts, [present], None)) for present in of_samples]
-        return torch.stack(logits)
+    def segment(self, encoded: list[Experts], present: Tensor) -> Logits:
+        """Segment from the means of a subset (B, M)."""
+        return self.decode(self.fuse(encoded, [present], None))
 
 
 class GaussianEncoder(nn.Module):

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.architecture import Architecture
 from nnunetv2_missmod.building_blocks.network import finest, unwrapped
+from nnunetv2_missmod.building_blocks.per_modality import Logits
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.building_blocks.reconstruction import mse_reconstruction_loss
 from nnunetv2_missmod.host.plan_block import check_choice
 from nnunetv2_missmod.methods.uhved.discriminator import PatchDiscriminator, seen_by_discriminator
 from nnunetv2_missmod.methods.uhved.losses import fooling_loss, shares_of, subset_divergences, telling_loss
-from nnunetv2_missmod.methods.uhved.network import Logits, UHVEDNet, UHVEDOutput, latents_of
+from nnunetv2_missmod.methods.uhved.network import UHVEDNet, UHVEDOutput, latents_of
 from nnunetv2_missmod.methods.uhved.product import Experts
 from nnunetv2_missmod.modalities import all_subsets, sample_by_size, sample_subset
 from nnunetv2_missmod.training.learning import Learner
