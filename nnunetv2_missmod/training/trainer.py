@@ -168,10 +168,12 @@ class MissingModalityTrainer(LearningTrainer):
     # --- one training step --------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch's subsets: a run that is resumed draws the same ones as one that was never interrupted."""
+        """Seed what the epoch draws: a run that is resumed draws the same as one that was never interrupted.
+
+        Subsets come from the trainer's generator; dropout, which a plan may have as well, from PyTorch's own.
+        """
         super().on_train_epoch_start()
-        if self.seed >= 0:
-            seed_process(self.seed, self.current_epoch + 1, self.local_rank)
+        seed_process(self.subset_seed, self.current_epoch + 1, self.local_rank)
         world_size = dist.get_world_size() if self.is_ddp else 1
         self.generator.manual_seed((self.subset_seed + self.current_epoch) * world_size + self.local_rank)
 

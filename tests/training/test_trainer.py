@@ -2,7 +2,7 @@ import copy
 import csv
 import json
 import os
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -405,6 +405,18 @@ def test_runs_with_another_seed_draw_other_subsets(make):
     assert not torch.equal(draws(first, 1), draws(second, 1))
 
 
+def test_what_dropout_draws_from_is_seeded_for_every_epoch_and_rank(make):
+    trainer, drawn = make(), {}
+    assert trainer.seed < 0
+    for before, rank, epoch in product(range(2), range(2), range(3)):
+        torch.manual_seed(before)
+        trainer.local_rank = rank
+        draws(trainer, epoch)
+        drawn.setdefault((rank, epoch), set()).add(torch.rand(1).item())
+    assert all(len(values) == 1 for values in drawn.values())
+    assert len(set.union(*drawn.values())) == 6
+
+
 def test_each_rank_draws_its_own_subsets_also_after_it_is_resumed(make, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
 
@@ -430,7 +442,7 @@ def test_drawing_leaves_the_other_random_numbers_alone(make):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    draws(trainer, 1)
+    trainer.draw_subset(torch.ones(200, 3, dtype=torch.bool))
     assert torch.equal(torch.rand(3), expected)
 
 
