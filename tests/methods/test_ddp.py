@@ -45,6 +45,8 @@ def build(name, folder, batch_dice):
     plans = small_plans(2, 2, features=(8, 8, 16), batch_size=4, **whole_step(trainer_class))
     plans = with_small_network(trainer_class, plans)
     configuration = plans["configurations"]["3d_fullres"]
+    if "dropout" in trainer_class.build_network.__self__.constants():
+        configuration["missmod"]["network"]["dropout"] = 0.0  # each process draws its own
     configuration["batch_dice"] = batch_dice
     configuration["architecture"]["arch_kwargs"]["conv_bias"] = False  # before a norm: no gradient but rounding
     trainer = small_trainer(trainer_class, plans, small_dataset_json(2, regions=True), folder, Environment(), CASES)

@@ -13,6 +13,7 @@ from nnunetv2_missmod.host.doors import door_names, plans_folder
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
+from nnunetv2_missmod.methods.mmformer.network import MmFormerNet
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
 from nnunetv2_missmod.methods.rfnet.network import RFNet
 from nnunetv2_missmod.methods.shaspec.network import ShaSpecNet
@@ -76,6 +77,7 @@ def test_the_paper_s_settings_are_the_trainer_s_own_or_their_source_gives_both(f
         ("DCSegTrainer", DCSegNet),
         ("CCSDTrainer", CCSDNet),
         ("MSTKDNetTrainer", MSTKDNet),
+        ("MmFormerTrainer", MmFormerNet),
     ],
 )
 def test_the_paper_s_constants_are_the_network_s_own(trainer, network_class):

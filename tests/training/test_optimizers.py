@@ -13,6 +13,7 @@ from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
+from nnunetv2_missmod.methods.mmformer.trainer import MmFormerTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.methods.robustseg.trainer import RobustSegTrainer
@@ -31,6 +32,7 @@ OWN = {  # the optimizer of each method, and its schedule: papers' and released 
     MSTKDNetTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": False}, "poly", 1000),
     UHVEDTrainer: (torch.optim.Adam, {"lr": 1e-3, "weight_decay": 1e-5, "amsgrad": False}, "poly", 240),
     RobustSegTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-4, "amsgrad": False}, "poly", 360),
+    MmFormerTrainer: (torch.optim.Adam, {"lr": 2e-4, "weight_decay": 1e-4, "amsgrad": True}, "poly", 250),
     M3AEPretrainTrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "amsgrad": False}, "cosine", 264),
     M3AETrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 1e-4, "amsgrad": False}, "cosine", 263),
 }
