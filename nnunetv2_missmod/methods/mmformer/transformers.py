@@ -47,17 +47,10 @@ class Transformer(nn.Module):
     Args:
         size: of the blocks.
         num_layers: how many; with none the tokens stay as they are.
-
-    Raises:
-        ValueError: fewer than none.
     """
 
     def __init__(self, size: Size, num_layers: int):
         super().__init__()
-        if num_layers < 0:
-            raise ValueError(
-                f"Expected intra_layers and inter_layers of 0 or more, got {num_layers}. Correct them in the plan."
-            )
         widths = size.embed_dim, size.num_heads, size.feedforward_dim
         self.blocks = nn.ModuleList(Block(*widths, nn.GELU, size.dropout, qkv_bias=False) for _ in range(num_layers))
 
