@@ -41,6 +41,7 @@ METHODS = {
     "modality dropout": Run("ModalityDropoutTrainer"),
     "modality dropout, Adam": Run("ModalityDropoutTrainer", adam=2e-3),
     "RFNet": Run("RFNetTrainer"),
+    "mmFormer": Run("MmFormerTrainer"),
     "ShaSpec": Run("ShaSpecTrainer"),
     "ShaSpec, Adam": Run("ShaSpecTrainer", adam=2e-3),
     "DC-Seg": Run("DCSegTrainer"),

@@ -97,12 +97,14 @@ def test_a_trainer_accepts_every_fragment(file, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", door_names())
-def test_every_trainer_accepts_the_demo_with_constants_for_one_of_them(name, tmp_path, monkeypatch):
+def test_every_trainer_accepts_the_demo_with_constants_for_two_of_them(name, tmp_path, monkeypatch):
     plans = merge_fragment(small_plans(), CONFIGURATION, load_fragment(DEMO), "newPlans")
     trainer = initialised(name, plans, tmp_path, monkeypatch)
     if name == "MSTKDNetTrainer":
         networks = (trainer.network, trainer.teacher.network)
         assert [len(network.transformer.blocks) for network in networks] == [8, 8]
+    elif name == "MmFormerTrainer":
+        assert trainer.network.position.shape[1] == 128
     else:
         assert not hasattr(trainer.network, "transformer")
 

@@ -9,6 +9,18 @@ Paper: Zhang et al., "mmFormer: Multimodal Medical Transformer for Incomplete Mu
 Segmentation", MICCAI 2022. Of the paper the abstract alone was read: what follows is the authors' released code, which
 stands on RFNet's (``methods/rfnet``).
 
+At a glance
+
+    ==========  ===================================================
+    genre       catch-all
+    shared      transformer across modalities, fusion and decoders
+    missing     zero maps and tokens
+    losses      segmentation; each modality alone; deep supervision
+    step        2.30
+    15 subsets  7.7
+    paper       Zhang et al., MICCAI 2022
+    ==========  ===================================================
+
 Deviations (paper / released code / here)
 
 * **a voxel of the fused bottleneck**: not read / the tokens (B, M * T, E), one modality after the other, are viewed as

@@ -120,8 +120,8 @@ class MmFormerNet(PerModalityNet):
         return fused
 
     def position_tokens(self, grid: Sequence[int]) -> Tensor:
-        """Give the position embeddings for the tokens of a grid, (M, T, E)."""
-        return tokens_of(position_on(self.position, grid))
+        """Give the position embeddings for the tokens of a grid, (M, T, E), laid out as every layer adds them."""
+        return tokens_of(position_on(self.position, grid)).contiguous()
 
 
 def fusion(architecture: Architecture, level: int, num_modalities: int) -> nn.Module:
