@@ -16,7 +16,7 @@ Output = TypeVar("Output", bound=tuple[Any, ...])  # of a network in training, a
 class CoTrainer(MissingModalityTrainer):
     """Base of trainers with a teacher, a second network of the student's kind that serves training alone.
 
-    A method sets the three settings and fills ``student_terms``.
+    A method sets both settings and fills ``student_terms``.
     """
 
     teacher_weight: float  # of the teacher's segmentation loss

@@ -9,6 +9,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_plans, small_trainer, with_small_network
 
+from nnunetv2_missmod.methods.acn.trainer import ACNTrainer
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
@@ -17,6 +18,7 @@ from nnunetv2_missmod.methods.mmformer.trainer import MmFormerTrainer
 from nnunetv2_missmod.methods.modality_dropout.trainer import ModalityDropoutTrainer
 from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 from nnunetv2_missmod.methods.robustseg.trainer import RobustSegTrainer
+from nnunetv2_missmod.methods.smunet.trainer import SMUNetTrainer
 from nnunetv2_missmod.methods.uhved.trainer import UHVEDTrainer
 from nnunetv2_missmod.training.optimizers import OPTIMIZERS, SCHEDULES, PolyLR, build_optimizer, build_schedule
 
@@ -33,6 +35,8 @@ OWN = {  # the optimizer of each method, and its schedule: papers' and released 
     UHVEDTrainer: (torch.optim.Adam, {"lr": 1e-3, "weight_decay": 1e-5, "amsgrad": False}, "poly", 240),
     RobustSegTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-4, "amsgrad": False}, "poly", 360),
     MmFormerTrainer: (torch.optim.Adam, {"lr": 2e-4, "weight_decay": 1e-4, "amsgrad": True}, "poly", 250),
+    ACNTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": False}, "poly", 228),
+    SMUNetTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": False}, "poly", 228),
     M3AEPretrainTrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "amsgrad": False}, "cosine", 264),
     M3AETrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 1e-4, "amsgrad": False}, "cosine", 263),
 }
