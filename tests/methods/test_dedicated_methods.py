@@ -228,6 +228,16 @@ def test_a_batch_without_the_subset_teaches_the_student_nothing(trainer_class, m
                 assert not reaches(term, learner.network)
 
 
+@EITHER
+def test_a_batch_without_the_subset_reaches_every_parameter(trainer_class, make):
+    """With nothing, but DDP would wait for what is not reached."""
+    trainer = make(trainer_class)
+    trainer.loss.weight_factors = tuple(w or 1e-6 for w in trainer.loss.weight_factors)  # as under DDP
+    sum(terms_of(trainer, prepared(trainer, a=LACKS_ONE, b=(False, True, True))).values()).backward()
+    for who, learner in learners(trainer).items():
+        assert all(p.grad is not None for p in learner.network.parameters()), who
+
+
 @pytest.mark.parametrize("batch_dice", [True, False])
 @pytest.mark.parametrize(("regions", "ignore"), [(False, False), (False, True), (True, False), (True, True)])
 def test_a_sample_that_does_not_count_is_nothing_to_the_pipeline_s_loss(regions, ignore, batch_dice, make):
