@@ -47,8 +47,7 @@ Deviations (paper / released code / here)
   modality.
 * the length of a training: not read / 1000 epochs of 25 updates at batch 8 on 4 GPUs (100 of nnU-Net's), of 199 at
   batch 1 (796) / 250 of nnU-Net's, chosen.
-* gradients are clipped to a norm of 12 and images augmented as nnU-Net does; released: no clipping, rotation of 10
-  degrees, intensity changes of 10 %, flips.
+* gradients are clipped to a norm of 12 and images augmented as nnU-Net does; what the released code does was not read.
 * prediction: the released code empties an enhancing tumour of fewer than 500 voxels, so that its Dice of ET is not to
   be compared with one from here, where nothing is removed.
 
