@@ -53,22 +53,29 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, tokens: Tensor, mask: Tensor | None = None, need_weights: bool = False
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        need_weights: bool = False,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Relate tokens to each other.
 
         Args:
             tokens: (B, T, E).
-            mask: bool, broadcasts against (B, H, T, T), or (B, T, T): whether a token (row) sees another (column). Of
-                every row, one at least is seen.
+            mask: bool, broadcasts against (B, H, T, S + T), or (B, T, S + T): whether a token (row) sees another
+                (column). Of every row, one at least is seen.
             need_weights: whether A is wanted: it costs the fused attention, whose memory does not grow with T^2.
+            context: S further tokens (B, S, E) that are seen, the first columns; they gather nothing. S = 0 without.
 
         Returns:
-            What each token gathered, (B, T, E), and A (B, H, T, T) as softmax gives it, before dropout.
+            What each token gathered, (B, T, E), and A (B, H, T, S + T) as softmax gives it, before dropout.
         """
         mask = mask[:, None] if mask is not None and mask.ndim == 3 else mask
-        packed = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
-        queries, keys, values = packed.view(*tokens.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        everything = tokens if context is None else torch.cat((context, tokens), 1)
+        packed = F.linear(everything, self.in_proj_weight, self.in_proj_bias)
+        queries, keys, values = packed.view(*everything.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        queries = queries[:, :, -tokens.shape[1] :]
         dropout = self.dropout if self.training else 0.0
         if need_weights:
             attention = attention_weights(queries, keys, mask)
@@ -80,7 +87,7 @@ class SelfAttention(nn.Module):
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """A = softmax(Q K^T / sqrt(D)), of tokens (B, H, T, D) and a mask that broadcasts against A (B, H, T, T)."""
+    """A = softmax(Q K^T / sqrt(D)), (B, H, T, S), of Q (B, H, T, D), K (B, H, S, D) and a mask that broadcasts to A."""
     scores = at_least_float32((queries / math.sqrt(queries.shape[-1])) @ keys.transpose(2, 3))
     if mask is not None:
         scores = torch.where(mask, scores, -torch.inf)
@@ -120,9 +127,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, tokens: Tensor, with_attention: bool = False, mask: Tensor | None = None
+        self,
+        tokens: Tensor,
+        with_attention: bool = False,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Give the next tokens (B, T, E), and A (B, H, T, T) where it is wanted, see ``SelfAttention``."""
-        attended, attention = self.attention(self.attention_norm(tokens), mask, need_weights=with_attention)
+        """Give the next tokens (B, T, E), and A (B, H, T, S + T) where it is wanted, see ``SelfAttention``."""
+        seen = None if context is None else self.attention_norm(context)
+        attended, attention = self.attention(self.attention_norm(tokens), mask, with_attention, seen)
         tokens = tokens + self.dropout(attended)
         return tokens + self.dropout(self.feedforward(self.feedforward_norm(tokens))), attention

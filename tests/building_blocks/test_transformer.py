@@ -114,6 +114,18 @@ def test_what_is_not_seen_has_no_weight_and_no_gradient(need_weights):
 
 
 @pytest.mark.parametrize("with_attention", [False, True])
+def test_a_context_is_seen_as_the_first_tokens_of_a_longer_row_are(with_attention):
+    block, everything = with_drawn_weights(Block(E, 2, HIDDEN, nn.GELU)), torch.randn(B, 3 + T, E)
+    mask = torch.rand(B, 1, T, 3 + T) < 0.5
+    mask[..., -1] = True
+    whole_mask = torch.cat((torch.ones(B, 1, 3, 3 + T, dtype=torch.bool), mask), 2)
+    expected, attention = block(everything, True, whole_mask)
+    got, its_attention = block(everything[:, 3:], with_attention, mask, everything[:, :3])
+    torch.testing.assert_close(got, expected[:, 3:])
+    torch.testing.assert_close(its_attention, attention[:, :, 3:] if with_attention else None)
+
+
+@pytest.mark.parametrize("with_attention", [False, True])
 def test_dropout_is_of_training_alone_and_leaves_attention_as_softmax_gave_it(with_attention):
     block, tokens = Block(E, 2, HIDDEN, nn.GELU, dropout=0.5), torch.randn(B, T, E)
     runs = []
