@@ -180,10 +180,11 @@ class Architecture:
         )
         return pool
 
-    def projection(self, inputs: int, outputs: int, kernel_size: Any = 1) -> nn.Module:
+    def projection(self, inputs: int, outputs: int, kernel_size: Any = 1, groups: int = 1) -> nn.Module:
         """Build a convolution without norm and nonlinearity that keeps the size."""
-        kernel = maybe_convert_scalar_to_list(self.resolved["conv_op"], kernel_size)
-        projection: nn.Module = self.resolved["conv_op"](inputs, outputs, kernel, padding=[k // 2 for k in kernel])
+        conv_op = self.resolved["conv_op"]
+        kernel = maybe_convert_scalar_to_list(conv_op, kernel_size)
+        projection: nn.Module = conv_op(inputs, outputs, kernel, padding=[k // 2 for k in kernel], groups=groups)
         return projection.apply(initialize_weights)
 
     def _is_list(self, name: str) -> bool:

@@ -285,6 +285,14 @@ def test_projection_keeps_the_size_and_is_linear(dims, kernel_size):
     torch.testing.assert_close(projection(one + 2 * other), projection(one) + 2 * projection(other))
 
 
+def test_groups_of_a_projection_know_nothing_of_each_other():
+    projection, one = small_architecture(2).projection(6, 12, 3, groups=3), torch.randn(1, 6, 8, 8)
+    other = one.clone()
+    other[:, 2:4] += 1
+    changed = (projection(one) != projection(other)).flatten(2).any(2)[0]
+    assert changed.tolist() == [False] * 4 + [True] * 4 + [False] * 4
+
+
 @pytest.mark.parametrize("build", ["conv", "projection"])
 def test_convolutions_are_initialised_as_nnunet_does(build):
     part = getattr(small_architecture(), build)(64, 64, 3)
