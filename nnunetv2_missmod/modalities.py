@@ -49,18 +49,20 @@ def _sampled_subsets(num_modalities: int, seed: int) -> list[tuple[int, ...]]:
     return sorted(chosen, key=lambda subset: (len(subset), subset))
 
 
-def sample_subset(available: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def sample_subset(available: Tensor, generator: torch.Generator | None = None, one_for_all: bool = False) -> Tensor:
     """Draw one non-empty subset of the available modalities for each sample, uniformly over all of them.
 
     Args:
         available: (B, M) bool, at least one modality in every row.
         generator: on the device of ``available``.
+        one_for_all: samples do not draw one by one; those that have the same modalities get the same subset of them.
 
     Returns:
         (B, M) bool, on the same device and without waiting for it.
     """
     count = available.sum(1, dtype=torch.float64)
-    uniform = torch.rand(count.shape, generator=generator, device=available.device, dtype=torch.float64)
+    draws = 1 if one_for_all else len(available)
+    uniform = torch.rand(draws, generator=generator, device=available.device, dtype=torch.float64)
     # A non-empty subset of n modalities is a number from 1 to 2^n - 1 whose bits say which of the n are in it.
     number = (uniform * (2**count - 1)).long() + 1
     bit = available.long().cumsum(1) - 1

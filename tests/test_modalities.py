@@ -128,6 +128,16 @@ def test_the_rows_of_a_batch_are_drawn_independently():
     assert len(set(rows(present))) > 5
 
 
+def test_samples_that_have_the_same_modalities_may_share_a_draw():
+    available = torch.tensor([[True, True, True], [True, False, True]]).repeat_interleave(40, 0)
+    drawn = [sample_subset(available, of_seed, one_for_all=True) for of_seed in map(generator, range(100))]
+    for present in drawn:
+        assert all(len(half.unique(dim=0)) == 1 for half in present.chunk(2))
+        assert not (present & ~available).any()
+    assert len({tuple(present[0].tolist()) for present in drawn}) == 7
+    assert len({tuple(present[-1].tolist()) for present in drawn}) == 3
+
+
 def test_sample_subset_of_one_modality_is_that_modality():
     assert sample_subset(torch.ones(50, 1, dtype=torch.bool), generator()).all()
 
