@@ -13,6 +13,7 @@ from nnunetv2_missmod.host.doors import door_names, plans_folder
 from nnunetv2_missmod.methods.ccsd.network import CCSDNet
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
+from nnunetv2_missmod.methods.m2ftrans.network import M2FTransNet
 from nnunetv2_missmod.methods.mmformer.network import MmFormerNet
 from nnunetv2_missmod.methods.mstkdnet.network import MSTKDNet
 from nnunetv2_missmod.methods.rfnet.network import RFNet
@@ -78,10 +79,12 @@ def test_the_paper_s_settings_are_the_trainer_s_own_or_their_source_gives_both(f
         ("CCSDTrainer", CCSDNet),
         ("MSTKDNetTrainer", MSTKDNet),
         ("MmFormerTrainer", MmFormerNet),
+        ("M2FTransTrainer", M2FTransNet),
     ],
 )
 def test_the_paper_s_constants_are_the_network_s_own(trainer, network_class):
-    constants = load_fragment(plans_folder() / f"{trainer}.json")["missmod"]["network"]
+    block = load_fragment(plans_folder() / f"{trainer}.json")["missmod"]["network"]
+    constants = block.get(trainer, block)
     assert constants == {name: network_class.constants()[name] for name in constants}
 
 

@@ -12,6 +12,7 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from nnunetv2_missmod.methods.acn.trainer import ACNTrainer
 from nnunetv2_missmod.methods.ccsd.trainer import CCSDTrainer
 from nnunetv2_missmod.methods.dcseg.trainer import DCSegTrainer
+from nnunetv2_missmod.methods.m2ftrans.trainer import M2FTransTrainer
 from nnunetv2_missmod.methods.m3ae.pretraining import M3AEPretrainTrainer
 from nnunetv2_missmod.methods.m3ae.trainer import M3AETrainer
 from nnunetv2_missmod.methods.mmformer.trainer import MmFormerTrainer
@@ -37,6 +38,7 @@ OWN = {  # the optimizer of each method, and its schedule: papers' and released 
     MmFormerTrainer: (torch.optim.Adam, {"lr": 2e-4, "weight_decay": 1e-4, "amsgrad": True}, "poly", 250),
     ACNTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": False}, "poly", 228),
     SMUNetTrainer: (torch.optim.Adam, {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": False}, "poly", 228),
+    M2FTransTrainer: (torch.optim.AdamW, {"lr": 2e-4, "weight_decay": 1e-4, "amsgrad": True}, "poly", 600),
     M3AEPretrainTrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "amsgrad": False}, "cosine", 264),
     M3AETrainer: (torch.optim.Adam, {"lr": 3e-4, "weight_decay": 1e-4, "amsgrad": False}, "cosine", 263),
 }
