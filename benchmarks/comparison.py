@@ -52,6 +52,7 @@ METHODS = {
     "M3AE": Run("M3AETrainer"),
     "U-HVED": Run("UHVEDTrainer"),
     "RobustSeg": Run("RobustSegTrainer"),
+    "M2FTrans": Run("M2FTransTrainer"),
 }
 
 

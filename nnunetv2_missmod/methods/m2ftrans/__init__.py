@@ -10,6 +10,18 @@ Brain Tumor Segmentation", IEEE Journal of Biomedical and Health Informatics 28(
 alone was read: what follows is the authors' released code. It has two versions, on the frames of RFNet and of SMU-Net,
 which differ in width and patch.
 
+At a glance
+
+    ==========  ==============================================
+    genre       catch-all
+    shared      fusion tokens, cross-attention and decoder
+    missing     masked in the attention; zero maps
+    losses      segmentation; each modality alone; region maps
+    step        2.42
+    15 subsets  8.9
+    paper       Shi et al., JBHI 2024
+    ==========  ==============================================
+
 Deviations (paper / released code / here)
 
 * segmentation loss: not read / cross entropy weighted by 1 - a class's share of the voxels + Dice over the batch,
