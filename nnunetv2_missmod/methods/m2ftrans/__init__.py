@@ -34,7 +34,8 @@ Deviations (paper / released code / here)
 * weight maps: not read / the first layer's attention after dropout, detached, summed over heads and fusion tokens / the
   same before dropout, so that training draws nothing in them. With uniform attention a weight is heads / (number
   present + 1), on any grid. Nearest neighbours enlarge a map to each level's size, whatever the strides.
-* an absent modality: not read / weighed by zero / left out of every sum, since 0 times NaN is none.
+* an absent modality: not read / masked in attention, weighed by zero / the same, and its features become zeros,
+  since 0 times NaN is not 0.
 * tokens of another grid than the plan's: not treated / not treated / position embeddings and fusion tokens are resized
   linearly.
 * cross-attention's convolutions: not read / 3^3 / of the plan's kernel on their level.

@@ -118,7 +118,7 @@ class MapFeedForward(nn.Module):
 
 
 class ChannelNorm(nn.GroupNorm):
-    """Layer norm over the channels of each of G groups of a map (B, G * C, *spatial), voxel by voxel."""
+    """Layer norm over the channels of each of G groups of a map (B, G * C, *spatial): a group norm of single voxels."""
 
     def __init__(self, channels: int, groups: int = 1):
         super().__init__(groups, groups * channels, NORM_EPS)
