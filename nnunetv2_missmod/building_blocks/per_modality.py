@@ -50,8 +50,8 @@ def joining(architecture: Architecture, inputs: int, widths: Sequence[int], kern
     return nn.Sequential(*(architecture.conv(i, o, k) for i, o, k in steps))
 
 
-def decode_each(decoder: nn.Module, levels: list[Tensor]) -> Logits:
-    """Decode each modality alone, by one decoder, as one batch; activations are computed again in the backward pass.
+def decode_each(decoder: nn.Module, levels: list[Tensor], alone: Tensor | None = None) -> Logits:
+    """Decode modalities alone, by one decoder, as one batch; activations are computed again in the backward pass.
 
     Called before what fuses the modalities, its backward pass comes after: the activations of the two are never held
     together.
@@ -59,10 +59,14 @@ def decode_each(decoder: nn.Module, levels: list[Tensor]) -> Logits:
     Args:
         decoder: D_sep.
         levels: (B, M, C_l, *spatial), finest first.
+        alone: (B, k), the modalities of each sample that are decoded; None: each of the M.
 
     Returns:
-        Logits of B * M samples, sample-major.
+        Logits of B * M samples, or B * k, sample-major.
     """
+    if alone is not None:
+        samples = torch.arange(len(alone), device=alone.device)[:, None]
+        levels = [level[samples, alone] for level in levels]
     logits: Logits = recompute(decoder, [level.flatten(0, 1) for level in levels])
     return logits
 
@@ -70,7 +74,7 @@ def decode_each(decoder: nn.Module, levels: list[Tensor]) -> Logits:
 def separate_loss(
     loss: Callable[..., Tensor], separate_logits: Logits, source: Tensor, target: Tensor | list[Tensor]
 ) -> Tensor:
-    """The segmentation loss of each available modality alone, summed over M slots.
+    """The segmentation loss of each available modality alone, summed over M slots, or those that were decoded.
 
     The slot of an unavailable modality repeats one of the sample's available ones, drawn at random: shapes stay
     fixed, as compiled losses and gathers over ranks want them, and a sample's sum is, in expectation, M times the
@@ -79,7 +83,7 @@ def separate_loss(
     Args:
         loss: the pipeline's.
         separate_logits: of ``decode_each``.
-        source: (B, M), the modality that stands in each slot, see ``sample_source``.
+        source: (B, slots), which of a sample's logits stands in each slot: of M the modality's, see ``sample_source``.
         target: as the pipeline's loss takes it.
     """
     rows = source + source.shape[1] * torch.arange(len(source), device=source.device)[:, None]

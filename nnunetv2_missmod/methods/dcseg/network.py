@@ -25,7 +25,7 @@ class DCSegOutput(NamedTuple):
     """Output in training. Lists are finest first."""
 
     logits: Logits  # of D_fuse, (B, K, *patch) and coarser
-    separate_logits: Logits  # of D_sep, (B * M, K, *patch) and coarser, sample-major
+    separate_logits: Logits  # of D_sep, (B * M, K, *patch) or (B * k, ...) and coarser, sample-major
     region_logits: list[Tensor]  # of the fusion's region maps, (B, K, *spatial) at every level
     anatomy: Tensor  # a_j at one level, (B, M, C, *spatial)
     codes: Tensor  # m_j, (B, M, D)
@@ -64,13 +64,18 @@ class DCSegNet(RegionFusionNet):
         self.modality_encoders = nn.ModuleList(ModalityEncoder(narrow, code_channels) for _ in modalities)
         self.reconstruction_decoders = nn.ModuleList(ReconstructionDecoder(narrow, code_channels) for _ in modalities)
 
-    def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | DCSegOutput:
-        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
+    def forward(
+        self, images: Tensor, present: Tensor | None = None, alone: Tensor | None = None
+    ) -> Tensor | list[Tensor] | DCSegOutput:
+        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``.
+
+        ``alone`` (B, k) are the modalities of each sample that D_sep segments in training; None: each of the M.
+        """
         present = available_modalities(images) if present is None else present
         anatomy = self.encode(images)
         if not self.training:
             return self.segment(anatomy, present)
-        separate_logits = decode_each(self.separate_decoder, anatomy)
+        separate_logits = decode_each(self.separate_decoder, anatomy, alone)
         compared, seen = anatomy[self.anatomy_level], select_present(anatomy, present)
         del anatomy  # frees its large maps before the fusion
         logits, region_logits, fused_bottleneck = self.fuse_and_decode(seen)

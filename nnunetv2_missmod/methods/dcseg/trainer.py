@@ -8,17 +8,16 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunetv2_missmod.building_blocks.disentangling import adain_kl_loss
-from nnunetv2_missmod.building_blocks.per_modality import separate_loss
 from nnunetv2_missmod.building_blocks.precision import full_precision
 from nnunetv2_missmod.building_blocks.reconstruction import l1_reconstruction_loss
 from nnunetv2_missmod.building_blocks.region_fusion import region_loss
 from nnunetv2_missmod.methods.dcseg.losses import anatomy_contrastive_loss, modality_contrastive_loss
 from nnunetv2_missmod.methods.dcseg.network import DCSegNet, DCSegOutput
-from nnunetv2_missmod.modalities import sample_source
-from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.separate import SeparateTrainer
+from nnunetv2_missmod.training.trainer import Batch
 
 
-class DCSegTrainer(MissingModalityTrainer):
+class DCSegTrainer(SeparateTrainer):
     """One anatomy map per patient, one style code per modality (DC-Seg, Li et al. 2025).
 
     The ablations of Table 2 are weights of zero: ``anatomy_weight`` (no Ana), ``modality_weight`` (no Mod), both,
@@ -55,12 +54,12 @@ class DCSegTrainer(MissingModalityTrainer):
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_seg + L_reg + alpha (L_ana + L_mod + L_rec), Eq. 9, + the region maps' loss."""
-        out: DCSegOutput = self.network(batch.images, self.draw_subset(batch.available))
+        present, alone = self.draw_subset(batch.available), self.draw_alone(batch.available)
+        out: DCSegOutput = self.network(batch.images, present, alone.decoded)
         segmentation_weight = float(self.current_epoch >= self.warm_up_epochs)
-        source = sample_source(batch.available, self.generator)
         terms = {
             "segmentation": segmentation_weight * self.loss(out.logits, batch.target),
-            "separate": self.separate_weight * separate_loss(self.loss, out.separate_logits, source, batch.target),
+            "separate": self.separate_term(out.separate_logits, alone, batch.target),
             "regions": self.region_weight * region_loss(self.loss, out.region_logits, batch.target),
         }
         with full_precision(self.device):

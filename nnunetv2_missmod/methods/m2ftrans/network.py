@@ -30,7 +30,7 @@ class M2FTransOutput(NamedTuple):
     """Output in training. Lists are finest first."""
 
     logits: Logits  # of D_fuse, (B, K, *patch) and coarser
-    separate_logits: Logits  # of D_sep, (B * M, K, *patch) and coarser, sample-major
+    separate_logits: Logits  # of D_sep, (B * M, K, *patch) or (B * k, ...) and coarser, sample-major
     region_logits: list[Tensor]  # of what each level starts from, (B, K, *spatial) at every level
 
 
@@ -88,13 +88,18 @@ class M2FTransNet(PerModalityNet):
         self.decoder = narrow.decoder(spec.num_classes, spec.deep_supervision)
         self.separate_decoder = narrow.decoder(spec.num_classes, spec.deep_supervision)
 
-    def forward(self, images: Tensor, present: Tensor | None = None) -> Logits | M2FTransOutput:
-        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
+    def forward(
+        self, images: Tensor, present: Tensor | None = None, alone: Tensor | None = None
+    ) -> Logits | M2FTransOutput:
+        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``.
+
+        ``alone`` (B, k) are the modalities of each sample that D_sep segments in training; None: each of the M.
+        """
         present = available_modalities(images) if present is None else present
         encoded = self.encode(images)
         if not self.training:
             return self.segment(encoded, present)
-        separate_logits = decode_each(self.separate_decoder, encoded.levels)
+        separate_logits = decode_each(self.separate_decoder, encoded.levels, alone)
         logits, starts = self.fuse_and_decode(encoded, present)
         region_logits = [recompute(head, start) for head, start in zip(self.region_heads, starts, strict=True)]
         return M2FTransOutput(logits, separate_logits, region_logits)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunetv2_missmod.building_blocks.per_modality import separate_loss
 from nnunetv2_missmod.building_blocks.region_fusion import region_loss
 from nnunetv2_missmod.methods.m2ftrans.network import M2FTransNet, M2FTransOutput
-from nnunetv2_missmod.modalities import sample_source, sample_subset
-from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.modalities import sample_subset
+from nnunetv2_missmod.training.separate import SeparateTrainer
+from nnunetv2_missmod.training.trainer import Batch
 
 
-class M2FTransTrainer(MissingModalityTrainer):
+class M2FTransTrainer(SeparateTrainer):
     """Fusion tokens collect what the present modalities hold, and weigh their maps (M2FTrans, Shi et al. 2024).
 
     The ablations are weights of zero, ``separate_weight`` and ``region_weight``, and constants of the network.
@@ -38,10 +38,10 @@ class M2FTransTrainer(MissingModalityTrainer):
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_fuse + L_sep + L_prm."""
-        out: M2FTransOutput = self.network(batch.images, self.draw_subset(batch.available))
-        source = sample_source(batch.available, self.generator)
+        present, alone = self.draw_subset(batch.available), self.draw_alone(batch.available)
+        out: M2FTransOutput = self.network(batch.images, present, alone.decoded)
         return {
             "segmentation": self.loss(out.logits, batch.target),
-            "separate": self.separate_weight * separate_loss(self.loss, out.separate_logits, source, batch.target),
+            "separate": self.separate_term(out.separate_logits, alone, batch.target),
             "regions": self.region_weight * region_loss(self.loss, out.region_logits, batch.target),
         }

@@ -5,13 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
-from nnunetv2_missmod.building_blocks.per_modality import separate_loss
 from nnunetv2_missmod.methods.mmformer.network import MmFormerNet, MmFormerOutput
-from nnunetv2_missmod.modalities import sample_source
-from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.separate import SeparateTrainer
+from nnunetv2_missmod.training.trainer import Batch
 
 
-class MmFormerTrainer(MissingModalityTrainer):
+class MmFormerTrainer(SeparateTrainer):
     """A transformer within each modality and one across them (mmFormer, Zhang et al. 2022).
 
     The ablations are a weight of zero, ``separate_weight``, nnU-Net's ``enable_deep_supervision``, and the network's
@@ -35,9 +34,9 @@ class MmFormerTrainer(MissingModalityTrainer):
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_fuse + L_sep + L_dec; L_dec is the deep supervision of D_fuse."""
-        out: MmFormerOutput = self.network(batch.images, self.draw_subset(batch.available))
-        source = sample_source(batch.available, self.generator)
+        present, alone = self.draw_subset(batch.available), self.draw_alone(batch.available)
+        out: MmFormerOutput = self.network(batch.images, present, alone.decoded)
         return {
             "segmentation": self.loss(out.logits, batch.target),
-            "separate": self.separate_weight * separate_loss(self.loss, out.separate_logits, source, batch.target),
+            "separate": self.separate_term(out.separate_logits, alone, batch.target),
         }

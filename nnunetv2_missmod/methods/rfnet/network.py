@@ -18,7 +18,7 @@ class RFNetOutput(NamedTuple):
     """Output in training. Lists are finest first."""
 
     logits: Logits  # of D_fuse, (B, K, *patch) and coarser
-    separate_logits: Logits  # of D_sep, (B * M, K, *patch) and coarser, sample-major
+    separate_logits: Logits  # of D_sep, (B * M, K, *patch) or (B * k, ...) and coarser, sample-major
     region_logits: list[Tensor]  # of the fusion's region maps, (B, K, *spatial) at every level
 
 
@@ -42,13 +42,18 @@ class RFNet(RegionFusionNet):
             levels = range(len(narrow.features))
             self.fusions = nn.ModuleList(Concatenation(narrow, level, count, spec.num_classes) for level in levels)
 
-    def forward(self, images: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor] | RFNetOutput:
-        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``."""
+    def forward(
+        self, images: Tensor, present: Tensor | None = None, alone: Tensor | None = None
+    ) -> Tensor | list[Tensor] | RFNetOutput:
+        """Segment images (B, M, *patch) from the modalities present (B, M), see ``MissingModalityNetwork``.
+
+        ``alone`` (B, k) are the modalities of each sample that D_sep segments in training; None: each of the M.
+        """
         present = available_modalities(images) if present is None else present
         levels = self.encode(images)
         if not self.training:
             return self.segment(levels, present)
-        separate_logits = decode_each(self.separate_decoder, levels)
+        separate_logits = decode_each(self.separate_decoder, levels, alone)
         seen = select_present(levels, present)
         del levels  # frees its large maps before the fusion
         logits, region_logits, _ = self.fuse_and_decode(seen)

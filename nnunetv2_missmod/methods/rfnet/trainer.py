@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunetv2_missmod.building_blocks.per_modality import separate_loss
 from nnunetv2_missmod.building_blocks.region_fusion import region_loss
 from nnunetv2_missmod.methods.rfnet.network import RFNet, RFNetOutput
-from nnunetv2_missmod.modalities import sample_source
-from nnunetv2_missmod.training.trainer import Batch, MissingModalityTrainer
+from nnunetv2_missmod.training.separate import SeparateTrainer
+from nnunetv2_missmod.training.trainer import Batch
 
 MANY_OUTPUTS = 20  # chosen: with four modalities five times the encoders' maps
 
 
-class RFNetTrainer(MissingModalityTrainer):
+class RFNetTrainer(SeparateTrainer):
     """In each region the modalities are weighed anew, and each alone must segment (RFNet, Ding et al. 2021).
 
     The ablations are weights of zero, ``separate_weight`` and ``region_weight``, and the network's ``fusion``.
@@ -44,11 +43,11 @@ class RFNetTrainer(MissingModalityTrainer):
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L = L_fuse + L_sep + L_prm."""
-        out: RFNetOutput = self.network(batch.images, self.draw_subset(batch.available))
-        source = sample_source(batch.available, self.generator)
+        present, alone = self.draw_subset(batch.available), self.draw_alone(batch.available)
+        out: RFNetOutput = self.network(batch.images, present, alone.decoded)
         return {
             "segmentation": self.fusion_weight() * self.loss(out.logits, batch.target),
-            "separate": self.separate_weight * separate_loss(self.loss, out.separate_logits, source, batch.target),
+            "separate": self.separate_term(out.separate_logits, alone, batch.target),
             "regions": self.region_weight * region_loss(self.loss, out.region_logits, batch.target),
         }
 

@@ -1,0 +1,45 @@
+"""Training in which modalities segment alone, each from its own features, beside what is segmented from a subset."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nnunetv2_missmod.building_blocks.per_modality import Logits, separate_loss
+from nnunetv2_missmod.modalities import sample_source
+from nnunetv2_missmod.training.trainer import MissingModalityTrainer
+
+
+class Alone(NamedTuple):
+    """Which modalities of each sample segment alone in a step."""
+
+    decoded: Tensor | None  # (B, k), for ``decode_each``
+    source: Tensor  # (B, slots), for ``separate_loss``
+    num_modalities: int
+
+
+class SeparateTrainer(MissingModalityTrainer):
+    """Base of trainers whose encoders, each a modality's, must all be good enough to segment by themselves."""
+
+    separate_weight: float  # of the sum over modalities
+    separate_modalities = 0  # of a sample that segment alone in a step, drawn; 0: all
+
+    def draw_alone(self, available: Tensor) -> Alone:
+        """Draw the modalities that segment alone, of what each sample has (B, M).
+
+        Fewer than M cost as much less; scaled up, their sum is in expectation that of all.
+        """
+        source = sample_source(available, self.generator)
+        few, every = self.separate_modalities, source.shape[1]
+        if not 0 < few < every:
+            return Alone(None, source, every)
+        scores = torch.rand(source.shape, generator=self.generator, device=source.device)
+        slots = torch.arange(few, device=source.device).expand(len(source), -1)
+        return Alone(source.gather(1, scores.argsort(1)[:, :few]), slots, every)
+
+    def separate_term(self, logits: Logits, alone: Alone, target: Tensor | list[Tensor]) -> Tensor:
+        """Weigh the segmentation loss of those modalities, see ``separate_loss``."""
+        scale = alone.num_modalities / alone.source.shape[1]
+        return self.separate_weight * scale * separate_loss(self.loss, logits, alone.source, target)
