@@ -369,11 +369,13 @@ def test_the_flags_of_demo_arrive(tmp_path, monkeypatch):
     assert main(["demo"]) == 0
     assert main(["demo", "-o", str(tmp_path), "-tr", "ModalityDropoutTrainer", "-device", "cuda", "--overwrite"]) == 0
     assert main(["demo", "--trainer", "ModalityDropoutTrainer", "--device", "mps"]) == 0
+    assert main(["demo", "-tr", "ACNTrainer", "--subset", "FLAIR+T2"]) == 0
     here = Path("missmod_demo")
     assert calls == [
-        (here, "DCSegTrainer", "cpu", False),
-        (tmp_path, "ModalityDropoutTrainer", "cuda", True),
-        (here, "ModalityDropoutTrainer", "mps", False),
+        (here, "DCSegTrainer", "cpu", False, None),
+        (tmp_path, "ModalityDropoutTrainer", "cuda", True, None),
+        (here, "ModalityDropoutTrainer", "mps", False, None),
+        (here, "ACNTrainer", "cpu", False, "FLAIR+T2"),
     ]
 
 
