@@ -22,7 +22,7 @@ from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))
 
-from benchmarks import seeded_training  # noqa: E402
+from benchmarks import patients, seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, DEDICATED, READINGS, WHOLES  # noqa: E402
@@ -240,3 +240,47 @@ def test_the_settings_that_are_kept_can_be_merged(name):
     merged = merge_fragment(plans, CONFIGURATION, fragment, "merged")["configurations"][CONFIGURATION]
     assert merged["batch_size"] == 4
     assert merged["architecture"]["arch_kwargs"]["features_per_stage"][:3] == [16, 32, 64]
+
+
+# --- patients ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dataset_of_ones_own(tmp_path, monkeypatch):
+    """A dataset in nnU-Net's folders, as far as a bench looks at it."""
+    name = "Dataset700_Mine"
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        (tmp_path / variable / name).mkdir(parents=True)
+    for file in ("nnUNetPlans.json", "splits_final.json"):
+        (tmp_path / "nnUNet_preprocessed" / name / file).write_text("{}")
+    return name
+
+
+def test_a_dataset_of_ones_own_is_looked_at_and_never_written_to(dataset_of_ones_own, tmp_path):
+    bench = Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {})
+    for _ in range(2):  # a run that goes on finds its links
+        patients.link_dataset(bench)
+    assert (bench.preprocessed / "splits_final.json").read_text() == "{}"
+    (bench.preprocessed / "nnUNetPlans_ModalityDropout.json").write_text("a row's")
+    assert sorted(file.name for file in (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own).iterdir()) == [
+        "nnUNetPlans.json",
+        "splits_final.json",
+    ]
+    assert (tmp_path / "bench" / "nnUNet_raw" / dataset_of_ones_own).is_dir()
+
+
+def test_a_dataset_without_splits_is_an_error(dataset_of_ones_own, tmp_path):
+    (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own / "splits_final.json").unlink()
+    with pytest.raises(ValueError, match=r"Expected .*splits_final\.json, found none: .*missmod convert"):
+        patients.link_dataset(Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {}))
+
+
+def test_every_trainer_may_have_adam_and_subsets_nnunet_of_their_own(bench):
+    rows = METHODS | patients.adam_rows(0.002)
+    with_adam = [run.trainer for run in rows.values() if run.adam == 0.002 and not run.settings]
+    assert sorted(with_adam) == sorted({run.trainer for run in METHODS.values()} - {"nnUNetTrainer"})
+    (name,) = patients.dedicated_rows(["FLAIR+T1c"])
+    assert name == "nnU-Net of FLAIR+T1c alone"
+    of_row = patients.dedicated_rows(["FLAIR+T1c"])[name]
+    assert of_row.settings == {"DedicatedUNetTrainer": {"subset": "FLAIR+T1c"}}
