@@ -87,7 +87,7 @@ def make_plan(request: PlanRequest) -> list[Path]:
     dataset, step_memory = read_dataset(request.dataset, request.plans), step_memory_on(request.device)
     stages = find_stages(request.trainer)
     subsets = read_subsets(request.subsets, stages[-1], dataset) or [""]
-    name, *others = (name_of(request, stages, dataset, subset) for subset in subsets)
+    name, *others = (name_of(request, stages, dataset, subset, len(subsets) > 1) for subset in subsets)
     plans = {**copy.deepcopy(dataset.plans), "plans_name": name}
     descriptions: list[PlanDescription] = []
     notes: list[str] = []
@@ -132,9 +132,13 @@ def show_plan(request: PlanRequest) -> None:
 
 
 def name_of(
-    request: PlanRequest, stages: Sequence[type[MissingModalityTrainer]], dataset: PlannedDataset, subset: str = ""
+    request: PlanRequest,
+    stages: Sequence[type[MissingModalityTrainer]],
+    dataset: PlannedDataset,
+    subset: str,
+    is_one_of_several: bool,
 ) -> str:
-    """Name the new plan, of a dedicated trainer by its subset.
+    """Name the new plan, of a dedicated trainer by its subset; a name of one's own stands for one plan as it is.
 
     Raises:
         ValueError: it is the original's, another's that is not to be replaced, or no file's.
@@ -142,7 +146,7 @@ def name_of(
     trainer = stages[-1].__name__
     of_setting = {"nnunet": "" if subset else trainer, "paper": f"{trainer}_paper", "quick": "quick"}
     name = request.name or "_".join(filter(None, (request.plans, of_setting[request.setting], subset)))
-    name = f"{name}_{subset}" if request.name and len(request.subsets) > 1 else name
+    name = f"{name}_{subset}" if request.name and is_one_of_several else name
     check_name(name, "the new plan")
     if name == request.plans:
         raise ValueError(

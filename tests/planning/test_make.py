@@ -416,6 +416,9 @@ def test_all_subsets_and_names_of_ones_own(make_dataset, by_formula):
     assert block_of(dataset, "mine") == {"trainer": {"subset": "mod1"}}
     assert plan(DEDICATED, "--subset", "mod1", "mod0", "-overwrite_plans_name", "two") == 0
     assert block_of(dataset, "two_mod0") == {"trainer": {"subset": "mod0"}}
+    assert plan(DEDICATED, "--subset", "all", "-overwrite_plans_name", "every") == 0
+    for subset in ("mod0", "mod1", "mod0+mod1"):
+        assert block_of(dataset, f"every_{subset}") == {"trainer": {"subset": subset}}
 
 
 @pytest.mark.parametrize(
