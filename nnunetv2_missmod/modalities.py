@@ -158,6 +158,11 @@ def subset_name(present: Tensor, modalities: Sequence[str]) -> str:
     return JOIN.join(name for name, is_present in zip(modalities, present.tolist(), strict=True) if is_present)
 
 
+def name_of_channels(channels: Iterable[int], modalities: Sequence[str]) -> str:
+    """Name the subset of some channels as ``subset_name`` does."""
+    return JOIN.join(modalities[channel] for channel in channels)
+
+
 def channels_of_subset(subset: str, modalities: Sequence[str]) -> tuple[int, ...]:
     """Find the channels of a subset that is named as ``subset_name`` does, its modalities in any order.
 

@@ -20,7 +20,7 @@ from nnunetv2_missmod.files.channels import assign_channels, passed_over_by_nnun
 from nnunetv2_missmod.files.dataset_json import channel_names, distinct_names
 from nnunetv2_missmod.files.reading import read_images, read_label
 from nnunetv2_missmod.host.plan_block import needed_channels
-from nnunetv2_missmod.modalities import JOIN, varying_channels
+from nnunetv2_missmod.modalities import name_of_channels, varying_channels
 
 
 class MissingModalityPreprocessor(DefaultPreprocessor):
@@ -126,7 +126,7 @@ def check_needed(
     if not needed:
         return ""
     has = np.flatnonzero(varying(images)).tolist()
-    wanted = JOIN.join(modalities[channel] for channel in needed)
+    wanted = name_of_channels(needed, modalities)
     if lacking := [modalities[channel] for channel in needed if channel not in has]:
         others = ", ".join(modalities[channel] for channel in has) or "none"
         raise ValueError(

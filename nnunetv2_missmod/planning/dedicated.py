@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunetv2_missmod.files.dataset_json import distinct_names
-from nnunetv2_missmod.modalities import JOIN, MAX_ENUMERATED_MODALITIES, all_subsets, channels_of_subset, subset_name
+from nnunetv2_missmod.modalities import (
+    MAX_ENUMERATED_MODALITIES,
+    all_subsets,
+    channels_of_subset,
+    name_of_channels,
+    subset_name,
+)
 from nnunetv2_missmod.planning.dataset import PlannedDataset, find_stages
 from nnunetv2_missmod.planning.fragments import merge_fragment
 from nnunetv2_missmod.training.dedicated import DedicatedTrainer
@@ -47,7 +53,7 @@ def read_subsets(asked: Sequence[str], trainer: type, dataset: PlannedDataset) -
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"Expected every subset once, got --subset {' '.join(asked)}. Name each once.")
     largest_first = sorted(chosen, key=len, reverse=True)
-    return [JOIN.join(modalities[channel] for channel in channels) for channels in largest_first]
+    return [name_of_channels(channels, modalities) for channels in largest_first]
 
 
 def subset_to_train(trainer: str, asked: str | None, modalities: Sequence[str], default: str) -> str:
@@ -64,7 +70,7 @@ def subset_to_train(trainer: str, asked: str | None, modalities: Sequence[str], 
             needed.
     """
     if issubclass(find_stages(trainer)[-1], DedicatedTrainer):
-        return JOIN.join(modalities[channel] for channel in channels_of_subset(asked or default, modalities))
+        return name_of_channels(channels_of_subset(asked or default, modalities), modalities)
     if asked is not None:
         raise ValueError(f"Expected --subset for a trainer of one subset, got -tr {trainer}. Leave --subset out.")
     return ""

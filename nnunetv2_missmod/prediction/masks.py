@@ -15,7 +15,7 @@ from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.files.names import whats_wrong
 from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.preprocessor import check_needed, read_case
-from nnunetv2_missmod.modalities import JOIN
+from nnunetv2_missmod.modalities import name_of_channels
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
 from nnunetv2_missmod.prediction.cohort import Finished, clear_unfinished, export_of, predict_cohort
 from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
@@ -83,7 +83,7 @@ def request_of(choice: ModelChoice, subsets: str, dataset_json: dict[str, Any]) 
     modalities = distinct_names(dataset_json)
     needed = needed_channels(read_plan(choice, len(modalities))[1])
     if needed:
-        print(f"This model was trained for {JOIN.join(modalities[n] for n in needed)} alone: no other image counts.")
+        print(f"This model was trained for {name_of_channels(needed, modalities)} alone: no other image counts.")
     return read_request(subsets, modalities, needed)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nnunetv2_missmod.modalities import JOIN, MAX_ENUMERATED_MODALITIES, all_subsets, subset_name
+from nnunetv2_missmod.modalities import JOIN, MAX_ENUMERATED_MODALITIES, all_subsets, name_of_channels, subset_name
 
 AVAILABLE, ALL, SINGLES = "available", "all", "singles"
 
@@ -50,7 +50,7 @@ def choose_subsets(chosen: str, modalities: Sequence[str], needed: tuple[int, ..
     needs = as_mask(needed, len(modalities))
     for name, present in zip(found.names, found.present, strict=True):
         if (needs & ~present).any():
-            wanted = subset_name(torch.from_numpy(needs), modalities)
+            wanted = name_of_channels(needed, modalities)
             raise ValueError(
                 f"Expected subsets with {wanted}, which this model was trained for alone, got {name} in --subsets. "
                 f"Name subsets with {wanted}, or take a model of {name}."

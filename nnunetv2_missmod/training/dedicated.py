@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from nnunetv2_missmod.files.dataset_json import distinct_names
-from nnunetv2_missmod.host.doors import door_names
-from nnunetv2_missmod.host.plan_block import overrides_for, plan_block
 from nnunetv2_missmod.modalities import JOIN, channels_of_subset, expand_to
 from nnunetv2_missmod.training.availability import Available, find_available
 from nnunetv2_missmod.training.trainer import MissingModalityTrainer
@@ -59,8 +57,7 @@ class DedicatedTrainer(MissingModalityTrainer):
 
     def refuse_other_channels(self) -> None:
         """Refuse channels that the plan sets for the network and that are not those of the names (ValueError)."""
-        constants = plan_block(self.configuration_manager).get("network", {})
-        by_plan = overrides_for(type(self).__name__, constants, door_names()).get("subset")
+        by_plan = self.set_by_plan(self.configuration_manager, "network").get("subset")
         if by_plan not in (None, list(self.channels)):
             raise ValueError(
                 f"Expected the network's subset to be the channels {list(self.channels)} of {self.subset}, as the "

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from nnunetv2_missmod.building_blocks.matching import mean_over, mean_square, ramp_up
 from nnunetv2_missmod.building_blocks.network import finest
 from nnunetv2_missmod.building_blocks.precision import full_precision
-from nnunetv2_missmod.host.doors import door_names
-from nnunetv2_missmod.host.plan_block import overrides_for, plan_block
 from nnunetv2_missmod.training.co_training import CoTrainer, in_float
 from nnunetv2_missmod.training.dedicated import DedicatedTrainer, counted_alone
 from nnunetv2_missmod.training.trainer import Batch
@@ -28,8 +26,7 @@ class TaughtTrainer(CoTrainer, DedicatedTrainer):
 
     def build_teacher(self) -> nn.Module:
         """Build the network of all modalities."""
-        constants = plan_block(self.configuration_manager).get("network", {})
-        of_plan = overrides_for(type(self).__name__, constants, door_names())
+        of_plan = self.set_by_plan(self.configuration_manager, "network")
         return self.build_network(
             self.plans_manager,
             self.configuration_manager,

@@ -109,7 +109,7 @@ class MissingModalityTrainer(LearningTrainer):
         """Build the network that the plan describes (ValueError if none); prediction then accepts missing files."""
         with checked(plans_manager, configuration_manager):
             accept_missing_files(configuration_manager)
-            constants = overrides_for(cls.__name__, plan_block(configuration_manager).get("network", {}), door_names())
+            constants = cls.set_by_plan(configuration_manager, "network")
             heads = num_input_channels, num_output_channels, enable_deep_supervision
             return cls.build_network(plans_manager, configuration_manager, *heads, constants)
 
@@ -134,13 +134,17 @@ class MissingModalityTrainer(LearningTrainer):
         Raises:
             ValueError: a name is unknown (the known ones are listed), or a value has another type or is out of range.
         """
-        block = plan_block(self.configuration_manager).get("trainer", {})
-        overrides = overrides_for(type(self).__name__, block, door_names())
+        overrides = self.set_by_plan(self.configuration_manager, "trainer")
         check_overrides(overrides, self.settings(), f"settings of {type(self).__name__}")
         require_learning_rate(overrides, type(self).optimizer_name)
         for name, value in overrides.items():
             setattr(self, name, value)
         self.check_optimizer()
+
+    @classmethod
+    def set_by_plan(cls, configuration_manager: ConfigurationManager, part: str) -> dict[str, Any]:
+        """Read what a part of the plan's block, "trainer" or "network", sets for this trainer (ValueError if wrong)."""
+        return overrides_for(cls.__name__, plan_block(configuration_manager).get(part, {}), door_names())
 
     def set_network_constants(self, **constants: Any) -> None:
         """Write into the plan what the network must know of the dataset, since prediction rebuilds it from the plan."""
