@@ -28,12 +28,14 @@ class Run(NamedTuple):
         settings: what is trained with in place of the defaults, by trainer.
         adam: learning rate of DC-Seg's Adam, for a trainer whose own optimizer is nnU-Net's.
         network: constants of the trainer's network in place of the defaults.
+        counted: a pretraining takes half of the epochs (rounded down) in place of as many on top of them.
     """
 
     trainer: str
     settings: Settings = {}  # noqa: RUF012, never changed
     adam: float = 0.0
     network: dict[str, Any] = {}  # noqa: RUF012, never changed
+    counted: bool = False
 
 
 METHODS = {
@@ -50,6 +52,7 @@ METHODS = {
     "CCSD, Adam, tau^2": Run("CCSDTrainer", {"CCSDTrainer": {"hmsd_weight": 16.0}}, adam=2e-3),
     "MST-KDNet": Run("MSTKDNetTrainer"),
     "M3AE": Run("M3AETrainer"),
+    "M3AE, pretraining counted": Run("M3AETrainer", counted=True),
     "U-HVED": Run("UHVEDTrainer"),
     "RobustSeg": Run("RobustSegTrainer"),
     "M2FTrans": Run("M2FTransTrainer"),
@@ -62,7 +65,9 @@ def add_flags(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("-c", default="3d_fullres", help="configuration (default: %(default)s)")
     parser.add_argument("-device", default="cuda")
     parser.add_argument("--threads", type=int, help="of PyTorch in a training, for several commands side by side")
-    parser.add_argument("--epochs", type=int, default=20, help="of 250 updates (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=20, help="of 250 updates, or what --merge says (default: %(default)s)"
+    )
     parser.add_argument("--merge", type=Path, help="a fragment of a configuration, for every trainer (plans/README.md)")
     parser.add_argument("--only", nargs="+", help="rows of the table (default: all methods)")
 
@@ -90,7 +95,7 @@ class Bench:
         configuration: 2d or 3d_fullres.
         device: cpu or cuda.
         threads: of PyTorch in a training; None: nnU-Net's choice.
-        epochs: of 250 updates; a pretraining takes half of them.
+        epochs: of 250 updates, or as many as the fragment says; half as many of a pretraining come on top.
         fragment: of a configuration, merged into the plan of every trainer.
     """
 
@@ -141,30 +146,33 @@ class Bench:
             if (results / "checkpoint_final.pth").exists():
                 continue
             command = [sys.executable, "-m", "benchmarks.seeded_training", "--seed", str(seed)]
-            command += ["--epochs", str(self.epochs)]
+            command += ["--epochs", str(self.epochs), *self.iterations_of_stock()]
             command += ["--threads", str(self.threads)] if self.threads else []
             command += [self.dataset, self.configuration, str(fold), "-tr", trainer, "-p", plans]
             begun = ["--c"] if list(results.glob("checkpoint_*.pth")) else []
             self.run([*command, "-device", self.device, *begun], seed)
 
-    def evaluate(self, name: str, run: Run, seed: int, arguments: list[str]) -> None:
+    def iterations_of_stock(self) -> list[str]:
+        """Flags that give stock nnU-Net, which no plan can tell so, the fragment's iterations of an epoch."""
+        common = self.fragment.get("missmod", {}).get("trainer", {})
+        flags = {"num_iterations_per_epoch": "--iterations", "num_val_iterations_per_epoch": "--val_iterations"}
+        return [part for name, flag in flags.items() if name in common for part in (flag, str(common[name]))]
+
+    def evaluate(self, name: str, run: Run, seed: int, arguments: list[str], folder: str = "") -> None:
         """Score one row's masks of every subset (``missmod evaluate``, which goes on where it was ended)."""
-        command = [find_command("missmod"), "evaluate", "-o", str(self.scores(name, seed)), "-d", self.dataset]
+        scores = self.scores(name, seed) / folder
+        command = [find_command("missmod"), "evaluate", "-o", str(scores), "-d", self.dataset]
         command += ["-c", self.configuration, "-tr", run.trainer, "-p", plans_name(name), "-device", self.device]
-        self.run([*command, "--disable_tta", "--no-save", "-nps", "1", *arguments], seed)
+        self.run([*command, "--disable_tta", "--no-save", "-nps", "0", *arguments], seed)
 
     def write_plan(self, name: str, run: Run) -> str:
         """Write the plan of a row, the common one with the row's schedule and settings; give its name.
 
         Raises:
-            ValueError: there are fewer epochs than stages.
+            ValueError: there are fewer epochs than stages that share them.
         """
         plans = load_json(str(self.preprocessed / "nnUNetPlans.json"))
-        stages = stages_of(run)
-        if self.epochs < len(stages):
-            raise ValueError(f"Expected an epoch for each of {' and '.join(stages)}, got {self.epochs}: more --epochs.")
-        first = self.epochs // len(stages)
-        shares = [first, self.epochs - first] if len(stages) > 1 else [first]
+        stages, shares = stages_of(run), self.shares_of(run)
         optimizer = {**OPTIMIZER_OF_DCSEG, "initial_lr": run.adam} if run.adam else {}
         settings = {
             stage: {"num_epochs": share, **optimizer, **run.settings.get(stage, {})}
@@ -175,6 +183,17 @@ class Bench:
             plans = merge_fragment(plans, self.configuration, fragment, plans_name(name))
         write_plans(plans, self.preprocessed.parent)
         return plans_name(name)
+
+    def shares_of(self, run: Run) -> list[int]:
+        """Epochs of each stage."""
+        stages = stages_of(run)
+        if len(stages) == 1:
+            return [self.epochs]
+        if not run.counted:
+            return [max(1, self.epochs // 2), self.epochs]
+        if self.epochs < len(stages):
+            raise ValueError(f"Expected an epoch for each of {' and '.join(stages)}, got {self.epochs}: more --epochs.")
+        return [self.epochs // 2, self.epochs - self.epochs // 2]
 
     def scores(self, name: str, seed: int) -> Path:
         """Where the scores of a row are."""

@@ -4,11 +4,14 @@
 to be used (``missmod convert`` writes some whose folds each have cases of every hospital). All rows have the same plan
 but for their own settings, the same cases, updates and seeds. Each fold's model scores the cases that it did not see,
 incomplete ones from the subsets that they have. Settings are to be chosen on folds of their own (``--folds 0 1``), and
-what is reported to come from the others. What is finished is kept: a run that was ended goes on with the same command,
-and several may run side by side, each with rows (``--only``) or seeds of its own.
+what is reported to come from the others.
 
-``--adam 0.002`` adds a row with DC-Seg's Adam for every trainer, ``--dedicated T1c FLAIR+T2`` nnU-Net trained on each
-of these subsets alone: what a model of every subset has to reach there.
+The Dice of every case is added to one CSV (``--kept``), fold by fold with all rows of each. What is in it is not run
+again, be the folders gone: a comparison may grow over days and machines. The same command may run several times side
+by side; each takes what no other has begun. ``python -m benchmarks.patient_tables FILE.csv`` prints the tables.
+
+``--dedicated T1c FLAIR+T2`` adds nnU-Net trained on each of these subsets alone: what a model of every subset has to
+reach there.
 """
 
 from __future__ import annotations
@@ -18,69 +21,61 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from benchmarks.comparison import METHODS, Bench, Run, add_flags, bench_of
-from benchmarks.comparison_tables import collect, report, table_of_subsets
-from benchmarks.models import NNUNET_TRAINER
+from benchmarks.kept_scores import KeptScores, Piece
+from benchmarks.methods import ABLATIONS
 
 DEDICATED_TRAINER = "DedicatedUNetTrainer"
 SPLITS = "splits_final.json"
+RATE = 2e-3  # of Adam for the dedicated models, as for the others
 
 
 def main() -> None:
-    """Train and score what is not there yet; print the tables as Markdown and write OUT/means.csv."""
+    """Train and score what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_flags(parser, "benchmark_patients")
     parser.add_argument("-d", required=True, help="dataset: id or name")
-    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--adam", type=float, metavar="RATE", help="every trainer with Adam as well")
     parser.add_argument("--dedicated", nargs="+", default=[], metavar="SUBSET", help="nnU-Net on these alone as well")
+    parser.add_argument("--kept", type=Path, help="the CSV of all cases' Dice (default: cases.csv in -o)")
     arguments = parser.parse_args()
     bench = bench_of(arguments, str(maybe_convert_to_dataset_name(arguments.d)))
     link_dataset(bench)
+    kept = KeptScores(arguments.kept or bench.out / "cases.csv")
     dedicated = dedicated_rows(arguments.dedicated)
-    rows = METHODS | (adam_rows(arguments.adam) if arguments.adam else {})
-    chosen = {name: (rows | dedicated)[name] for name in arguments.only or [*rows, *dedicated]}
-    for done, seed in enumerate(arguments.seeds, 1):  # seed by seed: an early end leaves a table of fewer seeds
-        for name, run in chosen.items():
-            for fold in arguments.folds:
-                bench.train(name, run, seed, int(fold))
-            bench.evaluate(name, run, seed, ["-f", *arguments.folds])
-        print_tables(bench, list(chosen), arguments.dedicated, arguments.seeds[:done])
+    rows = METHODS | ABLATIONS | dedicated
+    for seed in arguments.seeds:  # an early end leaves fewer seeds and folds, of all rows
+        for fold in arguments.folds:
+            for name in arguments.only or [*METHODS, *dedicated]:
+                work_on(bench, kept, Piece(name, seed, fold), rows[name])
 
 
-def adam_rows(rate: float) -> dict[str, Run]:
-    """Every trainer that a plan can tell so with DC-Seg's Adam, in place of the optimizer of its own."""
-    have_it = {run.trainer for run in METHODS.values() if run.adam == rate and not run.settings}
-    own = {
-        name: run
-        for name, run in METHODS.items()
-        if run.trainer not in (NNUNET_TRAINER, *have_it) and not (run.adam or run.settings)
-    }
-    return {f"{name}, Adam {rate:g}": run._replace(adam=rate) for name, run in own.items()}
+def work_on(bench: Bench, kept: KeptScores, piece: Piece, run: Run) -> None:
+    """Train and score a piece, unless it is done or another command is at it."""
+    lock = bench.out / "locks" / f"{piece.row}, seed {piece.seed}, fold {piece.fold}"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            if not kept.has(piece):
+                folder = f"fold_{piece.fold}"
+                bench.train(piece.row, run, piece.seed, piece.fold)
+                bench.evaluate(piece.row, run, piece.seed, ["-f", str(piece.fold)], folder)
+                kept.add(piece, bench.scores(piece.row, piece.seed) / folder)
+                print(f"{piece.row}, seed {piece.seed}, fold {piece.fold}: done", flush=True)
+    except Timeout:
+        pass
 
 
 def dedicated_rows(subsets: Sequence[str]) -> dict[str, Run]:
     """nnU-Net of each subset alone."""
-    return {row_of(subset): Run(DEDICATED_TRAINER, {DEDICATED_TRAINER: {"subset": subset}}) for subset in subsets}
-
-
-def row_of(subset: str) -> str:
-    """Name the row of a dedicated model."""
-    return f"nnU-Net of {subset} alone"
-
-
-def print_tables(bench: Bench, names: Sequence[str], dedicated: Sequence[str], seeds: Sequence[int]) -> None:
-    """Print the rows of every subset, then what they give from the subsets of dedicated models beside these."""
-    folders = {name: {seed: bench.scores(name, seed) for seed in seeds} for name in names}
-    alone = {subset: folders.pop(row_of(subset)) for subset in dedicated if row_of(subset) in folders}
-    if folders:
-        report(folders, bench.out)
-    for subset, of_seeds in alone.items():
-        means = collect({**folders, row_of(subset): of_seeds})
-        print(f"\n{table_of_subsets(means[means['subset'] == subset])}", flush=True)
+    return {
+        f"nnU-Net of {subset} alone, Adam": Run(DEDICATED_TRAINER, {DEDICATED_TRAINER: {"subset": subset}}, RATE)
+        for subset in subsets
+    }
 
 
 def link_dataset(bench: Bench) -> None:

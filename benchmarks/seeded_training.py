@@ -22,10 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True, help="of nnUNetTrainer")
+    parser.add_argument("--iterations", type=int, default=250, help="of an epoch of nnUNetTrainer")
+    parser.add_argument("--val_iterations", type=int, default=50, help="of its validation")
     parser.add_argument("--threads", type=int, help="of PyTorch; nnU-Net takes a thread per core on a CPU")
     arguments, for_nnunet = parser.parse_known_args()
     torch.manual_seed(arguments.seed)
-    train_stock_for(arguments.epochs)
+    train_stock_for(arguments.epochs, arguments.iterations, arguments.val_iterations)
     nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None
     if arguments.threads:
         keep_threads(arguments.threads)
@@ -33,14 +35,15 @@ def main() -> None:
     run_training_entry()
 
 
-def train_stock_for(epochs: int) -> None:
-    """Set the number of epochs of nnUNetTrainer; trainers built on it set their own afterwards."""
+def train_stock_for(epochs: int, iterations: int, val_iterations: int) -> None:
+    """Set how long nnUNetTrainer trains; trainers built on it set their own afterwards."""
     original = nnUNetTrainer.__init__
 
     @functools.wraps(original)  # nnU-Net reads the signature
     def init(self: nnUNetTrainer, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         self.num_epochs = epochs
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = iterations, val_iterations
 
     nnUNetTrainer.__init__ = init
 

@@ -22,7 +22,7 @@ from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))
 
-from benchmarks import patients, seeded_training  # noqa: E402
+from benchmarks import seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, DEDICATED, READINGS, WHOLES  # noqa: E402
@@ -84,7 +84,14 @@ def test_all_rows_have_the_same_number_of_updates(name, bench):
     if run.trainer == NNUNET_TRAINER:
         return
     settings = plan_of(bench, name)["configurations"][CONFIGURATION]["missmod"]["trainer"]
-    assert sum(settings[stage]["num_epochs"] for stage in stages_of(run)) == 5
+    of_stages = [settings[stage]["num_epochs"] for stage in stages_of(run)]
+    expected = [5] if len(of_stages) == 1 else [2, 3] if run.counted else [2, 5]  # of the last, with labels
+    assert of_stages == expected
+
+
+def test_both_ways_to_count_a_pretraining_are_rows():
+    ways = {METHODS[name].counted for name in METHODS if METHODS[name].trainer == "M3AETrainer"}
+    assert ways == {True, False}
 
 
 def test_a_row_may_set_constants_of_its_network(bench):
@@ -98,10 +105,11 @@ def test_a_row_may_set_constants_of_its_network(bench):
     assert "network" not in plan_of(bench, "DC-Seg")["configurations"][CONFIGURATION]["missmod"]
 
 
-def test_two_stages_need_two_epochs(bench):
+def test_two_stages_that_share_need_two_epochs(bench):
     bench.epochs = 1
     with pytest.raises(ValueError, match="M3AEPretrainTrainer and M3AETrainer"):
-        bench.write_plan("M3AE", ROWS["M3AE"])
+        bench.write_plan("M3AE, pretraining counted", ROWS["M3AE, pretraining counted"])
+    assert bench.shares_of(ROWS["M3AE"]) == [1, 1]
     assert bench.write_plan("DC-Seg", ROWS["DC-Seg"]) == "nnUNetPlans_DcSeg"
 
 
@@ -119,7 +127,8 @@ def run_seeded(monkeypatch, *arguments):
         trainer = nnUNetTrainer(
             {**small_plans(), "continue_training": False}, CONFIGURATION, 0, dataset_json, torch.device("cpu")
         )
-        seen.update(argv=sys.argv[1:], epochs=trainer.num_epochs, number=torch.rand(1).item())
+        length = trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch
+        seen.update(argv=sys.argv[1:], length=length, number=torch.rand(1).item())
 
     monkeypatch.setattr(nnUNetTrainer, "__init__", nnUNetTrainer.__init__)
     monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", nnUNetTrainer.perform_actual_validation)
@@ -134,7 +143,11 @@ def test_a_seeded_training_hands_the_rest_to_nnunet(monkeypatch, tmp_path):
         monkeypatch.setenv(variable, str(tmp_path))
     nnunet = ["501", "2d", "0", "-tr", NNUNET_TRAINER, "-p", "plans", "-device", "cpu", "--c"]
     first = run_seeded(monkeypatch, "--seed", "3", "--epochs", "7", *nnunet)
-    assert (first["argv"], first["epochs"]) == (nnunet, 7)
+    assert (first["argv"], first["length"]) == (nnunet, (7, 250, 50))
+    shorter = run_seeded(
+        monkeypatch, "--seed", "3", "--epochs", "7", "--iterations", "9", "--val_iterations", "2", *nnunet
+    )
+    assert shorter["length"] == (7, 9, 2)
     assert run_seeded(monkeypatch, "--seed", "3", "--epochs", "7", *nnunet)["number"] == first["number"]
     assert run_seeded(monkeypatch, "--seed", "4", "--epochs", "7", *nnunet)["number"] != first["number"]
 
@@ -233,7 +246,7 @@ def test_an_ablations_gain_is_what_the_whole_has_more():
     assert table[2:] == ["| without | 0.600 | -0.100 | -0.100 |"]
 
 
-@pytest.mark.parametrize("name", ["phantom_2d_cpu", "glioma_2d_cpu"])
+@pytest.mark.parametrize("name", ["phantom_2d_cpu", "glioma_2d_cpu", "patients_2d_cpu"])
 def test_the_settings_that_are_kept_can_be_merged(name):
     fragment = load_fragment(REPOSITORY / "benchmarks" / "settings" / f"{name}.json")
     plans = small_plans(dims=2, patch=[64, 64], features=(32, 64, 128, 256))
@@ -242,45 +255,7 @@ def test_the_settings_that_are_kept_can_be_merged(name):
     assert merged["architecture"]["arch_kwargs"]["features_per_stage"][:3] == [16, 32, 64]
 
 
-# --- patients ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def dataset_of_ones_own(tmp_path, monkeypatch):
-    """A dataset in nnU-Net's folders, as far as a bench looks at it."""
-    name = "Dataset700_Mine"
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-        (tmp_path / variable / name).mkdir(parents=True)
-    for file in ("nnUNetPlans.json", "splits_final.json"):
-        (tmp_path / "nnUNet_preprocessed" / name / file).write_text("{}")
-    return name
-
-
-def test_a_dataset_of_ones_own_is_looked_at_and_never_written_to(dataset_of_ones_own, tmp_path):
-    bench = Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {})
-    for _ in range(2):  # a run that goes on finds its links
-        patients.link_dataset(bench)
-    assert (bench.preprocessed / "splits_final.json").read_text() == "{}"
-    (bench.preprocessed / "nnUNetPlans_ModalityDropout.json").write_text("a row's")
-    assert sorted(file.name for file in (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own).iterdir()) == [
-        "nnUNetPlans.json",
-        "splits_final.json",
-    ]
-    assert (tmp_path / "bench" / "nnUNet_raw" / dataset_of_ones_own).is_dir()
-
-
-def test_a_dataset_without_splits_is_an_error(dataset_of_ones_own, tmp_path):
-    (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own / "splits_final.json").unlink()
-    with pytest.raises(ValueError, match=r"Expected .*splits_final\.json, found none: .*missmod convert"):
-        patients.link_dataset(Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {}))
-
-
-def test_every_trainer_may_have_adam_and_subsets_nnunet_of_their_own(bench):
-    rows = METHODS | patients.adam_rows(0.002)
-    with_adam = [run.trainer for run in rows.values() if run.adam == 0.002 and not run.settings]
-    assert sorted(with_adam) == sorted({run.trainer for run in METHODS.values()} - {"nnUNetTrainer"})
-    (name,) = patients.dedicated_rows(["FLAIR+T1c"])
-    assert name == "nnU-Net of FLAIR+T1c alone"
-    of_row = patients.dedicated_rows(["FLAIR+T1c"])[name]
-    assert of_row.settings == {"DedicatedUNetTrainer": {"subset": "FLAIR+T1c"}}
+def test_stock_has_as_long_epochs_as_a_fragment_gives_the_others(bench):
+    assert bench.iterations_of_stock() == []
+    bench.fragment = load_fragment(REPOSITORY / "benchmarks" / "settings" / "patients_2d_cpu.json")
+    assert bench.iterations_of_stock() == ["--iterations", "50", "--val_iterations", "5"]

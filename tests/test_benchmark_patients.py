@@ -1,0 +1,140 @@
+"""The comparison on patients: what is kept is not run again, and tables compare like with like."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_plans import CONFIGURATION
+from small_scores import long_table, provenance
+
+from nnunetv2_missmod.evaluation.provenance import write_provenance
+from nnunetv2_missmod.evaluation.scores import write_scores
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks import patient_tables, patients
+from benchmarks.comparison import METHODS, Bench
+from benchmarks.kept_scores import KeptScores, Piece, common_pieces
+from benchmarks.patient_tables import REFERENCE
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path, "Dataset700_Mine", CONFIGURATION, "cpu", 1, 5, {})
+
+
+@pytest.fixture
+def dataset_of_ones_own(tmp_path, monkeypatch):
+    """A dataset in nnU-Net's folders, as far as a bench looks at it."""
+    name = "Dataset700_Mine"
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        (tmp_path / variable / name).mkdir(parents=True)
+    for file in ("nnUNetPlans.json", "splits_final.json"):
+        (tmp_path / "nnUNet_preprocessed" / name / file).write_text("{}")
+    return name
+
+
+def test_a_dataset_of_ones_own_is_looked_at_and_never_written_to(dataset_of_ones_own, tmp_path):
+    bench = Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {})
+    for _ in range(2):  # a run that goes on finds its links
+        patients.link_dataset(bench)
+    assert (bench.preprocessed / "splits_final.json").read_text() == "{}"
+    (bench.preprocessed / "nnUNetPlans_ModalityDropout.json").write_text("a row's")
+    assert sorted(file.name for file in (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own).iterdir()) == [
+        "nnUNetPlans.json",
+        "splits_final.json",
+    ]
+    assert (tmp_path / "bench" / "nnUNet_raw" / dataset_of_ones_own).is_dir()
+
+
+def test_a_dataset_without_splits_is_an_error(dataset_of_ones_own, tmp_path):
+    (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own / "splits_final.json").unlink()
+    with pytest.raises(ValueError, match=r"Expected .*splits_final\.json, found none: .*missmod convert"):
+        patients.link_dataset(Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {}))
+
+
+def test_subsets_may_have_an_nnunet_of_their_own():
+    ((name, run),) = patients.dedicated_rows(["FLAIR+T1c"]).items()
+    assert name == "nnU-Net of FLAIR+T1c alone, Adam"
+    assert run.settings == {"DedicatedUNetTrainer": {"subset": "FLAIR+T1c"}}
+    assert run.adam == METHODS["modality dropout, Adam"].adam
+
+
+def write_cases(folder, dice, lacks=()):
+    """Scores of one region: ``dice`` by case and subset."""
+    rows = [
+        (case, subset, subset.count("+") + 1, "tumor", value)
+        for case, of_case in dice.items()
+        for subset, value in of_case.items()
+        if (case, subset) not in lacks
+    ]
+    table = pd.DataFrame(rows, columns=["case", "subset", "num_present", "region", "dice"])
+    full = long_table(cases=1).iloc[:1].drop(columns=table.columns)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_scores(folder, table.merge(full, how="cross")[list(long_table(cases=1).columns)])
+    write_provenance(folder, provenance(("A", "B"), ("tumor",)))
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Two rows on two folds, one of them scored on a third; the second row is better by 0.1 to 0.4."""
+    kept = KeptScores(tmp_path / "cases.csv")
+    for gain, row in enumerate(("modality dropout, Adam", "better")):
+        for fold in (2, 3) if gain else (2, 3, 4):
+            dice = {
+                f"{fold}{case}": {"A": 0.1 + gain * 0.1, "B": 0.2 + gain * 0.2, "A+B": 0.3 + gain * 0.3 + case / 100}
+                for case in range(4)
+            }
+            write_cases(tmp_path / row / str(fold), dice, {(f"{fold}0", "B"), (f"{fold}0", "A+B")})
+            kept.add(Piece(row, 0, fold), tmp_path / row / str(fold))
+    return kept
+
+
+def test_what_is_kept_is_not_run_again_and_outlives_its_folders(kept, bench, monkeypatch):
+    assert kept.has(Piece("better", 0, 3))
+    assert not any(kept.has(piece) for piece in (Piece("better", 0, 4), Piece("better", 1, 3), Piece("worse", 0, 3)))
+    ran = []
+    monkeypatch.setattr(bench, "train", lambda name, run, seed, fold: ran.append(("train", name, seed, fold)))
+    monkeypatch.setattr(bench, "evaluate", lambda name, run, seed, flags, folder: ran.append((name, *flags, folder)))
+    monkeypatch.setattr(kept, "add", lambda piece, folder: ran.append((piece, folder.name)))
+    for piece in (Piece("better", 0, 3), Piece("better", 0, 4)):
+        patients.work_on(bench, kept, piece, METHODS["DC-Seg"])
+    assert ran == [("train", "better", 0, 4), ("better", "-f", "4", "fold_4"), (Piece("better", 0, 4), "fold_4")]
+
+
+def test_a_piece_that_another_command_is_at_is_left_to_it(kept, bench, monkeypatch):
+    def train(*piece):
+        patients.work_on(bench, kept, Piece("better", 0, 4), METHODS["DC-Seg"])  # as the other would
+        trained.append(piece)
+
+    trained = []
+    monkeypatch.setattr(bench, "train", train)
+    monkeypatch.setattr(bench, "evaluate", lambda *arguments: None)
+    monkeypatch.setattr(kept, "add", lambda *arguments: None)
+    patients.work_on(bench, kept, Piece("better", 0, 4), METHODS["DC-Seg"])
+    assert len(trained) == 1
+
+
+def test_rows_are_compared_on_the_seeds_folds_and_cases_that_they_share(kept):
+    wide = kept.wide()
+    assert common_pieces(wide, ["modality dropout, Adam", "better"]) == [(0, 2), (0, 3)]
+    text, means, subsets, differences = patient_tables.tables(wide, ["modality dropout, Adam", "better"], REFERENCE)
+    assert text == "Seeds 0; folds 2, 3: 8 cases, 6 of them with every subset."
+    assert means.splitlines()[2] == "| better | 1 | 0.407 | 0.300 | 0.620 | 0.460 |"
+    assert subsets.splitlines()[0] == "| trainer | A (n = 8) | B (n = 6) | A+B (n = 6) |"
+    assert subsets.splitlines()[3] == "| better | 0.200 | 0.400 | 0.620 |"
+    assert differences.splitlines()[2] == "| better | +0.200 | +0.200 to +0.200 | 6 | 0.031 | 0.031 |"
+    with pytest.raises(ValueError, match="Expected a seed and fold that every row has been scored of, got none for"):
+        patient_tables.trainings_of(wide, ["better", "never run"])
+
+
+def test_a_row_of_one_subset_is_shown_for_that_one(kept, tmp_path):
+    for fold in (2, 3):
+        write_cases(tmp_path / "alone", {f"{fold}1": {"B": 0.9, "A+B": 0.9}})
+        kept.add(Piece("nnU-Net of B alone, Adam", 0, fold), tmp_path / "alone")
+    rows = ["modality dropout, Adam", "better", "nnU-Net of B alone, Adam"]
+    _, means, subsets, _ = patient_tables.tables(kept.wide(), rows, REFERENCE)
+    assert "alone" not in means
+    assert subsets.splitlines()[-1] == "| nnU-Net of B alone, Adam | - | 0.900 | - |"
