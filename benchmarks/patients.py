@@ -11,13 +11,13 @@ again, be the folders gone: a comparison may grow over days and machines. The sa
 by side; each takes what no other has begun. ``python -m benchmarks.patient_tables FILE.csv`` prints the tables.
 
 ``--dedicated T1c FLAIR+T2`` adds nnU-Net trained on each of these subsets alone: what a model of every subset has to
-reach there.
+reach there. ``--patients 20``, ``--complete`` and ``--away T1=0.25 T1c=0.5`` train on fewer patients, on the complete
+ones alone, and with files taken away from a share of them; what is scored stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from benchmarks.comparison import METHODS, Bench, Run, add_flags, bench_of
 from benchmarks.kept_scores import KeptScores, Piece
 from benchmarks.methods import ABLATIONS
+from benchmarks.training_sets import TrainingSet, prepare
 
 DEDICATED_TRAINER = "DedicatedUNetTrainer"
-SPLITS = "splits_final.json"
 RATE = 2e-3  # of Adam for the dedicated models, as for the others
 
 
@@ -41,21 +41,36 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--dedicated", nargs="+", default=[], metavar="SUBSET", help="nnU-Net on these alone as well")
+    parser.add_argument("--patients", type=int, help="train on as many of each fold's (default: all)")
+    parser.add_argument("--complete", action="store_true", help="train on the complete patients alone")
+    parser.add_argument("--away", nargs="+", default=[], metavar="NAME=SHARE", help="take files away from training")
     parser.add_argument("--kept", type=Path, help="the CSV of all cases' Dice (default: cases.csv in -o)")
     arguments = parser.parse_args()
     bench = bench_of(arguments, str(maybe_convert_to_dataset_name(arguments.d)))
-    link_dataset(bench)
     kept = KeptScores(arguments.kept or bench.out / "cases.csv")
+    away = {name: float(share) for name, _, share in (part.partition("=") for part in arguments.away)}
+    training = TrainingSet(arguments.patients, arguments.complete, away)
+    bench.out /= training.suffix.strip(", ") or "all"
+    bench.preprocessed = bench.out / "nnUNet_preprocessed" / bench.dataset
+    scored = prepare(bench, training)
     dedicated = dedicated_rows(arguments.dedicated)
     rows = METHODS | ABLATIONS | dedicated
     for seed in arguments.seeds:  # an early end leaves fewer seeds and folds, of all rows
         for fold in arguments.folds:
             for name in arguments.only or [*METHODS, *dedicated]:
-                work_on(bench, kept, Piece(name, seed, fold), rows[name])
+                work_on(bench, kept, Piece(name + training.suffix, seed, fold), rows[name], scored)
 
 
-def work_on(bench: Bench, kept: KeptScores, piece: Piece, run: Run) -> None:
-    """Train and score a piece, unless it is done or another command is at it."""
+def work_on(bench: Bench, kept: KeptScores, piece: Piece, run: Run, scored: Sequence[str]) -> None:
+    """Train and score a piece, unless it is done or another command is at it.
+
+    Args:
+        bench: of the training set.
+        kept: where the scores go.
+        piece: that is asked for.
+        run: the row's.
+        scored: flags of `missmod evaluate`, see ``prepare``.
+    """
     lock = bench.out / "locks" / f"{piece.row}, seed {piece.seed}, fold {piece.fold}"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,7 +78,8 @@ def work_on(bench: Bench, kept: KeptScores, piece: Piece, run: Run) -> None:
             if not kept.has(piece):
                 folder = f"fold_{piece.fold}"
                 bench.train(piece.row, run, piece.seed, piece.fold)
-                bench.evaluate(piece.row, run, piece.seed, ["-f", str(piece.fold)], folder)
+                flags = [flag.format(fold=piece.fold) for flag in scored]
+                bench.evaluate(piece.row, run, piece.seed, flags, folder)
                 kept.add(piece, bench.scores(piece.row, piece.seed) / folder)
                 print(f"{piece.row}, seed {piece.seed}, fold {piece.fold}: done", flush=True)
     except Timeout:
@@ -76,29 +92,6 @@ def dedicated_rows(subsets: Sequence[str]) -> dict[str, Run]:
         f"nnU-Net of {subset} alone, Adam": Run(DEDICATED_TRAINER, {DEDICATED_TRAINER: {"subset": subset}}, RATE)
         for subset in subsets
     }
-
-
-def link_dataset(bench: Bench) -> None:
-    """Let the bench see the dataset in nnU-Net's folders; plans and results are written to the bench's own alone.
-
-    Raises:
-        ValueError: the dataset is not there, or has no plan or no splits.
-    """
-    raw, preprocessed = (
-        Path(os.environ.get(name, "")) / bench.dataset for name in ("nnUNet_raw", "nnUNet_preprocessed")
-    )
-    for needed in (raw, preprocessed / "nnUNetPlans.json", preprocessed / SPLITS):
-        if not needed.exists():
-            raise ValueError(
-                f"Expected {needed}, found none: set nnU-Net's variables, and run missmod convert and "
-                "nnUNetv2_plan_and_preprocess first."
-            )
-    own = bench.out / "nnUNet_raw" / bench.dataset
-    bench.preprocessed.mkdir(parents=True, exist_ok=True)
-    own.parent.mkdir(parents=True, exist_ok=True)
-    for link, target in [(own, raw), *((bench.preprocessed / each.name, each) for each in preprocessed.iterdir())]:
-        if not link.exists():
-            link.symlink_to(target.resolve())
 
 
 if __name__ == "__main__":

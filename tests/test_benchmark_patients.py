@@ -1,10 +1,13 @@
 """The comparison on patients: what is kept is not run again, and tables compare like with like."""
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 from small_plans import CONFIGURATION
 from small_scores import long_table, provenance
 
@@ -17,6 +20,11 @@ from benchmarks import patient_tables, patients
 from benchmarks.comparison import METHODS, Bench
 from benchmarks.kept_scores import KeptScores, Piece, common_pieces
 from benchmarks.patient_tables import REFERENCE
+from benchmarks.training_sets import TrainingSet, holds_no_image, prepare
+
+pytestmark = pytest.mark.slow
+
+CASES = [f"case_{number:02d}" for number in range(30)]
 
 
 @pytest.fixture
@@ -30,29 +38,96 @@ def dataset_of_ones_own(tmp_path, monkeypatch):
     name = "Dataset700_Mine"
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-        (tmp_path / variable / name).mkdir(parents=True)
-    for file in ("nnUNetPlans.json", "splits_final.json"):
-        (tmp_path / "nnUNet_preprocessed" / name / file).write_text("{}")
+    raw, preprocessed = tmp_path / "nnUNet_raw" / name, tmp_path / "nnUNet_preprocessed" / name
+    for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed / "nnUNetPlans_2d"):
+        folder.mkdir(parents=True)
+    (preprocessed / "nnUNetPlans.json").write_text("{}")
+    (raw / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "FLAIR", "1": "T1c"}, "file_ending": ".nii.gz"})
+    )
+    for case in CASES:
+        (raw / "labelsTr" / f"{case}.nii.gz").touch()
+        for channel in range(2):
+            image = sitk.GetImageFromArray(np.arange(8.0).reshape(2, 2, 2) * (case != CASES[0] or channel == 0))
+            sitk.WriteImage(image, str(raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz"))
+    splits = [{"train": CASES[:20], "val": CASES[20:]}, {"train": CASES[10:], "val": CASES[:10]}]
+    (preprocessed / "splits_final.json").write_text(json.dumps(splits))
     return name
 
 
-def test_a_dataset_of_ones_own_is_looked_at_and_never_written_to(dataset_of_ones_own, tmp_path):
+def splits_of(bench):
+    return json.loads((bench.preprocessed / "splits_final.json").read_text())
+
+
+@pytest.fixture
+def bench_of_ones_own(dataset_of_ones_own, tmp_path, monkeypatch):
     bench = Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {})
+    bench.ran = []
+    monkeypatch.setattr(bench, "run", lambda command, seed=0: bench.ran.append(command[1:]))
+    return bench
+
+
+def images_of(folder):
+    return {file.name for file in folder.iterdir() if not holds_no_image(file)}
+
+
+def test_a_dataset_of_ones_own_is_looked_at_and_never_written_to(bench_of_ones_own, tmp_path):
+    bench = bench_of_ones_own
     for _ in range(2):  # a run that goes on finds its links
-        patients.link_dataset(bench)
-    assert (bench.preprocessed / "splits_final.json").read_text() == "{}"
+        assert prepare(bench, TrainingSet()) == ["-f", "{fold}"]
+    assert splits_of(bench)[0]["val"] == CASES[20:]
     (bench.preprocessed / "nnUNetPlans_ModalityDropout.json").write_text("a row's")
-    assert sorted(file.name for file in (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own).iterdir()) == [
+    assert sorted(file.name for file in (tmp_path / "nnUNet_preprocessed" / bench.dataset).iterdir()) == [
         "nnUNetPlans.json",
+        "nnUNetPlans_2d",
         "splits_final.json",
     ]
-    assert (tmp_path / "bench" / "nnUNet_raw" / dataset_of_ones_own).is_dir()
+    assert (tmp_path / "bench" / "nnUNet_raw" / bench.dataset / "imagesTr").is_dir()
 
 
-def test_a_dataset_without_splits_is_an_error(dataset_of_ones_own, tmp_path):
-    (tmp_path / "nnUNet_preprocessed" / dataset_of_ones_own / "splits_final.json").unlink()
+def test_a_dataset_without_splits_is_an_error(bench_of_ones_own, tmp_path):
+    (tmp_path / "nnUNet_preprocessed" / bench_of_ones_own.dataset / "splits_final.json").unlink()
     with pytest.raises(ValueError, match=r"Expected .*splits_final\.json, found none: .*missmod convert"):
-        patients.link_dataset(Bench(tmp_path / "bench", dataset_of_ones_own, "2d", "cpu", None, 1, {}))
+        prepare(bench_of_ones_own, TrainingSet())
+
+
+def test_fewer_patients_are_among_more_and_the_same_are_scored(bench_of_ones_own, tmp_path):
+    bench, trained = bench_of_ones_own, {}
+    for number in (5, 10):
+        flags = prepare(bench, TrainingSet(number))
+        trained[number] = [set(fold["train"]) for fold in splits_of(bench)]
+        assert [fold["val"] for fold in splits_of(bench)] == [CASES[20:], CASES[:10]]
+    for few, more, all_of_fold in zip(trained[5], trained[10], (CASES[:20], CASES[10:]), strict=True):
+        assert few < more < set(all_of_fold)
+        assert (len(few), len(more)) == (5, 10)
+    assert flags[:2] == ["-f", "{fold}"]
+    scored = {file.name[:-12] for file in Path(flags[3].format(fold=1)).iterdir()}
+    assert (scored, flags[5]) == (set(CASES[:10]), str(tmp_path / "nnUNet_raw" / bench.dataset / "labelsTr"))
+    assert TrainingSet(5).suffix == ", 5 patients"
+
+
+def test_the_complete_patients_are_those_with_an_image_in_every_file(bench_of_ones_own):
+    prepare(bench_of_ones_own, TrainingSet(complete=True))
+    assert [sorted(fold["train"]) for fold in splits_of(bench_of_ones_own)] == [CASES[1:20], CASES[10:]]
+
+
+def test_what_is_taken_away_from_training_is_still_scored(bench_of_ones_own, tmp_path):
+    bench, training = bench_of_ones_own, TrainingSet(away={"FLAIR": 0.3, "T1c": 0.5})
+    flags = prepare(bench, training)
+    assert [command[:2] for command in bench.ran] == [["-d", "700"]]
+    whole = tmp_path / "nnUNet_raw" / bench.dataset / "imagesTr"
+    assert len(images_of(whole)) == 59  # the source is as it was
+    left = images_of(bench.out / "nnUNet_raw" / bench.dataset / "imagesTr")
+    assert {name[:-12] for name in left} == set(CASES)  # every case keeps one
+    assert 3 <= sum(f"{case}_0000.nii.gz" not in left for case in CASES) <= 15
+    assert 8 <= sum(f"{case}_0001.nii.gz" not in left for case in CASES) <= 22
+    assert len(images_of(Path(flags[3].format(fold=0)))) == 20
+    assert not (bench.preprocessed / "nnUNetPlans_2d").exists()  # is to be made of what is left
+    assert training.suffix == ", less FLAIR 0.3 T1c 0.5"
+    prepare(bench, TrainingSet(complete=True, away=training.away))
+    assert len(bench.ran) == 1  # goes on with what was taken away before
+    complete = {case for case in CASES if {f"{case}_0000.nii.gz", f"{case}_0001.nii.gz"} <= left}
+    assert set(splits_of(bench)[0]["train"]) == complete & set(CASES[:20])
 
 
 def test_subsets_may_have_an_nnunet_of_their_own():
@@ -100,20 +175,20 @@ def test_what_is_kept_is_not_run_again_and_outlives_its_folders(kept, bench, mon
     monkeypatch.setattr(bench, "evaluate", lambda name, run, seed, flags, folder: ran.append((name, *flags, folder)))
     monkeypatch.setattr(kept, "add", lambda piece, folder: ran.append((piece, folder.name)))
     for piece in (Piece("better", 0, 3), Piece("better", 0, 4)):
-        patients.work_on(bench, kept, piece, METHODS["DC-Seg"])
+        patients.work_on(bench, kept, piece, METHODS["DC-Seg"], ["-f", "{fold}"])
     assert ran == [("train", "better", 0, 4), ("better", "-f", "4", "fold_4"), (Piece("better", 0, 4), "fold_4")]
 
 
 def test_a_piece_that_another_command_is_at_is_left_to_it(kept, bench, monkeypatch):
     def train(*piece):
-        patients.work_on(bench, kept, Piece("better", 0, 4), METHODS["DC-Seg"])  # as the other would
+        patients.work_on(bench, kept, Piece("better", 0, 4), METHODS["DC-Seg"], ["-f", "{fold}"])  # as the other would
         trained.append(piece)
 
     trained = []
     monkeypatch.setattr(bench, "train", train)
     monkeypatch.setattr(bench, "evaluate", lambda *arguments: None)
     monkeypatch.setattr(kept, "add", lambda *arguments: None)
-    patients.work_on(bench, kept, Piece("better", 0, 4), METHODS["DC-Seg"])
+    patients.work_on(bench, kept, Piece("better", 0, 4), METHODS["DC-Seg"], ["-f", "{fold}"])
     assert len(trained) == 1
 
 
