@@ -10,9 +10,9 @@ The Dice of every case is added to one CSV (``--kept``), fold by fold with all r
 again, be the folders gone: a comparison may grow over days and machines. The same command may run several times side
 by side; each takes what no other has begun. ``python -m benchmarks.patient_tables FILE.csv`` prints the tables.
 
-``--dedicated T1c FLAIR+T2`` adds nnU-Net trained on each of these subsets alone: what a model of every subset has to
-reach there. ``--patients 20``, ``--complete`` and ``--away T1=0.25 T1c=0.5`` train on fewer patients, on the complete
-ones alone, and with files taken away from a share of them; what is scored stays as it is.
+``--dedicated T1c FLAIR+T2`` adds models of each of these subsets alone, nnU-Net's too: what a model of every subset has
+to reach there. ``--patients 20``, ``--complete`` and ``--away T1=0.25 T1c=0.5`` train on fewer patients, on the
+complete ones alone, and with files taken away from a share of them; what is scored stays as it is.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ from benchmarks.kept_scores import KeptScores, Piece
 from benchmarks.methods import ABLATIONS
 from benchmarks.training_sets import TrainingSet, prepare
 
-DEDICATED_TRAINER = "DedicatedUNetTrainer"
-RATE = 2e-3  # of Adam for the dedicated models, as for the others
+# Of one subset: their trainers, and the rate of DC-Seg's Adam in place of SGD.
+DEDICATED_TRAINERS = {
+    "nnU-Net": ("DedicatedUNetTrainer", 2e-3),
+    "ACN": ("ACNTrainer", 0.0),
+    "SMU-Net": ("SMUNetTrainer", 0.0),
+}
 
 
 def main() -> None:
@@ -40,7 +44,7 @@ def main() -> None:
     parser.add_argument("-d", required=True, help="dataset: id or name")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--dedicated", nargs="+", default=[], metavar="SUBSET", help="nnU-Net on these alone as well")
+    parser.add_argument("--dedicated", nargs="+", default=[], metavar="SUBSET", help="models of these alone as well")
     parser.add_argument("--patients", type=int, help="train on as many of each fold's (default: all)")
     parser.add_argument("--complete", action="store_true", help="train on the complete patients alone")
     parser.add_argument("--away", nargs="+", default=[], metavar="NAME=SHARE", help="take files away from training")
@@ -87,11 +91,12 @@ def work_on(bench: Bench, kept: KeptScores, piece: Piece, run: Run, scored: Sequ
 
 
 def dedicated_rows(subsets: Sequence[str]) -> dict[str, Run]:
-    """nnU-Net of each subset alone."""
-    return {
-        f"nnU-Net of {subset} alone, Adam": Run(DEDICATED_TRAINER, {DEDICATED_TRAINER: {"subset": subset}}, RATE)
-        for subset in subsets
-    }
+    """Models of each subset alone: nnU-Net, the bound, and the methods that teach one from all modalities."""
+    rows = {}
+    for subset in subsets:
+        for method, (trainer, rate) in DEDICATED_TRAINERS.items():
+            rows[f"{method} of {subset} alone"] = Run(trainer, {trainer: {"subset": subset}}, rate)
+    return rows
 
 
 if __name__ == "__main__":

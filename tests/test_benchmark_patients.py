@@ -130,11 +130,12 @@ def test_what_is_taken_away_from_training_is_still_scored(bench_of_ones_own, tmp
     assert set(splits_of(bench)[0]["train"]) == complete & set(CASES[:20])
 
 
-def test_subsets_may_have_an_nnunet_of_their_own():
-    ((name, run),) = patients.dedicated_rows(["FLAIR+T1c"]).items()
-    assert name == "nnU-Net of FLAIR+T1c alone, Adam"
-    assert run.settings == {"DedicatedUNetTrainer": {"subset": "FLAIR+T1c"}}
-    assert run.adam == METHODS["modality dropout, Adam"].adam
+def test_subsets_may_have_models_of_their_own():
+    rows = patients.dedicated_rows(["FLAIR+T1c"])
+    assert list(rows) == [f"{method} of FLAIR+T1c alone" for method in ("nnU-Net", "ACN", "SMU-Net")]
+    for run in rows.values():
+        assert run.settings == {run.trainer: {"subset": "FLAIR+T1c"}}
+    assert rows["nnU-Net of FLAIR+T1c alone"].adam == METHODS["modality dropout, Adam"].adam
 
 
 def write_cases(folder, dice, lacks=()):
@@ -208,8 +209,8 @@ def test_rows_are_compared_on_the_seeds_folds_and_cases_that_they_share(kept):
 def test_a_row_of_one_subset_is_shown_for_that_one(kept, tmp_path):
     for fold in (2, 3):
         write_cases(tmp_path / "alone", {f"{fold}1": {"B": 0.9, "A+B": 0.9}})
-        kept.add(Piece("nnU-Net of B alone, Adam", 0, fold), tmp_path / "alone")
-    rows = ["modality dropout, Adam", "better", "nnU-Net of B alone, Adam"]
+        kept.add(Piece("nnU-Net of B alone", 0, fold), tmp_path / "alone")
+    rows = ["modality dropout, Adam", "better", "nnU-Net of B alone"]
     _, means, subsets, _ = patient_tables.tables(kept.wide(), rows, REFERENCE)
     assert "alone" not in means
-    assert subsets.splitlines()[-1] == "| nnU-Net of B alone, Adam | - | 0.900 | - |"
+    assert subsets.splitlines()[-1] == "| nnU-Net of B alone | - | 0.900 | - |"
