@@ -80,13 +80,24 @@ def main() -> None:
 
 def prepare(folder: Path, name: str, size: CaseSize) -> dict[str, str]:
     """Write a model with random weights, and the case once for every set of channels; give the environment."""
+    write_model(folder, name, size)
+    write_images(folder / "0123", size)
+    for channels in ("".join(str(c) for c in range(4) if number >> c & 1) for number in range(1, 15)):
+        (folder / channels).mkdir()
+        for channel in channels:
+            shutil.copy(folder / "0123" / f"case_000{channel}.nii.gz", folder / channels)
+    folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    return with_doors({**os.environ, **folders})
+
+
+def write_model(folder: Path, name: str, size: CaseSize, modalities: int = MODALITIES) -> Path:
+    """Write a trainer's model with random weights below ``folder/nnUNet_results``; give its folder."""
     trainer_class = trainer_class_of(name)
     import pytest  # noqa: PLC0415
-    from small_models import small_images, write_image  # noqa: PLC0415
     from small_plans import small_dataset_json, small_plans, small_trainer, whole_step  # noqa: PLC0415
 
-    dataset_json = small_dataset_json(MODALITIES, True)
-    plans = small_plans(MODALITIES, patch=[size.patch] * 3, features=size.features, **whole_step(trainer_class))
+    dataset_json = small_dataset_json(modalities, True)
+    plans = small_plans(modalities, patch=[size.patch] * 3, features=size.features, **whole_step(trainer_class))
     with pytest.MonkeyPatch.context() as patch:
         trainer = small_trainer(trainer_class, plans, dataset_json, folder, patch)
     model = folder / "nnUNet_results" / plans["dataset_name"] / f"{name}__smallPlans__3d_fullres"
@@ -94,17 +105,17 @@ def prepare(folder: Path, name: str, size: CaseSize) -> dict[str, str]:
     trainer.save_checkpoint(str(model / "fold_0" / "checkpoint_final.pth"))
     (model / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
     (model / "dataset.json").write_text(json.dumps(dataset_json))
-    images = np.zeros((MODALITIES, *size.shape), dtype=np.float32)
-    inside = (slice(None), *(slice(4, 4 + length) for length in size.brain))
-    images[inside] = small_images(MODALITIES, size.brain)
+    return model
+
+
+def write_images(folder: Path, size: CaseSize, case: str = "case", modalities: int = MODALITIES) -> None:
+    """Write the images of a case: random within an ellipsoid that is smaller for the first channel, 0 outside."""
+    from small_models import small_images, write_image  # noqa: PLC0415
+
+    images = np.zeros((modalities, *size.shape), dtype=np.float32)
+    images[(slice(None), *(slice(4, 4 + length) for length in size.brain))] = small_images(modalities, size.brain)
     for channel, image in enumerate(images):
-        write_image(folder / "0123" / f"case_000{channel}.nii.gz", image, spacing=(1.0, 1.0, 1.0))
-    for channels in ("".join(str(c) for c in range(4) if number >> c & 1) for number in range(1, 15)):
-        (folder / channels).mkdir()
-        for channel in channels:
-            shutil.copy(folder / "0123" / f"case_000{channel}.nii.gz", folder / channels)
-    folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    return with_doors({**os.environ, **folders})
+        write_image(folder / f"{case}_{channel:04d}.nii.gz", image, spacing=(1.0, 1.0, 1.0))
 
 
 def run(command: list[str], environment: dict[str, str]) -> Cost:
