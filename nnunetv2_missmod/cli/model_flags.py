@@ -31,6 +31,13 @@ def add_model(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
     verb.add_argument("--disable_tta", action="store_true", help="no mirroring: faster, less accurate")
     verb.add_argument("-nps", type=int, default=3, help="processes that export and score (default: %(default)s)")
+    verb.add_argument(
+        "--memory",
+        type=float,
+        default=2.0,
+        metavar="GB",
+        help="of logits at a time: more subsets than fit are predicted in several runs (default: 2)",
+    )
     verb.add_argument("-num_parts", type=int, default=1, help="how many such commands share the cases and -o")
     verb.add_argument("-part_id", type=int, default=0, help="which of them this is, from 0")
     verb.add_argument("--verbose", action="store_true", help="show what nnU-Net prints instead of logging it beside -o")
@@ -63,7 +70,13 @@ def model_of(parsed: argparse.Namespace) -> tuple[ModelChoice, PredictionSetting
     from nnunetv2_missmod.prediction.trained import USUAL_PLANS, USUAL_TRAINER, complete_choice  # noqa: PLC0415
 
     settings = PredictionSettings(
-        parsed.device, parsed.step_size, not parsed.disable_tta, parsed.nps, parsed.num_parts, parsed.part_id
+        parsed.device,
+        parsed.step_size,
+        not parsed.disable_tta,
+        parsed.nps,
+        parsed.num_parts,
+        parsed.part_id,
+        parsed.memory,
     )
     if parsed.m is not None:
         return _model_in(parsed), settings

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -23,9 +24,10 @@ from nnunetv2_missmod.files.dataset_json import distinct_names
 from nnunetv2_missmod.files.whole_files import LOCK
 from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.preprocessor import read_case
+from nnunetv2_missmod.prediction.case_segmenter import CaseSegmenter
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in, held_out_cases
 from nnunetv2_missmod.prediction.cohort import Export, clear_unfinished, export_of, predict_cohort
-from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.engine import Images, Segmented
 from nnunetv2_missmod.prediction.model import (
     ModelChoice,
     PredictionSettings,
@@ -147,7 +149,7 @@ def evaluate_model(
         cases = [case for case in cohort.cases[prediction.part_id :: prediction.num_parts] if case.name not in finished]
         if cases:
             predictor = open_predictor(replace(choice, folds=cohort.folds), prediction)
-            failed += score_cases(predictor, cases, subsets, evaluation, prediction.num_processes, out, check)
+            failed += score_cases(predictor, cases, subsets, evaluation, prediction, out, check)
     conclude(out)
     return failed
 
@@ -163,7 +165,7 @@ def score_cases(
     cases: Sequence[CaseFiles],
     subsets: ChosenSubsets,
     evaluation: EvaluationSettings,
-    num_processes: int,
+    prediction: PredictionSettings,
     out: Path,
     check: SequenceCheck,
 ) -> int:
@@ -171,9 +173,10 @@ def score_cases(
     masks = out / PREDICTIONS if evaluation.save else None
     score_mask = MaskScorer(export_of(predictor, evaluation.min_voxels), subsets.names, evaluation.rules, masks)
     members = {name: subsets.members(position) for position, name in enumerate(subsets.names)}
-    segment = partial(segment_labelled, predictor, subsets, check)
+    segmenter = CaseSegmenter(predictor, check, prediction.memory, partial(read_labelled, predictor, subsets))
+    work = segmenter.read, segmenter.segment, score_mask
     failed = 0
-    for done in predict_cohort("Evaluate", cases, segment, score_mask, len(subsets.names), num_processes):
+    for done in predict_cohort("Evaluate", cases, *work, len(subsets.names), prediction.num_processes):
         if done.error is None:
             of_subset = {subsets.names[position]: rows for position, rows in sorted(done.of_subset.items())}
             append_case(out, case_table(done.case.name, of_subset, members))
@@ -193,19 +196,12 @@ def find_cohorts(choice: ModelChoice, images: Path | None, labels: Path | None, 
     return [Cohort((fold,), found.images, found.labels, found.cases) for fold, found in held_out.items()]
 
 
-def segment_labelled(
-    predictor: nnUNetPredictor,
-    subsets: ChosenSubsets,
-    check: SequenceCheck,
-    case: CaseFiles,
-    on_patch: Callable[[float], None],
-) -> Iterator[Segmented]:
-    """Segment a case from every subset, once its images and its label are known to be right."""
+def read_labelled(predictor: nnUNetPredictor, subsets: ChosenSubsets, case: CaseFiles) -> tuple[Images, np.ndarray]:
+    """Read a case, once its images and its label are known to be right; it is segmented from every subset."""
     reader, dataset_json = predictor.plans_manager.image_reader_writer_class(), predictor.dataset_json
     images = Images(*read_case(case.images, reader, dataset_json))
     check_label(case, reader, images.properties, images.voxels.shape[1:], known_values(dataset_json))
-    check.look_at(case.name, images)
-    yield from predict_subsets(predictor, images, subsets.present, on_patch)
+    return images, subsets.present
 
 
 def provenance_of(

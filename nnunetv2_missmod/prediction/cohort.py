@@ -21,6 +21,7 @@ from nnunetv2_missmod.calibration.signs import Signs
 from nnunetv2_missmod.files.reading import read_label
 from nnunetv2_missmod.files.whole_files import LOCK, clear_hidden_folders, flush, hidden_folder
 from nnunetv2_missmod.host.predictor import label_map, mean_probabilities
+from nnunetv2_missmod.machine.one_ahead import OneAhead
 from nnunetv2_missmod.machine.out_of_memory import is_out_of_memory
 from nnunetv2_missmod.machine.progress import progress
 from nnunetv2_missmod.machine.workers import worker_pool
@@ -30,7 +31,9 @@ from nnunetv2_missmod.prediction.postprocessing import remove_small_regions
 from nnunetv2_missmod.prediction.regions import region_mask, regions_of
 
 T = TypeVar("T")
-Segment = Callable[[CaseFiles, Callable[[float], None]], Iterable[Segmented]]
+Ready = TypeVar("Ready")  # what a case is when it has been read
+Read = Callable[[CaseFiles], Ready]
+Segment = Callable[[Ready, Callable[[float], None]], Iterable[Segmented]]
 Finish = Callable[[CaseFiles, Segmented], T]
 WRITING = "writing"  # in the names of hidden folders of masks that are not whole yet
 WAITING = 2  # masks to be exported that may wait for a process; each holds its logits
@@ -163,14 +166,23 @@ class CaseInProgress(Generic[T]):
 
 
 def predict_cohort(
-    title: str, cases: Sequence[CaseFiles], segment: Segment, finish: Finish[T], num_subsets: int, num_processes: int
+    title: str,
+    cases: Sequence[CaseFiles],
+    read: Read[Ready],
+    segment: Segment[Ready],
+    finish: Finish[T],
+    num_subsets: int,
+    num_processes: int,
 ) -> Iterator[Finished[T]]:
     """Segment every case here and finish its masks in other processes, under a progress bar.
+
+    While a case is segmented the next one is read, in a thread; what is wrong with it is said when it is its turn.
 
     Args:
         title: of the bar.
         cases: they come out in their order.
-        segment: gives what a model makes of a case, subset by subset, and says how far it is as ``predict_subsets``.
+        read: does for a case what needs no network, and prints nothing.
+        segment: gives what a model makes of it, subset by subset, and says how far it is as ``predict_subsets``.
         finish: makes of it what is wanted; it is sent to other processes.
         num_subsets: that a case has at most.
         num_processes: how many; 0 finishes here.
@@ -179,12 +191,13 @@ def predict_cohort(
         RuntimeError: a process died.
     """
     in_progress: deque[CaseInProgress[T]] = deque()  # in their order
-    with progress(title, len(cases) * num_subsets) as bar, _pool(num_processes) as pool:
+    reading = OneAhead(read, cases)
+    with progress(title, len(cases) * num_subsets) as bar, _pool(num_processes) as pool, reading as ready:
         for number, case in enumerate(cases, 1):
             current = CaseInProgress[T](case)
             in_progress.append(current)
             try:
-                for segmented in segment(case, bar.advance):
+                for segmented in segment(ready.take(), bar.advance):
                     _wait_for_room(in_progress, num_processes)
                     current.futures[segmented.position] = pool.submit(finish, case, segmented)
             except BrokenExecutor as died:
@@ -217,9 +230,9 @@ def with_advice(error: Exception) -> Exception:
         return error
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     with_way_out = RuntimeError(
-        f"memory ended ({reason}). Predict with fewer subsets at a time (--subsets), fewer processes (-nps 0), larger "
-        "steps (-step_size 1) or -device cpu; a plan for less memory is made by missmod plan -gpu_memory_target, and "
-        "trained on anew."
+        f"memory ended ({reason}). Predict with fewer subsets at a time (--memory 0.5), fewer at all (--subsets), "
+        "fewer processes (-nps 0), larger steps (-step_size 1) or -device cpu; a plan for less memory is made by "
+        "missmod plan -gpu_memory_target, and trained on anew."
     )
     with_way_out.__cause__ = error
     return with_way_out

@@ -7,6 +7,7 @@ missing. The sliding window, mirroring and folds are nnU-Net's own, on a network
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
@@ -18,15 +19,20 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor, nn
 
 from nnunetv2_missmod.building_blocks.network import unwrapped
-from nnunetv2_missmod.host.cropping import nonzero_mask
 from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.predictor import num_forwards, predicting_with
 from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, varying
+from nnunetv2_missmod.machine.one_ahead import OneAhead
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
+from nnunetv2_missmod.prediction.mask_groups import Group, groups_by_mask
 from nnunetv2_missmod.prediction.subsets import as_mask
 
-MAX_LOGIT_BYTES = 2 * 2**30  # of one run of the sliding window; more subsets than fit are predicted in several runs
 BYTES_PER_LOGIT = 2  # nnU-Net adds up patches in half precision
+BYTES_PER_PATCH_LOGIT = 3 * 4  # of the patch at hand: the network's output, its reordered copy, what mirroring adds up
+GB = 10**9
+MEMORY = 2.0  # GB of logits at a time, unless it is said otherwise
+
+Volume = tuple[Tensor, dict[str, Any]]  # (M, *shape) float32, and the properties with which masks are brought back
 
 
 class Images(NamedTuple):
@@ -41,13 +47,6 @@ class Images(NamedTuple):
         return varying(self.voxels)
 
 
-class Group(NamedTuple):
-    """Subsets whose channels have the same non-zero mask."""
-
-    positions: list[int]  # among all subsets
-    channels: np.ndarray  # (M,) bool: all channels of these subsets
-
-
 class Segmented(NamedTuple):
     """What a model makes of one subset."""
 
@@ -57,10 +56,32 @@ class Segmented(NamedTuple):
     properties: dict[str, Any]  # with which nnU-Net's export brings them back onto the image
 
 
+class Prepared(NamedTuple):
+    """A case that is read, and preprocessed for the first of its groups.
+
+    Attributes:
+        images: of the case.
+        subsets: (S, M) bool, of each what the model looks at.
+        possible: positions of those that can be segmented.
+        groups: of the possible ones, by their positions among these.
+        first: what ``preprocess`` makes of the first group; None where there is none.
+    """
+
+    images: Images
+    subsets: np.ndarray
+    possible: np.ndarray
+    groups: list[Group]
+    first: Volume | None
+
+
 def predict_subsets(
-    predictor: nnUNetPredictor, images: Images, subsets: np.ndarray, on_patch: Callable[[float], None] = lambda _: None
+    predictor: nnUNetPredictor,
+    images: Images,
+    subsets: np.ndarray,
+    on_patch: Callable[[float], None] = lambda _: None,
+    memory: float = MEMORY,
 ) -> Iterator[Segmented]:
-    """Segment a case from each subset; one group's volumes are in memory at a time.
+    """Segment a case from each subset; the volumes of a group, and of the next one, are in memory at a time.
 
     Args:
         predictor: of a model of any trainer; stock networks get zeros for what is absent.
@@ -69,63 +90,77 @@ def predict_subsets(
         subsets: (S, M) bool; those with a channel that the case lacks, or without one that the model needs, are left
             out.
         on_patch: called after every patch with the share of the S subsets that it was.
+        memory: as in ``predict_prepared``.
     """
+    return predict_prepared(predictor, prepare(predictor, images, subsets), on_patch, memory)
+
+
+def prepare(predictor: nnUNetPredictor, images: Images, subsets: np.ndarray) -> Prepared:
+    """Do for ``predict_prepared`` what needs no network; the arguments are those of ``predict_subsets``."""
     needs = as_mask(needed_channels(predictor.configuration_manager), subsets.shape[1])
     possible = np.flatnonzero((subsets <= images.available).all(1) & (needs <= subsets).all(1))
     subsets = subsets & needs if needs.any() else subsets
-    for group in groups_by_mask(images.voxels, subsets[possible]):
-        volume, properties = preprocess(predictor, images, group.channels)
-        heads = predictor.label_manager.num_segmentation_heads
-        per_run = max(1, MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * heads * volume[0].numel()))
-        for start in range(0, len(group.positions), per_run):
-            positions = possible[group.positions[start : start + per_run]]
-            stack = SubsetStack(predictor.network, torch.from_numpy(subsets[positions]))
-            share = len(positions) / len(possible) * len(subsets)
-            of_subset = predict_stack(predictor, stack, volume, partial(_scaled, on_patch, share))
-            for position, logits in zip(positions.tolist(), of_subset, strict=True):
-                yield Segmented(position, subsets[position], logits.numpy(), deepcopy(properties))
+    groups = groups_by_mask(images.voxels, subsets[possible])
+    first = preprocess(predictor, images, groups[0].channels) if groups else None
+    return Prepared(images, subsets, possible, groups, first)
+
+
+def predict_prepared(
+    predictor: nnUNetPredictor,
+    case: Prepared,
+    on_patch: Callable[[float], None] = lambda _: None,
+    memory: float = MEMORY,
+) -> Iterator[Segmented]:
+    """Segment a case that ``prepare`` made; see ``predict_subsets``.
+
+    Args:
+        predictor: of the model.
+        case: prepared.
+        on_patch: called after every patch with the share of the S subsets that it was.
+        memory: GB of logits at a time, for the case and the patch at hand: more subsets than fit are predicted in
+            several runs, the masks are the same. One subset is predicted whatever it needs.
+    """
+    first, case = case.first, case._replace(first=None)
+    with OneAhead(partial(preprocess, predictor, case.images), [group.channels for group in case.groups[1:]]) as ahead:
+        for number, group in enumerate(case.groups):
+            volume, properties = first if first is not None and number == 0 else ahead.take()
+            first = None
+            per_run = subsets_per_run(predictor, volume, memory)
+            for start in range(0, len(group.positions), per_run):
+                positions = case.possible[group.positions[start : start + per_run]]
+                share = len(positions) / len(case.possible) * len(case.subsets)
+                counted = partial(_scaled, on_patch, share)
+                yield from _segmented(predictor, volume, properties, case.subsets, positions, counted)
+
+
+def subsets_per_run(predictor: nnUNetPredictor, volume: Tensor, memory: float) -> int:
+    """How many subsets of a volume (M, *shape) are predicted together within some GB of logits; at least one."""
+    voxels_of_patch = math.prod(predictor.configuration_manager.patch_size)
+    of_voxels = BYTES_PER_LOGIT * volume[0].numel() + BYTES_PER_PATCH_LOGIT * voxels_of_patch
+    return max(1, int(memory * GB / (predictor.label_manager.num_segmentation_heads * of_voxels)))
+
+
+def _segmented(
+    predictor: nnUNetPredictor,
+    volume: Tensor,
+    properties: dict[str, Any],
+    subsets: np.ndarray,
+    positions: np.ndarray,
+    on_patch: Callable[[float], None],
+) -> Iterator[Segmented]:
+    """Segment a volume from some of the subsets in one run, whose logits are given up at its end."""
+    stack = SubsetStack(predictor.network, torch.from_numpy(subsets[positions]))
+    of_subset = predict_stack(predictor, stack, volume, on_patch)
+    for number, position in enumerate(positions.tolist()):
+        logits = of_subset[number].numpy().copy()  # a view, waiting for its export, would keep those of all subsets
+        yield Segmented(position, subsets[position], logits, deepcopy(properties))
 
 
 def _scaled(on_patch: Callable[[float], None], share: float, part: float) -> None:
     on_patch(part * share)
 
 
-def groups_by_mask(voxels: np.ndarray, subsets: np.ndarray) -> list[Group]:
-    """Group subsets (S, M) for whose channels of voxels (M, x, y, z) nnU-Net finds equal non-zero masks."""
-    # nnU-Net fills the holes of a mask, which is slow. The fill of a union is that of the union of the channels' fills,
-    # and most of these unions are equal: each is filled once.
-    channel_masks = {channel: nonzero_mask(voxels[channel][None]) for channel in np.flatnonzero(subsets.any(0))}
-    masks = DistinctMasks()
-    filled = {number: number for number in map(masks.number_of, channel_masks.values())}  # union -> its fill
-    groups: dict[int, Group] = {}
-    for position, subset in enumerate(subsets):
-        union = np.logical_or.reduce([channel_masks[channel] for channel in np.flatnonzero(subset)])
-        number = masks.number_of(union)
-        if number not in filled:
-            filled[number] = masks.number_of(nonzero_mask(union[None]))
-        group = groups.setdefault(filled[number], Group([], np.zeros_like(subset)))
-        group.positions.append(position)
-        group.channels[:] |= subset
-    return list(groups.values())
-
-
-class DistinctMasks:
-    """Gives masks numbers: equal ones the same."""
-
-    def __init__(self) -> None:
-        self.known: list[np.ndarray] = []  # eight voxels in a byte
-
-    def number_of(self, mask: np.ndarray) -> int:
-        """Number a mask (x, y, z) bool."""
-        packed = np.packbits(mask)
-        for number, other in enumerate(self.known):
-            if np.array_equal(packed, other):
-                return number
-        self.known.append(packed)
-        return len(self.known) - 1
-
-
-def preprocess(predictor: nnUNetPredictor, images: Images, channels: np.ndarray) -> tuple[Tensor, dict[str, Any]]:
+def preprocess(predictor: nnUNetPredictor, images: Images, channels: np.ndarray) -> Volume:
     """Preprocess a case of which these channels (M,) bool are given; the others are zero.
 
     Returns:

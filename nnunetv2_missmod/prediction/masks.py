@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_missmod.files.dataset_json import distinct_names
@@ -16,9 +17,10 @@ from nnunetv2_missmod.files.names import whats_wrong
 from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.preprocessor import check_needed, read_case
 from nnunetv2_missmod.modalities import name_of_channels
+from nnunetv2_missmod.prediction.case_segmenter import CaseSegmenter
 from nnunetv2_missmod.prediction.cases import CaseFiles, cases_in
 from nnunetv2_missmod.prediction.cohort import Finished, clear_unfinished, export_of, predict_cohort
-from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.engine import Images
 from nnunetv2_missmod.prediction.judgement import columns_of
 from nnunetv2_missmod.prediction.mask_request import MaskRequest, mask_file, read_request, trust_file
 from nnunetv2_missmod.prediction.mask_table import (
@@ -33,7 +35,6 @@ from nnunetv2_missmod.prediction.mask_writer import MaskWriter, WrittenMask
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor, read_json, read_plan
 from nnunetv2_missmod.prediction.postprocessing import check_min_voxels
 from nnunetv2_missmod.prediction.regions import regions_of
-from nnunetv2_missmod.prediction.sequence_check import SequenceCheck
 from nnunetv2_missmod.prediction.subsets import AVAILABLE
 from nnunetv2_missmod.prediction.trust import AS_USUAL, Trust, TrustSettings, trust_in
 
@@ -75,7 +76,7 @@ def predict_masks(
     open_masks(out, run, {"dataset.json": dataset_json, "plans.json": predictor.plans_manager.plans})
     clear_unfinished(out, request.names)
     left = cases_left(out, request.names, cases) if continued else cases
-    return write_cases(predictor, left, request, min_voxels or {}, prediction.num_processes, out, trust)
+    return write_cases(predictor, left, request, min_voxels or {}, prediction, out, trust)
 
 
 def request_of(choice: ModelChoice, subsets: str, dataset_json: dict[str, Any]) -> MaskRequest:
@@ -92,7 +93,7 @@ def write_cases(
     cases: Sequence[CaseFiles],
     request: MaskRequest,
     min_voxels: Mapping[str, int],
-    num_processes: int,
+    prediction: PredictionSettings,
     out: Path,
     trust: Trust,
 ) -> int:
@@ -101,9 +102,10 @@ def write_cases(
         print(trust.missing, file=sys.stderr)
     export = export_of(predictor, min_voxels)
     write_mask = MaskWriter(export, request, out)
-    segment = partial(segment_unlabelled, predictor, request, trust.check)
+    segmenter = CaseSegmenter(predictor, trust.check, prediction.memory, partial(read_unlabelled, predictor, request))
     failed = 0
-    for done in predict_cohort("Predict", cases, segment, write_mask, len(request.names), num_processes):
+    work = segmenter.read, segmenter.segment, write_mask
+    for done in predict_cohort("Predict", cases, *work, len(request.names), prediction.num_processes):
         if done.error is None:
             append_masks(out, rows_of(done, request, export.dataset_json, trust, out))
         else:
@@ -134,17 +136,9 @@ def rows_of(
     return rows
 
 
-def segment_unlabelled(
-    predictor: nnUNetPredictor,
-    request: MaskRequest,
-    check: SequenceCheck,
-    case: CaseFiles,
-    on_patch: Callable[[float], None],
-) -> Iterator[Segmented]:
-    """Segment a case from what it has, or from every subset asked for that it has."""
+def read_unlabelled(predictor: nnUNetPredictor, request: MaskRequest, case: CaseFiles) -> tuple[Images, np.ndarray]:
+    """Read a case; it is segmented from what it has, or from every subset asked for that it has."""
     reader = predictor.plans_manager.image_reader_writer_class()
     images = Images(*read_case(case.images, reader, predictor.dataset_json, request.resample))
     check_needed(images.voxels, predictor.configuration_manager, predictor.dataset_json)
-    check.look_at(case.name, images)
-    subsets = images.available[None] if request.present is None else request.present
-    yield from predict_subsets(predictor, images, subsets, on_patch)
+    return images, images.available[None] if request.present is None else request.present

@@ -112,6 +112,7 @@ class PredictionSettings:
         num_processes: for the export and the scores beside the prediction; 0 does them in the same process.
         num_parts: how many commands share the cases.
         part_id: which of them this is, from 0.
+        memory: GB that the logits of a case may take at a time; more subsets than fit are predicted in several runs.
     """
 
     device: str = "cuda"
@@ -120,6 +121,7 @@ class PredictionSettings:
     num_processes: int = 3
     num_parts: int = 1
     part_id: int = 0
+    memory: float = 2.0
 
     def __post_init__(self) -> None:
         if self.device not in ("cuda", "cpu", "mps"):
@@ -131,6 +133,8 @@ class PredictionSettings:
             raise ValueError(
                 f"Expected -part_id from 0 to -num_parts - 1, got {self.part_id} of {self.num_parts}. The first is 0."
             )
+        if not self.memory > 0:
+            raise ValueError(f"Expected --memory above 0, in GB, got {self.memory}. {type(self).memory} is usual.")
         if self.num_processes < 0:
             raise ValueError(f"Expected -nps 0 or more, got {self.num_processes}.")
 

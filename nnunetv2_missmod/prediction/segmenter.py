@@ -22,7 +22,7 @@ from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.preprocessor import check_needed, read_channels, varying
 from nnunetv2_missmod.modalities import JOIN
 from nnunetv2_missmod.prediction.cohort import export_of
-from nnunetv2_missmod.prediction.engine import Images, Segmented, predict_subsets
+from nnunetv2_missmod.prediction.engine import MEMORY, Images, Segmented, predict_prepared, prepare
 from nnunetv2_missmod.prediction.judgement import Judgement
 from nnunetv2_missmod.prediction.model import ModelChoice, PredictionSettings, open_predictor
 from nnunetv2_missmod.prediction.regions import LabelMap, Mask, region_mask, regions_of
@@ -86,8 +86,8 @@ class Segmentation:
 class Segmenter:
     """A trained model that stays loaded: of any trainer of this package, and of stock nnU-Net.
 
-    One case is segmented at a time; calls from several threads wait for each other. What is absent does not count: a
-    mask depends on no bit of a modality that is not given.
+    One case is segmented at a time; calls from several threads wait for each other, and read and preprocess meanwhile.
+    What is absent does not count: a mask depends on no bit of a modality that is not given.
 
     Args:
         choice: of the model.
@@ -105,6 +105,7 @@ class Segmenter:
         self.trust = trust_in(choice, settings, {}, trust)
         self.modalities: list[str] = distinct_names(self.predictor.dataset_json)
         self.needed = needed_channels(self.predictor.configuration_manager)
+        self.memory = settings.memory
         self.lock = threading.Lock()
 
     @classmethod
@@ -118,6 +119,7 @@ class Segmenter:
         step_size: float = 0.5,
         confidence: float = CONFIDENCE,
         calibrated: bool = True,
+        memory: float = MEMORY,
     ) -> Segmenter:
         """Load a model from its folder, or from a zip of ``nnUNetv2_export_model_to_zip``.
 
@@ -131,12 +133,14 @@ class Segmenter:
             step_size: of the sliding window, as a fraction of the patch.
             confidence: of the lower bounds of Dice, if the model has a calibration.
             calibrated: say what its calibration lets expect.
+            memory: GB of logits at a time: more subsets than fit are predicted in several runs.
 
         Raises:
             ValueError: says what is wrong with the model.
         """
         trust = TrustSettings(calibrated, confidence)
-        settings = PredictionSettings(device or ("cuda" if torch.cuda.is_available() else "cpu"), step_size, mirroring)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        settings = PredictionSettings(device, step_size, mirroring, memory=memory)
         path, names = Path(model), [str(fold) for fold in folds]
         if not path.is_file():
             return cls(model_in(path, names, checkpoint), settings, trust)
@@ -193,8 +197,10 @@ class Segmenter:
 
     def _segmented(self, images: Images, subsets: np.ndarray, write: Write) -> dict[int, Segmentation]:
         check_needed(images.voxels, self.predictor.configuration_manager, self.predictor.dataset_json)
+        case = prepare(self.predictor, images, subsets)
         with self.lock:
-            found = [(each, self.export.mask_of(each)) for each in predict_subsets(self.predictor, images, subsets)]
+            segmented = predict_prepared(self.predictor, case, memory=self.memory)
+            found = [(each, self.export.mask_of(each)) for each in segmented]
         regions, suspicions = regions_of(self.predictor.dataset_json), self.trust.check.seen_of(images).suspicions
         return {
             each.position: Segmentation(

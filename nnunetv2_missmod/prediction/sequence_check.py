@@ -63,13 +63,13 @@ class SequenceCheck:
         unfamiliar = words_of_unfamiliar(self.model.unfamiliar(features), self.modalities)
         return SeenImages(" ".join(filter(None, [*copies, suspected])), unfamiliar)
 
-    def look_at(self, case: str, images: Images) -> None:
-        """Look at the images of a case and keep what is seen; stderr says which look like another modality.
+    def keep(self, case: str, seen: SeenImages) -> None:
+        """Keep what is seen of the images of a case; stderr says which look like another modality.
 
         Raises:
             ValueError: some look like another modality, and that is to be refused.
         """
-        self.found[case] = seen = self.seen_of(images)
+        self.found[case] = seen
         if seen.suspicions and self.refuse:
             raise ValueError(
                 f"{seen.suspicions} Give each file its own channel's number, or leave --refuse_mixups out."

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -31,8 +32,12 @@ def two_subsets(case, on_patch):
         on_patch(1.0)
 
 
-def predicted(segment=two_subsets, finish=name_and_value, cases=CASES, num_processes=0):
-    return list(predict_cohort("Test", cases, segment, finish, 2, num_processes))
+def as_it_is(case):
+    return case
+
+
+def predicted(segment=two_subsets, finish=name_and_value, cases=CASES, num_processes=0, read=as_it_is):
+    return list(predict_cohort("Test", cases, read, segment, finish, 2, num_processes))
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_the_first_case_comes_out_before_the_second_is_segmented():
         begun.append(case.name)
         yield from two_subsets(case, on_patch)
 
-    finished = predict_cohort("Test", CASES, segment, name_and_value, 2, 0)
+    finished = predict_cohort("Test", CASES, as_it_is, segment, name_and_value, 2, 0)
     assert begun == []
     next(finished)
     assert begun == ["c"]
@@ -136,7 +141,7 @@ def test_memory_that_ends_is_told_with_what_needs_less(error, where, capsys):
     assert [finished.error is None for finished in done] == [True, True, False, True]
     said = capsys.readouterr().out
     assert "bad: failed. memory ended (" in said
-    assert "--subsets), fewer processes (-nps 0), larger steps (-step_size 1)" in said
+    assert "(--memory 0.5), fewer at all (--subsets), fewer processes (-nps 0), larger steps (-step_size 1)" in said
 
 
 def test_a_mask_that_cannot_be_finished_keeps_the_others_going(capsys):
@@ -217,6 +222,109 @@ def test_a_process_that_died_before_a_mask_is_sent_says_so_too(monkeypatch):
     monkeypatch.setattr(cohort, "_pool", Broken)
     with pytest.raises(RuntimeError, match=DIED):
         predicted(num_processes=1)
+
+
+# --- one case ahead ---------------------------------------------------------------------------------------------------
+
+
+def test_the_next_case_is_read_while_one_is_segmented_and_no_further_one():
+    read, segmented_after = [], {}
+    second_is_read = threading.Event()
+
+    def reading(case):
+        read.append(case.name)
+        if len(read) == 2:
+            second_is_read.set()
+        return case
+
+    def segment(case, on_patch):
+        assert second_is_read.wait(5)
+        time.sleep(0.05)  # in which a further one would be read
+        segmented_after[case.name] = list(read)
+        yield from two_subsets(case, on_patch)
+
+    predicted(segment, read=reading)
+    assert segmented_after == {
+        "c": ["c", "a"],
+        "a": ["c", "a", "bad"],
+        "bad": [*"ca", "bad", "b"],
+        "b": [*"ca", "bad", "b"],
+    }
+
+
+def test_a_case_that_cannot_be_read_does_not_disturb_the_one_before_it(capsys):
+    def reading(case):
+        if case.name == "bad":
+            raise ValueError("a damaged file")
+        return case
+
+    done = predicted(read=reading)
+    assert [str(finished.error) for finished in done] == ["None", "None", "a damaged file", "None"]
+    assert [sorted(finished.of_subset) for finished in done] == [[0, 1], [0, 1], [], [0, 1]]
+    assert "bad: failed. a damaged file" in capsys.readouterr().out
+
+
+def test_a_mistake_of_ours_in_reading_ends_the_run_when_it_is_the_cases_turn(capsys):
+    def reading(case):
+        if case.name == "bad":
+            raise TypeError("a mistake")
+        return case
+
+    with pytest.raises(TypeError, match="a mistake"):
+        predicted(read=reading)
+    assert "a: done" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_run_once_what_is_being_read_is(capsys):
+    begun, ended = [], []
+
+    def reading(case):
+        begun.append(case.name)
+        time.sleep(0.1)
+        ended.append(case.name)
+        return case
+
+    def segment(case, on_patch):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predicted(segment, read=reading)
+    assert begun == ended
+    assert len(begun) <= 2
+
+
+class Large:
+    """What was read of a case."""
+
+
+def test_two_cases_that_were_read_are_in_memory_at_the_most():
+    alive = []
+
+    def reading(case):
+        assert sum(former() is not None for former in alive) <= 1
+        alive.append(weakref.ref(large := Large()))
+        return large
+
+    def segment(large, on_patch):
+        yield segmented(0)
+        time.sleep(0.02)
+
+    done = predicted(segment, finish=lambda case, found: case.name, read=reading)
+    assert [finished.error for finished in done] == [None] * 4
+
+
+def test_a_case_for_which_memory_ended_beside_another_is_read_again_alone():
+    tried = []
+
+    def reading(case):
+        tried.append(case.name)
+        if case.name == "a" and tried.count("a") == 1:
+            raise MemoryError
+        return case
+
+    done = predicted(read=reading, finish=lambda case, found: case.name)
+    assert [finished.error for finished in done] == [None] * 4
+    assert tried == ["c", "a", "a", "bad", "b"]
 
 
 # --- how many wait ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One case, every subset: equal to nnU-Net's own prediction from files of which the others are really missing."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,8 @@ from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, read
 from nnunetv2_missmod.modalities import all_subsets, drop_absent
 from nnunetv2_missmod.prediction import engine as predict
 from nnunetv2_missmod.prediction.cohort import export_of
-from nnunetv2_missmod.prediction.engine import Images, SubsetStack, groups_by_mask, predict_subsets, preprocess
+from nnunetv2_missmod.prediction.engine import Images, SubsetStack, predict_subsets, preprocess
+from nnunetv2_missmod.prediction.mask_groups import groups_by_mask
 from nnunetv2_missmod.prediction.model import PredictionSettings, open_predictor
 
 pytestmark = pytest.mark.slow
@@ -242,14 +244,55 @@ def test_subsets_with_a_channel_that_the_case_lacks_are_left_out(opened, tmp_pat
     assert [(segmented.position, segmented.present.tolist()) for segmented in found] == [(0, [True, False, False])]
 
 
-def test_few_subsets_at_a_time_give_the_same(opened, tmp_path, monkeypatch):
-    predictor = opened("DCSegTrainer")
+def numbers_per_run(monkeypatch):
+    """Of how many subsets each run of the sliding window is, and how many logits of former runs are alive then."""
+    runs, alive, predict_stack = [], [], predict.predict_stack
+
+    def watched(predictor, stack, *arguments):
+        runs.append((len(stack.subsets), sum(former() is not None for former in alive)))
+        logits = predict_stack(predictor, stack, *arguments)
+        alive.append(weakref.ref(logits.untyped_storage()))
+        return logits
+
+    monkeypatch.setattr(predict, "predict_stack", watched)
+    return runs
+
+
+@pytest.mark.parametrize("name", ["DCSegTrainer", "ModalityDropoutTrainer", NNUNET_TRAINER])
+def test_subsets_that_do_not_fit_the_memory_are_predicted_in_several_runs_with_the_same_masks(
+    name, opened, tmp_path, monkeypatch
+):
+    predictor = opened(name)
     images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
     subsets = all_subsets(3).numpy()
     together = masks_of(predictor, images, subsets)
-    monkeypatch.setattr(predict, "MAX_LOGIT_BYTES", 1)
-    apart = masks_of(predictor, images, subsets)
-    assert all(np.array_equal(together[position], apart[position]) for position in range(7))
+    largest = max(len(group.positions) for group in groups_by_mask(images.voxels, subsets))
+    export = export_of(predictor, {})
+    volume, _ = preprocess(predictor, images, subsets[-1])
+    of_one = 3 * (2 * volume[0].numel() + 12 * 16**3) / 1e9  # classes, voxels in half precision, a patch in single
+    runs = numbers_per_run(monkeypatch)
+    for fitting in (1, 2):
+        runs.clear()
+        found = predict_subsets(predictor, images, subsets, memory=(fitting + 0.5) * of_one)
+        apart = [(each.position, export.mask_of(each)) for each in found]
+        assert sorted(position for position, _ in apart) == list(range(7))
+        assert all(np.array_equal(together[position], mask) for position, mask in apart)
+        assert max(number for number, _ in runs) == fitting < largest
+        assert len(runs) > largest / fitting
+        assert max(former for _, former in runs) == 0
+
+
+def test_one_subset_is_predicted_whatever_memory_is_allowed(opened, tmp_path):
+    predictor = opened("ModalityDropoutTrainer")
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
+    assert len(list(predict_subsets(predictor, images, all_subsets(3).numpy(), memory=1e-9))) == 7
+
+
+def test_logits_that_wait_for_their_export_do_not_keep_those_of_other_subsets(opened, tmp_path):
+    predictor = opened("ModalityDropoutTrainer")
+    images = read(predictor, write_case(tmp_path / "case", "case", small_images(3, SHAPE)))
+    for found in predict_subsets(predictor, images, all_subsets(3).numpy()):
+        assert found.logits.base is None
 
 
 @pytest.mark.parametrize("dims", [2, 3])
