@@ -140,7 +140,7 @@ def learnable(batch: dict[str, Any]) -> dict[str, Any]:
     distance = torch.stack(axes).norm(dim=0)
     regions = torch.stack([distance < radius for radius in (0.8, 0.55, 0.3)])
     target = []
-    for level in batch["target"]:
+    for level in batch["target"]:  # of deep supervision
         steps = [whole // size for whole, size in zip(images.shape[2:], level.shape[2:], strict=True)]
         seen = regions[(slice(None), *(slice(None, None, step) for step in steps))]
         target.append(seen.expand(level.shape).clone())

@@ -27,6 +27,7 @@ class Setting:
         batch_size: cases of a batch.
         device: cpu or cuda; mixed precision on cuda, as nnU-Net does.
         compiled: by torch.compile, on cuda alone, as nnU-Net does unless nnUNet_compile is false.
+        modalities: channels.
     """
 
     features: Sequence[int] = FEATURES
@@ -34,6 +35,7 @@ class Setting:
     batch_size: int = 2
     device: str = "cpu"
     compiled: bool = False
+    modalities: int = MODALITIES
 
 
 def trainer_class_of(name: str) -> Any:
@@ -61,7 +63,7 @@ def build(trainer_class: Any, setting: Setting) -> tuple[Any, dict[str, Any]]:
     from small_plans import random_batch, small_dataset_json, small_trainer  # noqa: PLC0415
 
     os.environ["nnUNet_compile"] = str(setting.compiled)  # noqa: SIM112, nnU-Net's own spelling
-    plans, dataset_json = plans_for(trainer_class, setting), small_dataset_json(MODALITIES, True)
+    plans, dataset_json = plans_for(trainer_class, setting), small_dataset_json(setting.modalities, True)
     cases = tuple(f"case_{number}" for number in range(setting.batch_size))
     device = torch.device(setting.device)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
@@ -76,7 +78,7 @@ def plans_for(trainer_class: Any, setting: Setting) -> dict[str, Any]:
     from small_plans import small_plans, subset_for, whole_step  # noqa: PLC0415
 
     plans: dict[str, Any] = small_plans(
-        MODALITIES,
+        setting.modalities,
         patch=[setting.patch] * 3,
         batch_size=setting.batch_size,
         features=setting.features,

@@ -24,6 +24,7 @@ from nnunetv2_missmod.host.predictor import make_predictor
 from nnunetv2_missmod.host.preprocessor import accept_missing_files
 from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
 from nnunetv2_missmod.machine.devices import require_device
+from nnunetv2_missmod.prediction.engine import MEMORY
 
 MODEL_FILES = ("plans.json", "dataset.json")
 
@@ -121,7 +122,7 @@ class PredictionSettings:
     num_processes: int = 3
     num_parts: int = 1
     part_id: int = 0
-    memory: float = 2.0
+    memory: float = MEMORY
 
     def __post_init__(self) -> None:
         if self.device not in ("cuda", "cpu", "mps"):
@@ -134,7 +135,7 @@ class PredictionSettings:
                 f"Expected -part_id from 0 to -num_parts - 1, got {self.part_id} of {self.num_parts}. The first is 0."
             )
         if not self.memory > 0:
-            raise ValueError(f"Expected --memory above 0, in GB, got {self.memory}. {type(self).memory} is usual.")
+            raise ValueError(f"Expected --memory above 0, in GB, got {self.memory}. {MEMORY:g} is usual.")
         if self.num_processes < 0:
             raise ValueError(f"Expected -nps 0 or more, got {self.num_processes}.")
 

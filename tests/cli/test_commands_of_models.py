@@ -24,9 +24,9 @@ from nnunetv2_missmod.prediction.trust import TrustSettings
 from nnunetv2_missmod.report.page import POLICIES
 
 MODEL = "-d 137 -c 3d_fullres -tr DCSegTrainer -p myPlans -f 1 all -chk checkpoint_best.pth"
-HOW = "-device cpu -step_size 0.25 --disable_tta -nps 5 -num_parts 4 -part_id 3"
+HOW = "-device cpu -step_size 0.25 --disable_tta -nps 5 --memory 1.5 -num_parts 4 -part_id 3"
 CHOICE = ModelChoice("137", "3d_fullres", "DCSegTrainer", "myPlans", ("1", "all"), "checkpoint_best.pth")
-SETTINGS = PredictionSettings("cpu", 0.25, False, 5, 4, 3)
+SETTINGS = PredictionSettings("cpu", 0.25, False, 5, 4, 3, 1.5)
 FEWEST = {
     "predict": ["predict", "-i", "images", "-o", "out", "-d", "137", "-c", "2d"],
     "evaluate": ["evaluate", "-o", "out", "-d", "137", "-c", "2d"],

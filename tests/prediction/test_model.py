@@ -110,6 +110,8 @@ def test_fingerprints_are_of_what_the_files_hold(tmp_path):
         ({"part_id": -1}, "-part_id from 0 to -num_parts - 1, got -1 of 1"),
         ({"num_parts": 0}, "got 0 of 0"),
         ({"num_processes": -1}, "-nps 0 or more, got -1"),
+        ({"memory": 0.0}, "--memory above 0, in GB, got 0.0"),
+        ({"memory": float("nan")}, "--memory above 0, in GB, got nan"),
     ],
 )
 def test_settings_that_cannot_be_are_errors(wrong, said):

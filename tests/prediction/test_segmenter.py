@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from small_models import small_images, write_case, write_image, write_model
 
 import nnunetv2_missmod
 from nnunetv2_missmod import Segmenter
+from nnunetv2_missmod.prediction import segmenter as segmenter_module
 from nnunetv2_missmod.prediction.masks import predict_masks
 from nnunetv2_missmod.prediction.model import PredictionSettings
 from nnunetv2_missmod.prediction.trained import model_in
@@ -107,6 +109,34 @@ def test_threads_wait_for_each_other(segmenter, files, predicted):
         found = list(pool.map(lambda name: segmenter.segment({name: files[name]}), NAMES))
     for name, segmentation in zip(NAMES, found, strict=True):
         np.testing.assert_array_equal(segmentation.mask, predicted[name])
+
+
+def test_a_case_is_read_and_preprocessed_while_another_is_segmented(segmenter, files, predicted, monkeypatch):
+    second_is_ready, prepared = threading.Event(), []
+    prepare, predict_prepared = segmenter_module.prepare, segmenter_module.predict_prepared
+
+    def preparing(*arguments):
+        prepared.append(prepare(*arguments))
+        if len(prepared) == 2:
+            second_is_ready.set()
+        return prepared[-1]
+
+    def predicting(*arguments, **settings):
+        assert second_is_ready.wait(20)
+        return predict_prepared(*arguments, **settings)
+
+    monkeypatch.setattr(segmenter_module, "prepare", preparing)
+    monkeypatch.setattr(segmenter_module, "predict_prepared", predicting)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda name: segmenter.segment({name: files[name]}), NAMES[:2]))
+    for name, segmentation in zip(NAMES, found, strict=False):
+        np.testing.assert_array_equal(segmentation.mask, predicted[name])
+
+
+def test_little_memory_gives_the_same_masks(choice, files, predicted):
+    thrifty = Segmenter.from_folder(choice.folder, memory=1e-9, **QUICK)
+    for subset, found in thrifty.segment_subsets(files).items():
+        np.testing.assert_array_equal(found.mask, predicted[subset])
 
 
 def test_a_zip_of_one_model_is_as_good_as_its_folder(choice, segmenter, files, tmp_path):
