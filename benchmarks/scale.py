@@ -10,8 +10,10 @@ modalities 31 of the 255 subsets are predicted, as `missmod evaluate` does.
 from __future__ import annotations
 
 import argparse
+import io
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +54,9 @@ def main() -> None:
     for name in arguments.trainers:
         for modalities in arguments.modalities:
             for patch in arguments.patches:
-                found.append(m := measure(name, modalities, patch, arguments.repeats))
+                with redirect_stdout(io.StringIO()):  # nnU-Net's words
+                    m = measure(name, modalities, patch, arguments.repeats)
+                found.append(m)
                 print(
                     f"| {name} | {modalities} | {patch}^3 | {m.step:.2f} | {m.memory / 1e9:.2f} | {m.one:.3f} | "
                     f"{m.subsets} | {m.every:.2f} |",
@@ -81,20 +85,21 @@ def measure(name: str, modalities: int, patch: int, repeats: int) -> Measured:
     trainer, batch = build(trainer_class, Setting(FEATURES, patch, 1, modalities=modalities))
     trainer.network.train()
     forget_peak(CPU)
+    trainer.train_step(batch)
     step = quickest(lambda: trainer.train_step(batch), repeats)
     memory = peak(CPU) - before
     trainer.set_deep_supervision_enabled(False)
     network, images = trainer.network.eval(), batch["data"]
     subsets = torch.from_numpy(choose_subsets(ALL, [f"mod{m}" for m in range(modalities)]).present)
     with torch.no_grad():
+        network(images)
         one = quickest(lambda: network(images), repeats)
         every = quickest(lambda: network.forward_subsets(images, subsets), 1)
     return Measured(name, modalities, patch, step, one, every, len(subsets), memory)
 
 
 def quickest(call: Callable[[], Any], repeats: int) -> float:
-    """CPU seconds of the quickest of some calls, after one to warm up."""
-    call()
+    """CPU seconds of the quickest of some calls."""
     times = []
     for _ in range(repeats):
         begun = time.process_time()
