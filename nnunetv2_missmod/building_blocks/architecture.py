@@ -19,6 +19,7 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
+from nnunetv2_missmod.building_blocks.pointwise import as_product
 from nnunetv2_missmod.files.entries import Place
 from nnunetv2_missmod.host.named_classes import find_layer, find_network
 from nnunetv2_missmod.host.unet import NO_UNET, build_unet, decoder_alone
@@ -153,7 +154,7 @@ class Architecture:
     def conv(self, inputs: int, outputs: int, kernel_size: Any = 3, stride: Any = 1, norm: bool = True) -> nn.Module:
         """Build one convolution with the plan's norm (optional) and nonlinearity."""
         plan = self.resolved
-        conv: nn.Module = ConvDropoutNormReLU(
+        block: Any = ConvDropoutNormReLU(
             plan["conv_op"],
             inputs,
             outputs,
@@ -165,6 +166,8 @@ class Architecture:
             nonlin=plan.get("nonlin"),
             nonlin_kwargs=plan.get("nonlin_kwargs"),
         )
+        as_product(block.conv)
+        conv: nn.Module = block
         return conv.apply(initialize_weights)
 
     def deconv(self, inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
@@ -184,7 +187,8 @@ class Architecture:
         """Build a convolution without norm and nonlinearity that keeps the size."""
         conv_op = self.resolved["conv_op"]
         kernel = maybe_convert_scalar_to_list(conv_op, kernel_size)
-        projection: nn.Module = conv_op(inputs, outputs, kernel, padding=[k // 2 for k in kernel], groups=groups)
+        conv = conv_op(inputs, outputs, kernel, padding=[k // 2 for k in kernel], groups=groups)
+        projection: nn.Module = as_product(conv)
         return projection.apply(initialize_weights)
 
     def _is_list(self, name: str) -> bool:
