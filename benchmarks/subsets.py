@@ -1,8 +1,9 @@
 """Cost of predicting from every subset against one prediction from everything: ``python -m benchmarks.subsets``.
 
 One sample of 64^3, four modalities, three overlapping regions, features 32 to 256, on the CPU, without gradients: CPU
-time of ``forward_subsets`` over all 15 subsets, against ``forward`` with all four modalities, in one process. 15 is
-what calling ``forward`` for each subset costs. A network for one subset is asked for those that contain it, here 8.
+time of all 15 subsets as ``missmod predict`` computes them, against ``forward`` with all four modalities as
+``nnUNetv2_predict`` does, in one process. 15 is what calling ``forward`` for each subset costs. A network for one
+subset is asked for those that contain it, here 8.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from benchmarks.models import MODALITIES, Setting, build, trainer_class_of
 from nnunetv2_missmod.host.doors import segmenting_names
 from nnunetv2_missmod.modalities import all_subsets
+from nnunetv2_missmod.prediction.engine import SubsetStack
 
 FEATURES = (32, 64, 128, 256)
 REPEATS = 5
@@ -36,7 +38,7 @@ def main() -> None:
         subsets = subsets[subsets[:, list(network.subset)].all(1)]
         with torch.no_grad():
             one = cpu_seconds(lambda: network(images, subsets[-1:]))  # noqa: B023, called at once
-            every = cpu_seconds(lambda: network.forward_subsets(images, subsets))  # noqa: B023
+            every = cpu_seconds(lambda: SubsetStack(network, subsets)(images))  # noqa: B023
         print(f"| {name} | {one:.2f} | {every:.2f} | {every / one:.1f} |", flush=True)
 
 

@@ -22,6 +22,7 @@ from nnunetv2_missmod.building_blocks.network import unwrapped
 from nnunetv2_missmod.host.plan_block import needed_channels
 from nnunetv2_missmod.host.predictor import num_forwards, predicting_with
 from nnunetv2_missmod.host.preprocessor import MissingModalityPreprocessor, varying
+from nnunetv2_missmod.machine.convolutions import OneSampleConvolutions
 from nnunetv2_missmod.machine.one_ahead import OneAhead
 from nnunetv2_missmod.modalities import drop_absent, varying_channels
 from nnunetv2_missmod.prediction.mask_groups import Group, groups_by_mask
@@ -223,10 +224,11 @@ class SubsetStack(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Give the logits (1, S * K, *patch) of images (1, M, *patch)."""
         subsets = self.subsets.to(images.device)
-        if hasattr(self.network, "forward_subsets"):
-            logits = self.encoded_once(images, subsets)
-        else:
-            logits = self.zero_filled(images, subsets)
+        with OneSampleConvolutions():
+            if hasattr(self.network, "forward_subsets"):
+                logits = self.encoded_once(images, subsets)
+            else:
+                logits = self.zero_filled(images, subsets)
         return logits.transpose(0, 1).flatten(1, 2)
 
     def zero_filled(self, images: Tensor, subsets: Tensor) -> Tensor:

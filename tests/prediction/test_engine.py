@@ -314,3 +314,15 @@ def test_the_predictor_is_left_as_it_was(opened, tmp_path):
     next(predict_subsets(predictor, images, all_subsets(3).numpy()))
     assert predictor.network is network
     assert predictor.label_manager is label_manager
+
+
+@pytest.mark.parametrize("name", ["DCSegTrainer", "ModalityDropoutTrainer", NNUNET_TRAINER])
+def test_every_convolution_of_a_patch_is_onednns(name, opened):
+    """Of 3D: PyTorch would compute those of one sample by the slower of its two ways."""
+    predictor = opened(name, dims=3)
+    stack = SubsetStack(predictor.network.eval(), all_subsets(3))
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        stack(torch.randn(1, 3, 16, 16, 16))
+    operators = {event.key for event in profile.key_averages()}
+    assert "aten::mkldnn_convolution" in operators
+    assert not [operator for operator in operators if operator.startswith("aten::slow_conv3d")]
