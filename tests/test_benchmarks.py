@@ -22,10 +22,11 @@ from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))
 
-from benchmarks import seeded_training  # noqa: E402
+from benchmarks import profile, seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, DEDICATED, READINGS, WHOLES  # noqa: E402
+from benchmarks.models import Setting  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -259,3 +260,29 @@ def test_stock_has_as_long_epochs_as_a_fragment_gives_the_others(bench):
     assert bench.iterations_of_stock() == []
     bench.fragment = load_fragment(REPOSITORY / "benchmarks" / "settings" / "patients_2d_cpu.json")
     assert bench.iterations_of_stock() == ["--iterations", "50", "--val_iterations", "5"]
+
+
+# --- profile ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("DCSegTrainer", {"anatomy_encoders", "fusions", "decoder", "separate_decoder"}),
+        ("M3AEPretrainTrainer", {"encoder", "decoder"}),
+    ],
+)
+def test_a_profile_says_which_part_took_the_time(name, parts, capsys):
+    spent = profile.spent_by(name, Setting((8, 8, 16), 16))
+    step = spent["step"]
+    backward = {f"{part}, backward" for part in parts}
+    assert parts | backward | {"optimizer"} <= {part for part, time in step.time.items() if time > 0}
+    assert step.time.total() == pytest.approx(step.operators.total())
+    assert step.memory["decoder"] > 0
+    assert list(spent) == (["step", "every subset"] if name == "DCSegTrainer" else ["step"])
+    for job, of_job in spent.items():
+        profile.print_table(job, of_job)
+        assert "backward" not in " ".join(of_job.time) or job == "step"
+    printed = capsys.readouterr().out.splitlines()
+    assert printed.count("| part | time, % | allocated, GB |") == len(spent)
+    assert sum(line.startswith("Operators: ") for line in printed) == len(spent)
