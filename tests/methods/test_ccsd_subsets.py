@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_ccsd import every_availability
 
+from nnunetv2_missmod.methods.ccsd.losses import hmsd_loss
 from nnunetv2_missmod.methods.ccsd.subsets import Subsets, draw_students, with_full_set
 from nnunetv2_missmod.modalities import sample_by_size
 
@@ -200,6 +201,25 @@ def test_students_beyond_the_limit_are_an_unbiased_sample(fixed):
     deviation = math.sqrt(draws * probability * (1 - probability))
     for count in counts.values():
         assert abs(count - draws * probability) < 5 * deviation
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_the_loss_of_few_students_is_in_expectation_that_of_all(limit):
+    """Of four modalities' six pairs, each segmented as often: against a plain mean of what each pair alone gives."""
+    torch.manual_seed(0)
+    pairs = list(combinations(range(4), 2))
+    teacher, logits = torch.randn(1, 3, 4), dict(zip(pairs, torch.randn(6, 1, 3, 4), strict=True))
+    of_pairs = [float(hmsd_loss(teacher, logits[pair][None], torch.ones(1, 1), 1.0)) for pair in pairs]
+    generator, losses = seeded(), []
+    for _ in range(200):
+        for pair in pairs:
+            segmented = presence([[m in pair for m in range(4)]])
+            subsets = draw_students(complete(1, 4), segmented, limit, generator)
+            students = torch.stack([logits[members(row)] for row in subsets.presents[:, 0]])
+            losses.append(float(hmsd_loss(teacher, students, subsets.shares, 1.0)))
+    deviation = math.sqrt(sum((loss - sum(of_pairs) / 6) ** 2 for loss in losses)) / len(losses)
+    assert abs(sum(losses) / len(losses) - sum(of_pairs) / 6) <= 5 * deviation
+    assert len(losses) == 1200
 
 
 def test_two_modalities_have_the_single_ones_as_students():
