@@ -6,8 +6,8 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Setting:
         device: cpu or cuda; mixed precision on cuda, as nnU-Net does.
         compiled: by torch.compile, on cuda alone, as nnU-Net does unless nnUNet_compile is false.
         modalities: channels.
+        settings: of the trainers that have them, in place of the defaults.
     """
 
     features: Sequence[int] = FEATURES
@@ -36,6 +37,7 @@ class Setting:
     device: str = "cpu"
     compiled: bool = False
     modalities: int = MODALITIES
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 def trainer_class_of(name: str) -> Any:
@@ -84,5 +86,6 @@ def plans_for(trainer_class: Any, setting: Setting) -> dict[str, Any]:
         features=setting.features,
         **whole_step(trainer_class),
         **subset_for(trainer_class),
+        **{name: value for name, value in setting.settings.items() if hasattr(trainer_class, name)},
     )
     return plans

@@ -45,10 +45,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SETTING=NUMBER", help="of the trainers that have it")
     parser.add_argument("--trainers", nargs="+", default=door_names())
     parser.add_argument("--only", nargs=2, help="measure this trainer's JOB in this process, and print JSON")
     arguments = parser.parse_args()
-    setting = Setting(arguments.features, arguments.patch, arguments.batch, arguments.device, arguments.compile)
+    settings = {name: int(number) for name, _, number in (part.partition("=") for part in arguments.set)}
+    plan = arguments.features, arguments.patch, arguments.batch
+    setting = Setting(*plan, arguments.device, arguments.compile, settings=settings)
     if arguments.only:
         print(json.dumps(measure(*arguments.only, setting, arguments.steps)))
         return

@@ -26,7 +26,7 @@ from benchmarks import profile, seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, DEDICATED, READINGS, WHOLES  # noqa: E402
-from benchmarks.models import Setting  # noqa: E402
+from benchmarks.models import Setting, plans_for  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -260,6 +260,17 @@ def test_stock_has_as_long_epochs_as_a_fragment_gives_the_others(bench):
     assert bench.iterations_of_stock() == []
     bench.fragment = load_fragment(REPOSITORY / "benchmarks" / "settings" / "patients_2d_cpu.json")
     assert bench.iterations_of_stock() == ["--iterations", "50", "--val_iterations", "5"]
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_reach_the_trainers_that_have_them():
+    setting = Setting((8, 8, 16), 16, settings={"separate_modalities": 1, "max_students": 1})
+    for door, own in (("DCSegTrainer", "separate_modalities"), ("CCSDTrainer", "max_students")):
+        block = plans_for(door_class(door), setting)["configurations"][CONFIGURATION]["missmod"]["trainer"]
+        assert block[own] == 1
+        assert not setting.settings.keys() - {own} & block.keys()
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------
