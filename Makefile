@@ -1,5 +1,5 @@
 # `make check` is what CI runs. `make fast` leaves out what is marked slow; `make release` looks whether every trainer is
-# in the tables of README and docs, and takes a step of the GPU check.
+# in the tables of README and docs.
 # Three processes on two cores, since many a test waits for the processes that it starts. The tests of a file share one,
 # in the order in which they are collected.
 PYTEST = pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -33,7 +33,7 @@ fast:
 	$(PYTEST) -m "not slow and not release"
 
 slow:
-	$(PYTEST) -m "slow and not release"
+	$(PYTEST) -m slow
 
 release:
-	pytest -m release tests/test_release.py tests/test_gpu_check.py
+	pytest -m release tests/test_release.py
