@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from filelock import FileLock
 
 from benchmarks.comparison import Bench
 from nnunetv2_missmod.files.dataset_json import channel_names
@@ -57,7 +58,12 @@ def prepare(bench: Bench, training: TrainingSet) -> list[str]:
     Raises:
         ValueError: the dataset is not there, or has no plan or no splits.
     """
-    raw, preprocessed = sources(bench)
+    bench.out.mkdir(parents=True, exist_ok=True)
+    with FileLock(bench.out / "prepare.lock"):  # several commands may begin at once
+        return _prepared(bench, training, *sources(bench))
+
+
+def _prepared(bench: Bench, training: TrainingSet, raw: Path, preprocessed: Path) -> list[str]:
     splits = load_json(str(preprocessed / SPLITS))
     if not training.suffix:
         link(raw, bench.out / "nnUNet_raw" / bench.dataset)
@@ -105,7 +111,8 @@ def train_on(cases: Sequence[str], training: TrainingSet, incomplete: set[str]) 
 
 def incomplete_cases(raw: Path) -> set[str]:
     """Find the training cases with a file that holds no image."""
-    return {file.name[:-12] for file in (raw / "imagesTr").iterdir() if holds_no_image(file)}
+    ending = len("_0000") + len(load_json(str(raw / "dataset.json"))["file_ending"])
+    return {file.name[:-ending] for file in (raw / "imagesTr").iterdir() if holds_no_image(file)}
 
 
 def holds_no_image(file: Path) -> bool:
@@ -122,10 +129,11 @@ def take_away(bench: Bench, raw: Path, preprocessed: Path, away: Mapping[str, fl
         return
     link_each(raw, own, but=["imagesTr"])
     (own / "imagesTr").mkdir(exist_ok=True)
-    names = channel_names(load_json(str(raw / "dataset.json")))
+    dataset_json = load_json(str(raw / "dataset.json"))
+    names, ending = channel_names(dataset_json), dataset_json["file_ending"]
     draws = random.Random(SEED)
-    for case in sorted(file.name[:-7] for file in (raw / "labelsTr").iterdir()):
-        files = [raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz" for channel in range(len(names))]
+    for case in sorted(file.name.removesuffix(ending) for file in (raw / "labelsTr").iterdir()):
+        files = [raw / "imagesTr" / f"{case}_{channel:04d}{ending}" for channel in range(len(names))]
         taken = [draws.random() < away.get(name, 0) for name in names]
         left = [not taken[m] and not holds_no_image(file) for m, file in enumerate(files)]
         for m, file in enumerate(files):

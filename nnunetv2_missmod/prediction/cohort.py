@@ -147,6 +147,27 @@ class CaseInProgress(Generic[T]):
         """Whether nothing of it is left to do."""
         return all(future.done() for future in self.futures.values())
 
+    def hand_over(
+        self,
+        segment: Callable[[], Iterable[Segmented]],
+        pool: Executor,
+        finish: Finish[T],
+        wait_for_room: Callable[[], None],
+    ) -> None:
+        """Let a pool finish what a model makes of it, mask by mask; keep the error if it cannot be segmented.
+
+        Raises:
+            RuntimeError: a process died.
+        """
+        try:
+            for segmented in segment():
+                wait_for_room()
+                self.futures[segmented.position] = pool.submit(finish, self.case, segmented)
+        except BrokenExecutor as died:
+            raise _worker_died() from died
+        except ERRORS_OF_A_CASE as raised:
+            self.error = with_advice(raised)
+
     def finished(self) -> Finished[T]:
         """Wait for what is left of it.
 
@@ -191,19 +212,12 @@ def predict_cohort(
         RuntimeError: a process died.
     """
     in_progress: deque[CaseInProgress[T]] = deque()  # in their order
-    reading = OneAhead(read, cases)
+    room, reading = partial(_wait_for_room, in_progress, num_processes), OneAhead(read, cases)
     with progress(title, len(cases) * num_subsets) as bar, _pool(num_processes) as pool, reading as ready:
         for number, case in enumerate(cases, 1):
             current = CaseInProgress[T](case)
             in_progress.append(current)
-            try:
-                for segmented in segment(ready.take(), bar.advance):
-                    _wait_for_room(in_progress, num_processes)
-                    current.futures[segmented.position] = pool.submit(finish, case, segmented)
-            except BrokenExecutor as died:
-                raise _worker_died() from died
-            except ERRORS_OF_A_CASE as raised:
-                current.error = with_advice(raised)
+            current.hand_over(lambda: segment(ready.take(), bar.advance), pool, finish, room)
             bar.reach(number * num_subsets)  # also past what a bad case left undone
             while in_progress and in_progress[0].is_done:
                 yield _printed(in_progress.popleft().finished(), num_subsets)

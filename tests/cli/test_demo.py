@@ -195,6 +195,7 @@ def in_a_fork(function, output):
     if process := os.fork():
         return process
     code = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with open(output, "w", buffering=1) as sys.stdout:
             sys.stderr = sys.stdout
