@@ -10,6 +10,7 @@ from typing import Any
 from nnunetv2_missmod.cli.exit_codes import report_failures
 from nnunetv2_missmod.cli.json_output import print_json, words_on_stderr
 from nnunetv2_missmod.machine.chatter import chatter_kept_beside
+from nnunetv2_missmod.machine.kept_memory import keep_freed_memory
 
 
 def run_over_cases(
@@ -27,6 +28,8 @@ def run_over_cases(
     Returns:
         The exit code.
     """
+    if parsed.device == "cpu":
+        keep_freed_memory()
     with chatter_kept_beside(parsed.o, parsed.verbose), words_on_stderr(parsed.json):
         failed = work(parsed)
         code = report_failures(failed)
