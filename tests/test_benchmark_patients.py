@@ -214,3 +214,11 @@ def test_a_row_of_one_subset_is_shown_for_that_one(kept, tmp_path):
     _, means, subsets, _ = patient_tables.tables(kept.wide(), rows, REFERENCE)
     assert "alone" not in means
     assert subsets.splitlines()[-1] == "| nnU-Net of B alone | - | 0.900 | - |"
+
+
+def test_the_page_has_the_tables_of_the_figures_that_are_kept():
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    wide = KeptScores(benchmarks / "figures" / "patients.csv").wide()
+    page = (benchmarks / "patients.md").read_text(encoding="utf-8")
+    for table in patient_tables.tables(wide, list(dict.fromkeys(wide["row"])), REFERENCE):
+        assert table in page
