@@ -58,11 +58,16 @@ def collect(folders: Mapping[str, Mapping[int, Path]]) -> pd.DataFrame:
             table, same_cases = on_complete_cases(read_scores(folder).table)
             if not same_cases:
                 raise ValueError(f"Expected a case with every subset, got none in {folder}. Evaluate complete cases.")
-            wide = subset_means(table, "dice").rename_axis(index="subset", columns="region")
-            rows = wide.stack(future_stack=True).rename("dice").round(4).reset_index()
-            parts.append(rows.assign(trainer=name, seed=seed))
+            parts.append(rows_of(table, name, seed))
     means: pd.DataFrame = pd.concat(parts)[["trainer", "seed", "subset", "region", "dice"]]
     return means
+
+
+def rows_of(table: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
+    """Mean Dice of a long table by subset and region, as rows of the CSV."""
+    wide = subset_means(table, "dice").rename_axis(index="subset", columns="region")
+    rows = wide.stack(future_stack=True).rename("dice").round(4).reset_index()
+    return rows.assign(trainer=name, seed=seed)
 
 
 def table_of_means(means: pd.DataFrame) -> str:

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 
-from benchmarks.comparison_tables import markdown, spread
+from benchmarks.comparison_tables import draw_curves, markdown, rows_of, spread
 from benchmarks.kept_scores import KeptScores, common_pieces, long_tables
 from nnunetv2_missmod.evaluation.complete_cases import on_complete_cases
 from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
@@ -188,29 +186,13 @@ def minus(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(trainings: Trainings, file: Path) -> None:
-    """Draw the mean Dice by the number of modalities present, the seeds as a band."""
-    curves = [
-        robustness_curve(mean_over_regions(on_complete_cases(table).table))["all"]
-        .rename("Dice")
-        .reset_index()
-        .assign(trainer=name)
+    """Draw the robustness curves over complete cases, as those of the other comparisons."""
+    rows = [
+        rows_of(on_complete_cases(table).table, name, seed)
         for name, of_seeds in trainings.items()
-        for table in of_seeds.values()
+        for seed, table in of_seeds.items()
     ]
-    long = pd.concat(curves).rename(columns={"num_present": "modalities present"})
-    axes = sns.lineplot(
-        long,
-        x="modalities present",
-        y="Dice",
-        hue="trainer",
-        style="trainer",
-        markers=True,
-        dashes=False,
-        errorbar="sd",
-    )
-    axes.set(xticks=sorted(set(long["modalities present"])), ylim=(0, None))
-    axes.figure.savefig(file, dpi=110, bbox_inches="tight")
-    plt.close(axes.figure)
+    draw_curves(pd.concat(rows), file)
 
 
 if __name__ == "__main__":
