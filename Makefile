@@ -1,8 +1,8 @@
 # `make check` is what CI runs. `make fast` leaves out what is marked slow; `make release` looks whether every trainer is
 # in the tables of README and docs.
-# Three processes on two cores, since many a test waits for the processes that it starts. The tests of a file share one,
-# in the order in which they are collected.
-PYTEST = pytest -n 3 --dist loadfile --no-loadscope-reorder
+# A process for each of two cores; a third made it slower. The tests of a file share one, in the order in which they are
+# collected.
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check format lint types docs pages test fast slow release
 

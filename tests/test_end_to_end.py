@@ -68,15 +68,27 @@ def test_the_commands_of_a_page_run_and_say_what_it_shows(page, shell):
             assert shows(output, block.text), f"{page.name}:{block.line} expects other output than\n{output}"
 
 
-def assert_same_but_for_ties(mask, expected):
-    assert mask.shape == expected.shape
-    assert np.count_nonzero(mask != expected) <= 1e-5 * mask.size
+def assert_same_but_for_ties(mask, nnunets, name):
+    """Where nnU-Net's mask is another, its probability of a region is a half, but for what nnU-Net, which adds windows
+    up in half precision, cannot tell from it. A summation's order, which processors differ in, decides such a voxel.
+    """
+    expected = masks(nnunets)[f"{name}.nii.gz"]
+    probabilities = np.load(nnunets / f"{name}.npz")["probabilities"]
+    ties = (np.abs(probabilities - 0.5) < 1e-3).any(0)
+    assert mask.shape == expected.shape == ties.shape
+    assert ties.mean() < 0.05, "a network that is unsure of everything shows nothing"
+    different = mask != expected
+    assert different.mean() <= 1e-4
+    assert not (different & ~ties).any()
 
 
 def test_the_masks_of_both_commands_are_the_same(trained):
-    nnunets = masks(trained.folder / "out")  # phantom_010 has FLAIR and T1c, phantom_011 T1
-    assert_same_but_for_ties(masks(trained.folder / "masks")["phantom_010.nii.gz"], nnunets["phantom_010.nii.gz"])
-    assert_same_but_for_ties(masks(trained.folder / "masks")["phantom_011.nii.gz"], nnunets["phantom_011.nii.gz"])
+    with_mirroring = PREDICT.replace(" --disable_tta", "") + SEQUENTIALLY
+    trained.run(f"{with_mirroring} -f 0 -i cases_lacking_channels -o probabilities --save_probabilities")
+    nnunets, got = trained.folder / "probabilities", masks(trained.folder / "masks")
+    assert_same_masks(trained.folder / "out", nnunets)
+    for name in ("phantom_010", "phantom_011"):  # FLAIR and T1c; T1
+        assert_same_but_for_ties(got[f"{name}.nii.gz"], nnunets, name)
     made_from = (trained.folder / "masks" / "masks.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[:4] for row in made_from) == [
         ["phantom_010", "available", "phantom_010.nii.gz", "FLAIR+T1c"],
@@ -85,9 +97,9 @@ def test_the_masks_of_both_commands_are_the_same(trained):
 
 
 def test_every_subset_has_the_mask_that_nnunet_predicts_with_the_other_files_missing(trained, inputs):
-    nnunets, predictions = masks(inputs), trained.folder / "scores" / "dcseg" / "predictions"
-    assert_same_but_for_ties(masks(predictions / "FLAIR+T1c")["phantom_010.nii.gz"], nnunets["phantom_010.nii.gz"])
-    assert_same_but_for_ties(masks(predictions / "T1")["phantom_011.nii.gz"], nnunets["phantom_011.nii.gz"])
+    predictions = trained.folder / "scores" / "dcseg" / "predictions"
+    assert_same_but_for_ties(masks(predictions / "FLAIR+T1c")["phantom_010.nii.gz"], inputs, "phantom_010")
+    assert_same_but_for_ties(masks(predictions / "T1")["phantom_011.nii.gz"], inputs, "phantom_011")
 
 
 def test_every_subset_is_scored_and_reported(trained):
@@ -123,7 +135,7 @@ def assert_predicts(shell, trainer):
 def inputs(trained):
     """Two cases that lack different channels, and their masks from spawned workers."""
     shell = trained
-    shell.run(f"{PREDICT} -f 0 -i cases_lacking_channels -o spawned")
+    shell.run(f"{PREDICT} -f 0 -i cases_lacking_channels -o spawned --save_probabilities")
     return shell.folder / "spawned"
 
 
