@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from PIL import Image
+from small_folders import write_data, write_model
 from small_plans import CONFIGURATION
 from small_scores import long_table, provenance
 
@@ -16,7 +18,7 @@ from nnunetv2_missmod.evaluation.scores import write_scores
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import patient_tables, patients
+from benchmarks import case_picture, patient_tables, patients
 from benchmarks.comparison import METHODS, Bench
 from benchmarks.kept_scores import KeptScores, Piece, common_pieces
 from benchmarks.patient_tables import REFERENCE
@@ -222,3 +224,32 @@ def test_the_page_has_the_tables_of_the_figures_that_are_kept():
     page = (benchmarks / "patients.md").read_text(encoding="utf-8")
     for table in patient_tables.tables(wide, list(dict.fromkeys(wide["row"])), REFERENCE):
         assert table in page
+
+
+def test_a_picture_of_a_case_from_every_subset(tmp_path, monkeypatch, capsys):
+    truths = write_data(tmp_path, num_modalities=2, cases=("one", "two"))
+    write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))
+    command = ["case_picture", str(tmp_path / "model"), "--case", "two", "-o", str(tmp_path / "picture.png")]
+    monkeypatch.setattr(sys, "argv", command)
+    drawn = []
+    monkeypatch.setattr(case_picture, "draw_panel", lambda *args: drawn.append(args))
+    case_picture.main()
+    assert capsys.readouterr().out.startswith("two: ")
+    assert len(drawn) == 3
+    assert all(truth.any() and truth.shape == image.shape == mask.shape for _, image, truth, mask in drawn)
+    titles = [panel.get_title().split("\n")[0] for panel, *_ in drawn]
+    assert titles == ["FLAIR", "T1c", "FLAIR+T1c"]
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", command)
+    case_picture.main()
+    assert len(Image.open(tmp_path / "picture.png").convert("RGB").getcolors(10**6)) > 100
+
+
+def test_a_picture_needs_masks(tmp_path, monkeypatch):
+    truths = write_data(tmp_path, num_modalities=2, cases=("one",))
+    write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))
+    for mask in (tmp_path / "model" / "predictions").rglob("*.nii.gz"):
+        mask.unlink()
+    monkeypatch.setattr(sys, "argv", ["case_picture", str(tmp_path / "model"), "-o", str(tmp_path / "picture.png")])
+    with pytest.raises(ValueError, match="Evaluate without --no-save"):
+        case_picture.main()
