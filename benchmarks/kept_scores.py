@@ -81,6 +81,15 @@ def long_tables(wide: pd.DataFrame, row: str, pieces: Sequence[tuple[int, int]])
 
 
 def common_pieces(wide: pd.DataFrame, rows: Sequence[str]) -> list[tuple[int, int]]:
-    """Seeds and folds that have been scored of every one of these rows, so that tables compare like with like."""
+    """Seeds and folds that have been scored of every one of these rows, so that tables compare like with like.
+
+    Every seed has the same folds, so that seeds differ in nothing else: of the choices the one with most pieces.
+    """
     of_row = [set(zip(part["seed"], part["fold"], strict=True)) for row in rows for part in [wide[wide["row"] == row]]]
-    return sorted(set.intersection(*of_row)) if of_row else []
+    scored = set.intersection(*of_row) if of_row else set()
+    folds = {seed: frozenset(fold for other, fold in scored if other == seed) for seed, _ in scored}
+    choices = [
+        [(seed, fold) for seed, has in folds.items() if has >= chosen for fold in chosen]
+        for chosen in sorted(set(folds.values()), key=sorted)
+    ]
+    return sorted(max(choices, key=len, default=[]))

@@ -7,6 +7,7 @@ that have been scored of all rows that are shown; their numbers are printed abov
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nnunetv2_missmod.evaluation.paired_tests import ALL_SUBSETS, compare
 from nnunetv2_missmod.evaluation.summary import mean_over_subsets, robustness_area, robustness_curve, subset_means
 from nnunetv2_missmod.evaluation.trainings import mean_over_trainings
 
-ALONE = " alone"  # in the name of a row that serves one subset
+ALONE = re.compile(r" of (\S+) alone")  # in the name of a row that serves one subset
 REFERENCE = "modality dropout, Adam"
 Trainings = dict[str, dict[int, pd.DataFrame]]  # row -> seed -> long table
 
@@ -33,13 +34,15 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that are there")
     parser.add_argument("--only", nargs="+", help="rows (default: all)")
     parser.add_argument("--against", default=REFERENCE, help="row of the differences (default: %(default)s)")
+    parser.add_argument("--by_subset", action="store_true", help="one table instead, a row for each subset")
     parser.add_argument("--draw", nargs="+", help="rows of a picture of the robustness curves beside the file")
     arguments = parser.parse_args()
     wide = KeptScores(arguments.file).wide()
     if arguments.folds:
         wide = wide[wide["fold"].isin(arguments.folds)]
     rows = arguments.only or list(dict.fromkeys(wide["row"]))
-    print("\n\n".join(tables(wide, rows, arguments.against)))
+    by_subset = [rests_on(wide, rows), table_by_subset(trainings_of(wide, rows))]
+    print("\n\n".join(by_subset if arguments.by_subset else tables(wide, rows, arguments.against)))
     if arguments.draw:
         draw(trainings_of(wide, arguments.draw), arguments.file.with_suffix(".png"))
 
@@ -53,7 +56,7 @@ def tables(wide: pd.DataFrame, rows: Sequence[str], against: str) -> Iterator[st
         against: the row of the differences, none of them if it is not there.
     """
     trainings = trainings_of(wide, rows)
-    every = {name: of_seeds for name, of_seeds in trainings.items() if not name_of_one_subset(name)}
+    every = {name: of_seeds for name, of_seeds in trainings.items() if only_subset(name) is None}
     yield rests_on(wide, rows)
     if every:
         yield table_of_means(every)
@@ -62,9 +65,10 @@ def tables(wide: pd.DataFrame, rows: Sequence[str], against: str) -> Iterator[st
         yield table_of_differences(every, against)
 
 
-def name_of_one_subset(row: str) -> bool:
-    """Whether a row serves one subset, and has no mean over all."""
-    return ALONE in row
+def only_subset(row: str) -> str | None:
+    """The subset that a row serves alone, having no mean over all; None for a model of every subset."""
+    found = ALONE.search(row)
+    return found[1] if found else None
 
 
 def trainings_of(wide: pd.DataFrame, rows: Sequence[str]) -> Trainings:
@@ -135,9 +139,42 @@ def table_of_subsets(trainings: Trainings) -> str:
     return markdown(head, rows)
 
 
+def table_by_subset(trainings: Trainings) -> str:
+    """A row for each subset, what is there of it as dots: Dice over the cases that have it; last, the means.
+
+    Rows of one subset alone share a column, each in its own subset.
+    """
+    every = {name: of_seeds for name, of_seeds in trainings.items() if only_subset(name) is None}
+    first = next(iter(next(iter(every.values())).values()))
+    cases = first.groupby("subset", sort=False)["case"].nunique()
+    modalities = [subset for subset in cases.index if "+" not in subset]
+    alone = [name for name in trainings if only_subset(name) is not None]
+    rows = []
+    for subset in cases.index:
+        dots = ["●" if name in str(subset).split("+") else "○" for name in modalities]
+        own = [name for name in alone if only_subset(name) == subset]
+        means = [spread(dice_of(trainings[name], str(subset))) for name in [*every, *own]]
+        rows.append([*dots, str(cases[subset]), *means, *["-"] * (len(every) + bool(alone) - len(means))])
+    over_all = [spread(pd.Series(list(means_of(of_seeds)))) for of_seeds in every.values()]
+    complete = on_complete_cases(first).table["case"].nunique()
+    rows.append(["mean", *[""] * (len(modalities) - 1), str(complete), *over_all, *["-"] * bool(alone)])
+    return markdown([*modalities, "cases", *every, *["one of this subset alone"] * bool(alone)], rows)
+
+
+def dice_of(of_seeds: dict[int, pd.DataFrame], subset: str) -> pd.Series[float]:
+    """A subset's mean Dice over the cases that have it, for each seed."""
+    return pd.Series([float(mean_over_regions(table).loc[subset, "all"]) for table in of_seeds.values()])
+
+
+def means_of(of_seeds: dict[int, pd.DataFrame]) -> Iterator[float]:
+    """Mean Dice over all subsets, over the complete cases, for each seed."""
+    for table in of_seeds.values():
+        yield float(mean_over_subsets(mean_over_regions(on_complete_cases(table).table))["all"])
+
+
 def is_own(row: str, subset: str, values: pd.DataFrame) -> bool:
     """Whether a row is shown for a subset: that of one subset for this alone, since it looks at nothing else."""
-    return subset in values and (not name_of_one_subset(row) or f" of {subset}{ALONE}" in row)
+    return subset in values and only_subset(row) in (None, subset)
 
 
 def table_of_differences(trainings: Trainings, against: str) -> str:

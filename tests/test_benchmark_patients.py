@@ -1,6 +1,7 @@
 """The comparison on patients: what is kept is not run again, and tables compare like with like."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -218,12 +219,70 @@ def test_a_row_of_one_subset_is_shown_for_that_one(kept, tmp_path):
     assert subsets.splitlines()[-1] == "| nnU-Net of B alone | - | 0.900 | - |"
 
 
-def test_the_page_has_the_tables_of_the_figures_that_are_kept():
-    benchmarks = Path(__file__).parents[1] / "benchmarks"
-    wide = KeptScores(benchmarks / "figures" / "patients.csv").wide()
-    page = (benchmarks / "patients.md").read_text(encoding="utf-8")
-    for table in patient_tables.tables(wide, list(dict.fromkeys(wide["row"])), REFERENCE):
-        assert table in page
+@pytest.mark.parametrize(
+    ("scored", "common"),
+    [
+        ([(0, 2), (0, 3), (0, 4), (1, 2)], [(0, 2), (0, 3), (0, 4)]),
+        ([(0, 2), (0, 3), (1, 2), (1, 3), (1, 4)], [(0, 2), (0, 3), (1, 2), (1, 3)]),
+        ([(0, 2)], [(0, 2)]),
+        ([], []),
+    ],
+)
+def test_the_seeds_of_a_table_have_the_same_folds(scored, common):
+    wide = pd.DataFrame([("better", *piece) for piece in scored], columns=["row", "seed", "fold"])
+    assert common_pieces(wide, ["better"]) == common
+
+
+@pytest.mark.parametrize(
+    ("row", "subset"),
+    [
+        ("nnU-Net of FLAIR+T1 alone", "FLAIR+T1"),
+        ("ACN of T1c alone, 20 patients", "T1c"),
+        ("M3AE", None),
+        ("M3AE, complete ones alone, less T1 0.5", None),
+    ],
+)
+def test_the_subset_that_a_row_serves_alone(row, subset):
+    assert patient_tables.only_subset(row) == subset
+
+
+def test_a_row_for_each_subset(kept, tmp_path):
+    for fold in (2, 3):
+        write_cases(tmp_path / "alone", {f"{fold}1": {"B": 0.9, "A+B": 0.9}})
+        kept.add(Piece("nnU-Net of B alone", 0, fold), tmp_path / "alone")
+    rows = ["modality dropout, Adam", "better", "nnU-Net of B alone"]
+    table = patient_tables.table_by_subset(patient_tables.trainings_of(kept.wide(), rows)).splitlines()
+    assert table[0] == "| A | B | cases | modality dropout, Adam | better | one of this subset alone |"
+    assert [[*line.split(" | ")[1:3], line.split(" | ")[-1]] for line in table[2:]] == [
+        ["○", "8", "- |"],
+        ["●", "6", "0.900 |"],
+        ["●", "6", "- |"],
+        ["", "6", "- |"],
+    ]
+    assert table[2].startswith("| ● | ○ | 8 |")
+    assert table[3].split(" | ")[4] == "0.400"
+    assert table[5].split(" | ")[4] == "0.407"
+
+
+def test_the_pages_have_the_tables_of_the_figures_that_are_kept():
+    """A page's groups of tables begin with what they rest on, and have their rows in the table of subsets."""
+    root = Path(__file__).parents[1]
+    wide = KeptScores(root / "benchmarks" / "figures" / "patients.csv").wide()
+    page, shown = (root / "benchmarks" / "patients.md").read_text(encoding="utf-8"), set()
+    for group in re.split(r"^(?=Seeds )", page, flags=re.MULTILINE)[1:]:
+        rows = re.findall(r"^\| (?!trainer|---)([^|]+) \|", group[group.index("(n = ") :], flags=re.MULTILINE)
+        rows = [row for row in dict.fromkeys(rows) if row in set(wide["row"])]
+        shown.update(rows)
+        against = re.search(r"^\| trainer \| less (.+) \| 95 %", group, flags=re.MULTILINE)
+        for table in patient_tables.tables(wide, rows, against[1] if against else REFERENCE):
+            assert table in group
+    assert shown == set(wide["row"])
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    head = next(line for line in readme.splitlines() if line.startswith("| FLAIR | T1 | T1c | cases |"))
+    rows = [name for name in head.strip("| ").split(" | ")[4:] if name in set(wide["row"])]
+    alone = [row for row in dict.fromkeys(wide["row"]) if re.fullmatch("nnU-Net of .* alone", row)]
+    rows += [row for row in alone if set(common_pieces(wide, [row])) >= set(common_pieces(wide, rows))]
+    assert patient_tables.table_by_subset(patient_tables.trainings_of(wide, rows)) in readme
 
 
 def test_a_picture_of_a_case_from_every_subset(tmp_path, monkeypatch, capsys):
