@@ -41,8 +41,10 @@ def main() -> None:
     if arguments.folds:
         wide = wide[wide["fold"].isin(arguments.folds)]
     rows = arguments.only or list(dict.fromkeys(wide["row"]))
-    by_subset = [rests_on(wide, rows), table_by_subset(trainings_of(wide, rows))]
-    print("\n\n".join(by_subset if arguments.by_subset else tables(wide, rows, arguments.against)))
+    if arguments.by_subset:
+        print(f"{rests_on(wide, rows)}\n\n{table_by_subset(trainings_of(wide, rows))}")
+    else:
+        print("\n\n".join(tables(wide, rows, arguments.against)))
     if arguments.draw:
         draw(trainings_of(wide, arguments.draw), arguments.file.with_suffix(".png"))
 
@@ -142,7 +144,7 @@ def table_of_subsets(trainings: Trainings) -> str:
 def table_by_subset(trainings: Trainings) -> str:
     """A row for each subset, what is there of it as dots: Dice over the cases that have it; last, the means.
 
-    Rows of one subset alone share a column, each in its own subset.
+    Rows of one subset alone share a column, each in its own subset; at least one row is of every subset.
     """
     every = {name: of_seeds for name, of_seeds in trainings.items() if only_subset(name) is None}
     first = next(iter(next(iter(every.values())).values()))
