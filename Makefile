@@ -1,7 +1,7 @@
-# `make check` is what CI runs. `make fast` leaves out what is marked slow; `make release` looks whether every trainer is
-# in the tables of README and docs.
-# A process for each of two cores: three took 27 minutes where two had taken 17 to 19. The tests of a file share one, in the
-# order in which they are collected.
+# `make check` is what CI runs. `make fast` leaves out what is marked slow; `make release` looks whether every trainer
+# is in the tables of README and docs.
+# A process for each of two cores: three took 27 minutes where two had taken 17 to 19. The tests of a file share one, in
+# the order in which they are collected.
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check format lint types docs pages test fast slow release
