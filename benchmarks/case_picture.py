@@ -51,8 +51,10 @@ def draw_case(comparison: Comparison, case: Case, region: str) -> Figure:
         region: of its regions.
 
     Raises:
-        ValueError: there is no mask of the case.
+        ValueError: there is no such region, or no mask of the case.
     """
+    if region not in comparison.regions:
+        raise ValueError(f"Expected --region to be one of {', '.join(comparison.regions)}, got {region}.")
     [model] = comparison.models.values()
     masks = {subset: read_prediction(model, subset, case) for subset in comparison.subsets}
     found = {subset: mask for subset, mask in masks.items() if mask is not None}

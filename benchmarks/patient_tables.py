@@ -19,7 +19,14 @@ from benchmarks.kept_scores import KeptScores, common_pieces, long_tables
 from nnunetv2_missmod.evaluation.complete_cases import on_complete_cases
 from nnunetv2_missmod.evaluation.intervals import bootstrap_intervals
 from nnunetv2_missmod.evaluation.paired_tests import ALL_SUBSETS, compare
-from nnunetv2_missmod.evaluation.summary import mean_over_subsets, robustness_area, robustness_curve, subset_means
+from nnunetv2_missmod.evaluation.summary import (
+    mean_over_subsets,
+    members,
+    modalities_in,
+    robustness_area,
+    robustness_curve,
+    subset_means,
+)
 from nnunetv2_missmod.evaluation.trainings import mean_over_trainings
 
 ALONE = re.compile(r" of (\S+) alone")  # in the name of a row that serves one subset
@@ -103,9 +110,9 @@ def table_of_means(trainings: Trainings) -> str:
     """A row for each: mean over subsets, by number of modalities present, and area, over complete cases and seeds."""
     rows = []
     for name, of_seeds in trainings.items():
-        means = [mean_over_regions(on_complete_cases(table).table) for table in of_seeds.values()]
+        means = complete_means(of_seeds)
         curves = pd.DataFrame([robustness_curve(of_seed)["all"] for of_seed in means]).reset_index(drop=True)
-        over_all = pd.Series([mean_over_subsets(of_seed)["all"] for of_seed in means])
+        over_all = over_subsets(means)
         areas = pd.Series([robustness_area(of_seed)["all"] for of_seed in means])
         rows.append(
             (
@@ -116,6 +123,16 @@ def table_of_means(trainings: Trainings) -> str:
         counts = list(curves.columns)
     head = ["trainer", "seeds", "all subsets", *(f"{count} present" for count in counts), "area"]
     return markdown(head, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
+
+
+def complete_means(of_seeds: dict[int, pd.DataFrame]) -> list[pd.DataFrame]:
+    """Mean Dice by subset over the complete cases, for each seed."""
+    return [mean_over_regions(on_complete_cases(table).table) for table in of_seeds.values()]
+
+
+def over_subsets(means: Sequence[pd.DataFrame]) -> pd.Series[float]:
+    """Mean over the subsets, for each seed."""
+    return pd.Series([float(mean_over_subsets(of_seed)["all"]) for of_seed in means])
 
 
 def mean_over_regions(table: pd.DataFrame) -> pd.DataFrame:
@@ -149,15 +166,15 @@ def table_by_subset(trainings: Trainings) -> str:
     every = {name: of_seeds for name, of_seeds in trainings.items() if only_subset(name) is None}
     first = next(iter(next(iter(every.values())).values()))
     cases = first.groupby("subset", sort=False)["case"].nunique()
-    modalities = [subset for subset in cases.index if "+" not in subset]
+    modalities = modalities_in(cases.index)
     alone = [name for name in trainings if only_subset(name) is not None]
     rows = []
     for subset in cases.index:
-        dots = ["●" if name in str(subset).split("+") else "○" for name in modalities]
+        dots = ["●" if name in members(str(subset)) else "○" for name in modalities]
         own = [name for name in alone if only_subset(name) == subset]
         means = [spread(dice_of(trainings[name], str(subset))) for name in [*every, *own]]
         rows.append([*dots, str(cases[subset]), *means, *["-"] * (len(every) + bool(alone) - len(means))])
-    over_all = [spread(pd.Series(list(means_of(of_seeds)))) for of_seeds in every.values()]
+    over_all = [spread(over_subsets(complete_means(of_seeds))) for of_seeds in every.values()]
     complete = on_complete_cases(first).table["case"].nunique()
     rows.append(["mean", *[""] * (len(modalities) - 1), str(complete), *over_all, *["-"] * bool(alone)])
     return markdown([*modalities, "cases", *every, *["one of this subset alone"] * bool(alone)], rows)
@@ -166,12 +183,6 @@ def table_by_subset(trainings: Trainings) -> str:
 def dice_of(of_seeds: dict[int, pd.DataFrame], subset: str) -> pd.Series[float]:
     """A subset's mean Dice over the cases that have it, for each seed."""
     return pd.Series([float(mean_over_regions(table).loc[subset, "all"]) for table in of_seeds.values()])
-
-
-def means_of(of_seeds: dict[int, pd.DataFrame]) -> Iterator[float]:
-    """Mean Dice over all subsets, over the complete cases, for each seed."""
-    for table in of_seeds.values():
-        yield float(mean_over_subsets(mean_over_regions(on_complete_cases(table).table))["all"])
 
 
 def is_own(row: str, subset: str, values: pd.DataFrame) -> bool:

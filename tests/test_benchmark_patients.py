@@ -312,3 +312,12 @@ def test_a_picture_needs_masks(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["case_picture", str(tmp_path / "model"), "-o", str(tmp_path / "picture.png")])
     with pytest.raises(ValueError, match="Evaluate without --no-save"):
         case_picture.main()
+
+
+def test_a_picture_is_of_a_region_that_there_is(tmp_path, monkeypatch):
+    truths = write_data(tmp_path, num_modalities=2, cases=("one",))
+    write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))
+    command = ["case_picture", str(tmp_path / "model"), "--region", "vessels", "-o", str(tmp_path / "picture.png")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(ValueError, match=r"Expected --region to be one of .*, got vessels"):
+        case_picture.main()
