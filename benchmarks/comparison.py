@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from benchmarks.models import NNUNET_TRAINER
-from nnunetv2_missmod.host.doors import find_command, pretraining_of, with_doors
+from nnunetv2_missmod.host.doors import door_names, find_command, pretraining_of, with_doors
 from nnunetv2_missmod.planning.fragments import load_fragment, merge_fragment, write_plans
 
 Settings = dict[str, dict[str, Any]]  # by trainer
@@ -37,9 +37,15 @@ class Run(NamedTuple):
     network: dict[str, Any] = {}  # noqa: RUF012, never changed
     counted: bool = False
 
+    @property
+    def is_stock(self) -> bool:
+        """Whether its trainer is nnU-Net's, which no plan sets."""
+        return self.trainer not in door_names()
+
 
 METHODS = {
     "nnU-Net": Run(NNUNET_TRAINER),
+    "nnU-Net, Adam": Run("nnUNetTrainerAdam1en3"),  # nnU-Net's own: AdamW, AMSGrad, weight decay 3e-5
     "modality dropout": Run("ModalityDropoutTrainer"),
     "modality dropout, Adam": Run("ModalityDropoutTrainer", adam=2e-3),
     "RFNet": Run("RFNetTrainer"),
@@ -179,7 +185,7 @@ class Bench:
             for stage, share in zip(stages, shares, strict=True)
         }
         own = {"trainer": settings, **({"network": {run.trainer: run.network}} if run.network else {})}
-        for fragment in (self.fragment, {} if run.trainer == NNUNET_TRAINER else {"missmod": own}):
+        for fragment in (self.fragment, {} if run.is_stock else {"missmod": own}):
             plans = merge_fragment(plans, self.configuration, fragment, plans_name(name))
         write_plans(plans, self.preprocessed.parent)
         return plans_name(name)

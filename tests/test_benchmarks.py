@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))
 
 from benchmarks import profile, seeded_training  # noqa: E402
-from benchmarks.comparison import METHODS, NNUNET_TRAINER, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
+from benchmarks.comparison import METHODS, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
 from benchmarks.methods import ABLATIONS, DEDICATED, READINGS, WHOLES  # noqa: E402
 from benchmarks.models import Setting, plans_for  # noqa: E402
@@ -56,7 +56,7 @@ def test_a_row_is_trained_with_its_settings_and_no_others(name, bench, tmp_path,
     run = ROWS[name]
     plans = plan_of(bench, name)
     assert plans["configurations"][CONFIGURATION]["batch_size"] == 3
-    if run.trainer == NNUNET_TRAINER:
+    if run.is_stock:
         return
     for stage in stages_of(run):
         door = door_class(stage)
@@ -82,7 +82,7 @@ def with_scratch(plans, stage):
 @pytest.mark.parametrize("name", ROWS)
 def test_all_rows_have_the_same_number_of_updates(name, bench):
     run = ROWS[name]
-    if run.trainer == NNUNET_TRAINER:
+    if run.is_stock:
         return
     settings = plan_of(bench, name)["configurations"][CONFIGURATION]["missmod"]["trainer"]
     of_stages = [settings[stage]["num_epochs"] for stage in stages_of(run)]
@@ -142,7 +142,7 @@ def run_seeded(monkeypatch, *arguments):
 def test_a_seeded_training_hands_the_rest_to_nnunet(monkeypatch, tmp_path):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(variable, str(tmp_path))
-    nnunet = ["501", "2d", "0", "-tr", NNUNET_TRAINER, "-p", "plans", "-device", "cpu", "--c"]
+    nnunet = ["501", "2d", "0", "-tr", "nnUNetTrainer", "-p", "plans", "-device", "cpu", "--c"]
     first = run_seeded(monkeypatch, "--seed", "3", "--epochs", "7", *nnunet)
     assert (first["argv"], first["length"]) == (nnunet, (7, 250, 50))
     shorter = run_seeded(
