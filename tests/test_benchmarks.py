@@ -253,7 +253,8 @@ def test_the_settings_that_are_kept_can_be_merged(name):
     plans = small_plans(dims=2, patch=[64, 64], features=(32, 64, 128, 256))
     merged = merge_fragment(plans, CONFIGURATION, fragment, "merged")["configurations"][CONFIGURATION]
     assert merged["batch_size"] == 4
-    assert merged["architecture"]["arch_kwargs"].items() >= fragment["architecture"]["arch_kwargs"].items()
+    network = merged["architecture"]["arch_kwargs"]
+    assert network == {**network, **fragment["architecture"]["arch_kwargs"]}
 
 
 def test_stock_has_as_long_epochs_as_a_fragment_gives_the_others(bench):
