@@ -17,6 +17,7 @@ from nnunetv2_missmod.host.planner import topology_for
 
 REMARK = "//"
 PER_STAGE = ("features_per_stage", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
+TOPOLOGY = {"strides", "kernel_sizes", "n_stages"}
 
 
 def load_fragment(file: Path) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def merge_fragment(
     """Copy a plan under a new name with a fragment merged into one configuration.
 
     The preprocessed data stays the same (same ``data_identifier``). When the fragment changes the patch, the
-    network's topology is fitted to it by nnU-Net's own rules.
+    network's topology is fitted to it by nnU-Net's own rules, unless the fragment says what it is.
 
     Raises:
         ValueError: the fragment sets something that a configuration does not have, or to what it cannot be.
@@ -57,7 +58,7 @@ def merge_fragment(
     if isinstance(patch, list) and len(patch) != dimensions:
         raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
     check_entries(resolved, place)
-    if "patch_size" in fragment:
+    if "patch_size" in fragment and not TOPOLOGY & set(said_of_network(fragment)):
         fit_topology(resolved)
     fit_stages(resolved)
     check_stages(resolved, place)
@@ -73,6 +74,13 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
     }
     return {**base, **change, **nested}
+
+
+def said_of_network(fragment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the arguments of the network that a fragment sets."""
+    architecture = fragment.get("architecture")
+    arguments = architecture.get("arch_kwargs") if isinstance(architecture, Mapping) else None
+    return arguments if isinstance(arguments, Mapping) else {}
 
 
 def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:

@@ -209,6 +209,21 @@ def test_a_patch_that_does_not_divide_is_rounded_up():
     assert merged(small_plans(dims=2), {"patch_size": [33, 64]})["patch_size"] == [40, 64]
 
 
+def test_a_topology_that_the_fragment_sets_is_kept():
+    given = {"n_stages": 3, "strides": [[1] * 3, [2] * 3, [2] * 3], "kernel_sizes": [[3] * 3] * 3}
+    fragment = {"patch_size": [64] * 3, "architecture": {"arch_kwargs": {**given, "features_per_stage": [8, 16, 24]}}}
+    configuration = merged(small_plans(features=(8, 16, 24, 32)), fragment)
+    network = arch_kwargs(configuration)
+    assert {key: network[key] for key in given} == given
+    assert (configuration["patch_size"], network["n_conv_per_stage"]) == ([64] * 3, [2] * 3)
+
+
+def test_a_topology_must_fit_the_patch_beside_it():
+    fragment = {"patch_size": [62] * 3, "architecture": {"arch_kwargs": {"strides": [[1] * 3, [2] * 3, [2] * 3]}}}
+    with pytest.raises(ValueError, match=r"patch_size .* divisible by the strides, \[4, 4, 4\] in all"):
+        merged(small_plans(features=(8, 16, 24)), fragment)
+
+
 def test_without_a_patch_in_the_fragment_the_topology_stays():
     plans = small_plans(features=SIX_STAGES, patch=[32] * 3)
     configuration = plans["configurations"][CONFIGURATION]
