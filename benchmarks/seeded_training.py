@@ -1,4 +1,4 @@
-"""``nnUNetv2_train`` for a comparison: seeded, as many epochs for stock nnU-Net, no final validation.
+"""``nnUNetv2_train`` for a comparison: seeded, as many epochs for stock nnU-Net, no final validation, no curves.
 
 ``python -m benchmarks.seeded_training --seed 0 --epochs 5 501 2d 0 -tr DCSegTrainer ...``: what is not named below goes
 to nnU-Net. Its own trainer cannot be told from a plan how long to train; ours are. Scoring is left to
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from nnunetv2.run.run_training import run_training_entry
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     train_stock_for(arguments.epochs, arguments.iterations, arguments.val_iterations)
     nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None
+    MetaLogger.plot_progress_png = lambda self, output_folder: None  # a second of each short epoch
     if arguments.threads:
         keep_threads(arguments.threads)
     sys.argv[1:] = for_nnunet

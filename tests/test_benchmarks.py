@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from small_plans import CONFIGURATION, small_dataset_json, small_plans, small_trainer, with_small_network
@@ -133,6 +134,7 @@ def run_seeded(monkeypatch, *arguments):
 
     monkeypatch.setattr(nnUNetTrainer, "__init__", nnUNetTrainer.__init__)
     monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", nnUNetTrainer.perform_actual_validation)
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", MetaLogger.plot_progress_png)
     monkeypatch.setattr(seeded_training, "run_training_entry", train)
     monkeypatch.setattr(sys, "argv", ["seeded_training", *arguments])
     seeded_training.main()
