@@ -58,7 +58,7 @@ def merge_fragment(
     if isinstance(patch, list) and len(patch) != dimensions:
         raise ValueError(f"Expected a patch of {dimensions} axes for {configuration}, got {patch}.")
     check_entries(resolved, place)
-    if "patch_size" in fragment and not TOPOLOGY & set(said_of_network(fragment)):
+    if "patch_size" in fragment and not TOPOLOGY & set(fragment.get("architecture", {}).get("arch_kwargs", {})):
         fit_topology(resolved)
     fit_stages(resolved)
     check_stages(resolved, place)
@@ -74,13 +74,6 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
     }
     return {**base, **change, **nested}
-
-
-def said_of_network(fragment: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the arguments of the network that a fragment sets."""
-    architecture = fragment.get("architecture")
-    arguments = architecture.get("arch_kwargs") if isinstance(architecture, Mapping) else None
-    return arguments if isinstance(arguments, Mapping) else {}
 
 
 def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
