@@ -26,7 +26,9 @@ from nnunetv2_missmod.prediction.engine import SubsetStack
 
 PART, OPTIMIZER, BACKWARD = "part: ", "Optimizer.step", "autograd::engine::evaluate_function"
 REST = "the rest"
-OPERATORS, LEAST = 6, 0.01  # how many are printed; the smallest share of a part that is
+AGAIN = ", backward"
+OPERATORS, LEAST = 3, 0.01  # how many are printed; the smallest share of a part that is
+HEAD = "| trainer | of | s | allocated, GB | parts, % | operators, % |\n|---|---|---|---|---|---|"
 
 
 class Spent(NamedTuple):
@@ -38,7 +40,7 @@ class Spent(NamedTuple):
 
 
 def main() -> None:
-    """Profile every trainer and print the tables as Markdown."""
+    """Profile every trainer and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=int, nargs="+", default=FEATURES, help="of the plan's levels")
     parser.add_argument("--patch", type=int, default=64)
@@ -47,9 +49,10 @@ def main() -> None:
     parser.add_argument("--trainers", nargs="+", default=door_names())
     arguments = parser.parse_args()
     setting = Setting(arguments.features, arguments.patch, arguments.batch, arguments.device)
+    print(HEAD, flush=True)
     for name in arguments.trainers:
         for job, spent in spent_by(name, setting).items():
-            print_table(f"{name}, {job}", spent)
+            print(row_of(name, job, spent), flush=True)
 
 
 def spent_by(name: str, setting: Setting) -> dict[str, Spent]:
@@ -141,20 +144,35 @@ def part_of(event: Any, of_forward: dict[int, str]) -> str:
         if event.name.startswith(OPTIMIZER):
             return "optimizer"
         if event.name.startswith(BACKWARD) and event.sequence_nr >= 0:
-            return f"{of_forward.get(event.sequence_nr, REST)}, backward"
+            return of_forward.get(event.sequence_nr, REST) + AGAIN
         event = event.cpu_parent
     return REST
 
 
-def print_table(title: str, spent: Spent) -> None:
-    """Print a row for each part that took a hundredth or more, and the operators."""
+def row_of(name: str, job: str, spent: Spent) -> str:
+    """A row of the table: parts that took a hundredth or more, forward + backward, then the operators."""
     total = spent.time.total() or 1
-    print(f"\n{title}: {total / 1e6:.2f} s\n\n| part | time, % | allocated, GB |\n|---|---|---|")
-    for part, time in spent.time.most_common():
-        if time >= LEAST * total:
-            print(f"| {part} | {100 * time / total:.0f} | {spent.memory[part] / 1e9:.2f} |")
-    shares = (f"{name} {100 * time / total:.0f} %" for name, time in spent.operators.most_common(OPERATORS))
-    print(f"\nOperators: {', '.join(shares)}.", flush=True)
+    forward = Counter[str]()
+    for part, time in spent.time.items():
+        forward[part.removesuffix(AGAIN)] += time
+    parts = [
+        " + ".join(percent(spent.time[key], total) for key in (part, part + AGAIN) if key in spent.time) + f" {part}"
+        for part, time in forward.most_common()
+        if time >= LEAST * total
+    ]
+    operators = [f"{percent(time, total)} {name.removeprefix('aten::')}" for name, time in of_torch(spent.operators)]
+    allocated = spent.memory.total() / 1e9
+    return f"| {name} | {job} | {total / 1e6:.1f} | {allocated:.1f} | {', '.join(parts)} | {', '.join(operators)} |"
+
+
+def percent(time: float, total: float) -> str:
+    """A share in per cent, without the sign."""
+    return f"{100 * time / total:.0f}"
+
+
+def of_torch(operators: Counter[str]) -> list[tuple[str, int]]:
+    """The operators that took longest, without the ranges of the profiler."""
+    return Counter({name: time for name, time in operators.items() if name.startswith("aten::")}).most_common(OPERATORS)
 
 
 if __name__ == "__main__":

@@ -24,20 +24,21 @@ class SeparateTrainer(MissingModalityTrainer):
     """Base of trainers whose encoders, each a modality's, must all be good enough to segment by themselves."""
 
     separate_weight: float  # of the sum over modalities
-    separate_modalities = 0  # of a sample that segment alone in a step, drawn; 0: all
+    separate_modalities = 0  # that segment alone in a step, drawn; 0: all
 
     def draw_alone(self, available: Tensor) -> Alone:
         """Draw the modalities that segment alone, of what each sample has (B, M).
 
-        Fewer than M cost as much less; scaled up, their sum is in expectation that of all.
+        Fewer than M cost as much less; scaled up, their sum is in expectation that of all. They are the same for the
+        whole batch: where the pipeline's Dice is one of a batch, its expectation would be another if they were mixed.
         """
         source = sample_source(available, self.generator)
         few, every = self.separate_modalities, source.shape[1]
         if not 0 < few < every:
             return Alone(None, source, every)
-        scores = torch.rand(source.shape, generator=self.generator, device=source.device)
+        drawn = torch.rand(every, generator=self.generator, device=source.device).argsort()[:few]
         slots = torch.arange(few, device=source.device).expand(len(source), -1)
-        return Alone(source.gather(1, scores.argsort(1)[:, :few]), slots, every)
+        return Alone(source[:, drawn], slots, every)
 
     def separate_term(self, logits: Logits, alone: Alone, target: Tensor | list[Tensor]) -> Tensor:
         """Weigh the segmentation loss of those modalities, see ``separate_loss``."""

@@ -36,8 +36,8 @@ def test_all_segment_alone_unless_fewer_are_asked_for(make):
 @pytest.mark.parametrize("few", [1, 2])
 def test_few_are_drawn_of_what_a_sample_has_and_every_one_as_often(few, make):
     trainer = make(separate_modalities=few)
-    available = torch.tensor([[True, False, True], [True, True, True]]).repeat(300, 1)
-    decoded = trainer.draw_alone(available).decoded
+    available = torch.tensor([[True, False, True], [True, True, True]])
+    decoded = torch.cat([trainer.draw_alone(available).decoded for _ in range(300)])
     assert decoded.shape == (600, few)
     counts = [torch.bincount(of_case.flatten(), minlength=M) / 300 for of_case in (decoded[::2], decoded[1::2])]
     assert counts[0][1] == 0
@@ -45,6 +45,12 @@ def test_few_are_drawn_of_what_a_sample_has_and_every_one_as_often(few, make):
     torch.testing.assert_close(counts[1], torch.full((M,), few / M), atol=0.1, rtol=0)
     if few > 1:
         assert (decoded[1::2].sort(1).values.diff() > 0).all()  # of a complete case none twice
+
+
+def test_complete_cases_of_a_batch_have_the_same_ones_alone(make):
+    trainer = make(separate_modalities=1)
+    for _ in range(10):
+        assert len(trainer.draw_alone(torch.ones(4, M, dtype=torch.bool)).decoded.unique()) == 1
 
 
 def test_what_is_decoded_are_the_maps_of_the_modalities_that_were_drawn():

@@ -35,7 +35,7 @@ Deviations (paper / released code / here)
   the loss each. L_mod, whose positive pairs are 1 / M whatever the batch, stays as it is.
 * L_rec: L1 sum / MSE mean / L1 mean over the voxels of the available modalities.
 * L_reg: sum over modalities / the same / the same, one after the other where Dice is one of a batch.
-  ``separate_modalities = 1`` draws one modality of each sample in a step in place of all, scaled up: the same in
+  ``separate_modalities = 1`` draws one modality for the batch in each step in place of all, scaled up: the same in
   expectation, a quarter of the separate decoder's work with four modalities.
 * style code: 8 values / 128 / 8 (``code_channels``).
 * AdaIN: no eps / no eps / eps 1e-5 on the variance (a blank patch gives NaN without).

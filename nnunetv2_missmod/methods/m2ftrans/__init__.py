@@ -44,7 +44,7 @@ Deviations (paper / released code / here)
   not grow with a plan's depth. The maps weigh nothing: they are heads of training alone.
 * each modality alone, L_sep: not read / sum over the 4 modalities / the same: M times the mean over those that a case
   has (a slot of an absent one repeats another, drawn at random).
-  ``separate_modalities = 1`` draws one of each sample's in a step in place of all, scaled up: the same in expectation,
+  ``separate_modalities = 1`` draws one for the batch in each step in place of all, scaled up: the same in expectation,
   a quarter of D_sep's work with four modalities.
 * a first phase without L_fuse and L_prm: not read / an option that is off / none.
 * subsets: for the batch, says the author (issue #12) / each case's own, uniform over the 15 (first version, now), or

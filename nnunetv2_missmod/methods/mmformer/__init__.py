@@ -37,7 +37,7 @@ Deviations (paper / released code / here)
 * each modality alone, L_sep: not read / sum over the 4 modalities / the same: M times the mean over those that a case
   has (a slot of an absent one repeats another, drawn at random). D_sep reads the maps in front of the transformers,
   which learn from the fused path alone, as released.
-  ``separate_modalities = 1`` draws one modality of each sample in a step in place of all, scaled up: the same in
+  ``separate_modalities = 1`` draws one modality for the batch in each step in place of all, scaled up: the same in
   expectation, a quarter of D_sep's work with four modalities.
 * L_dec, the decoder's coarser outputs: not read / four terms of weight 1, one on the fused bottleneck, of probabilities
   enlarged to full size / the plan's deep supervision, whose weights add up to 1 with the full size's; no head on the

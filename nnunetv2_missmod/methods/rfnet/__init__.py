@@ -31,7 +31,7 @@ Deviations (paper / released code / here)
   not grow with a plan's depth. Overlapping regions (sigmoid) get one more map, 1 - their maximum, for the background.
 * each modality alone, L_sep: not read / sum over the 4 modalities / the same: M times the mean over those that a case
   has (a slot of an absent one repeats another, drawn at random).
-  ``separate_modalities = 1`` draws one of each sample's in a step in place of all, scaled up: the same in expectation,
+  ``separate_modalities = 1`` draws one for the batch in each step in place of all, scaled up: the same in expectation,
   a quarter of D_sep's work with four modalities.
 * L_fuse is off in the first 20 of 300 epochs, as released: the fusing decoder then learns through the region maps
   alone (``warm_up_fraction``).
