@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("nnUNet_n_proc_DA", "1")
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads mostly wait for each other
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # nnU-Net takes all cores all the same
 
 QUICK = {
     "batch_size": 2,
