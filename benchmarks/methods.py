@@ -84,6 +84,12 @@ CHEAPER = {
     "CCSD, Adam, two students": Run("CCSDTrainer", {"CCSDTrainer": {"max_students": 2}}, adam=2e-3),
 }
 
+# M3AE's pretraining on top of all updates with labels, but for a part of it.
+PRETRAININGS = {
+    "M3AE, no blocks hidden, on top": Run("M3AETrainer", {"M3AEPretrainTrainer": {"visible_fraction": 1.0}}),
+    "M3AE, zero for x_sub, on top": Run("M3AETrainer", of_both("zero")),
+}
+
 # A model for one subset has no row of its own in a mean over all of them: by --only, and for the table of subsets.
 DEDICATED = {
     "ACN, T1c": Run("ACNTrainer", {"ACNTrainer": {"subset": "T1c"}}),
@@ -111,7 +117,7 @@ def main() -> None:
     names = arguments.only or list(runs)
     for done, seed in enumerate(arguments.seeds, 1):  # seed by seed: an early end leaves a table of fewer seeds
         for name in names:
-            run = (METHODS | ABLATIONS | READINGS | CHEAPER | DEDICATED)[name]
+            run = (METHODS | ABLATIONS | READINGS | CHEAPER | PRETRAININGS | DEDICATED)[name]
             bench.train(name, run, seed)
             bench.evaluate(name, run, seed, test_cases(bench))
         scored = arguments.seeds[:done]
