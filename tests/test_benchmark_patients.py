@@ -27,6 +27,7 @@ from benchmarks.training_sets import TrainingSet, holds_no_image, prepare
 
 pytestmark = pytest.mark.slow
 
+FIGURES = Path(__file__).parents[1] / "benchmarks" / "figures"
 CASES = [f"case_{number:02d}" for number in range(30)]
 
 
@@ -264,11 +265,11 @@ def test_a_row_for_each_subset(kept, tmp_path):
     assert table[5].split(" | ")[4] == "0.407"
 
 
-def test_the_pages_have_the_tables_of_the_figures_that_are_kept():
+@pytest.mark.parametrize("name", ["patients", "patients_development"])
+def test_a_page_has_the_tables_of_the_figures_that_are_kept(name):
     """A page's groups of tables begin with what they rest on, and have their rows in the table of subsets."""
-    root = Path(__file__).parents[1]
-    wide = KeptScores(root / "benchmarks" / "figures" / "patients.csv").wide()
-    page, shown = (root / "benchmarks" / "patients.md").read_text(encoding="utf-8"), set()
+    wide = KeptScores(FIGURES / f"{name}.csv").wide()
+    page, shown = (FIGURES.parent / f"{name}.md").read_text(encoding="utf-8"), set()
     for group in re.split(r"^(?=Seeds )", page, flags=re.MULTILINE)[1:]:
         rows = re.findall(r"^\| (?!trainer|---)([^|]+) \|", group[group.index("(n = ") :], flags=re.MULTILINE)
         rows = [row for row in dict.fromkeys(rows) if row in set(wide["row"])]
@@ -277,7 +278,11 @@ def test_the_pages_have_the_tables_of_the_figures_that_are_kept():
         for table in patient_tables.tables(wide, rows, against[1] if against else REFERENCE):
             assert table in group
     assert shown == set(wide["row"])
-    readme = (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_has_the_table_of_the_figures_that_are_kept():
+    wide = KeptScores(FIGURES / "patients.csv").wide()
+    readme = (FIGURES.parents[1] / "README.md").read_text(encoding="utf-8")
     head = next(line for line in readme.splitlines() if line.startswith("| FLAIR | T1 | T1c | cases |"))
     rows = [name for name in head.strip("| ").split(" | ")[4:] if name in set(wide["row"])]
     alone = [row for row in dict.fromkeys(wide["row"]) if re.fullmatch("nnU-Net of .* alone", row)]
@@ -286,12 +291,9 @@ def test_the_pages_have_the_tables_of_the_figures_that_are_kept():
 
 
 def test_the_page_has_the_figure_of_the_longer_training():
-    folder = Path(__file__).parents[1] / "benchmarks"
-    longer = patient_tables.trainings_of(
-        KeptScores(folder / "figures" / "patients_3000_updates.csv").wide(), [REFERENCE]
-    )
+    longer = patient_tables.trainings_of(KeptScores(FIGURES / "patients_3000_updates.csv").wide(), [REFERENCE])
     [mean] = patient_tables.over_subsets(patient_tables.complete_means(longer[REFERENCE]))
-    assert f"modality dropout has {mean:.3f} there" in " ".join((folder / "patients.md").read_text().split())
+    assert f"modality dropout has {mean:.3f} there" in " ".join((FIGURES.parent / "patients.md").read_text().split())
 
 
 def test_a_picture_of_a_case_from_every_subset(tmp_path, monkeypatch, capsys):

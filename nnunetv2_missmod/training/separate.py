@@ -30,7 +30,7 @@ class SeparateTrainer(MissingModalityTrainer):
         """Draw the modalities that segment alone, of what each sample has (B, M).
 
         Fewer than M cost as much less; scaled up, their sum is in expectation that of all. They are the same for the
-        whole batch: where the pipeline's Dice is one of a batch, its expectation would be another if they were mixed.
+        whole batch (of each GPU): where the pipeline's Dice is one of a batch, mixed ones would be another loss.
         """
         source = sample_source(available, self.generator)
         few, every = self.separate_modalities, source.shape[1]
