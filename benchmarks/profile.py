@@ -152,12 +152,12 @@ def part_of(event: Any, of_forward: dict[int, str]) -> str:
 def row_of(name: str, job: str, spent: Spent) -> str:
     """A row of the table: parts that took a hundredth or more, forward + backward, then the operators."""
     total = spent.time.total() or 1
-    forward = Counter[str]()
+    together = Counter[str]()
     for part, time in spent.time.items():
-        forward[part.removesuffix(AGAIN)] += time
+        together[part.removesuffix(AGAIN)] += time
     parts = [
         " + ".join(percent(spent.time[key], total) for key in (part, part + AGAIN) if key in spent.time) + f" {part}"
-        for part, time in forward.most_common()
+        for part, time in together.most_common()
         if time >= LEAST * total
     ]
     operators = [f"{percent(time, total)} {name.removeprefix('aten::')}" for name, time in of_torch(spent.operators)]
