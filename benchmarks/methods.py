@@ -98,6 +98,8 @@ DEDICATED = {
     "SMU-Net, FLAIR": Run("SMUNetTrainer", {"SMUNetTrainer": {"subset": "FLAIR"}}),
 }
 
+ROWS = METHODS | ABLATIONS | READINGS | CHEAPER | PRETRAININGS | DEDICATED  # all that --only may name
+
 WHOLES = {name: WHOLE_OF.get(run.trainer) or name.split(" without")[0].split(",")[0] for name, run in ABLATIONS.items()}
 
 
@@ -117,7 +119,7 @@ def main() -> None:
     names = arguments.only or list(runs)
     for done, seed in enumerate(arguments.seeds, 1):  # seed by seed: an early end leaves a table of fewer seeds
         for name in names:
-            run = (METHODS | ABLATIONS | READINGS | CHEAPER | PRETRAININGS | DEDICATED)[name]
+            run = ROWS[name]
             bench.train(name, run, seed)
             bench.evaluate(name, run, seed, test_cases(bench))
         scored = arguments.seeds[:done]

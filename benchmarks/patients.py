@@ -26,7 +26,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 
 from benchmarks.comparison import METHODS, Bench, Run, add_flags, bench_of
 from benchmarks.kept_scores import KeptScores, Piece
-from benchmarks.methods import ABLATIONS, CHEAPER, PRETRAININGS
+from benchmarks.methods import ROWS
 from benchmarks.training_sets import TrainingSet, prepare
 
 # Of one subset: their trainers, and the rate of DC-Seg's Adam in place of SGD.
@@ -58,7 +58,7 @@ def main() -> None:
     bench.preprocessed = bench.out / "nnUNet_preprocessed" / bench.dataset
     scored = prepare(bench, training)
     dedicated = dedicated_rows(arguments.dedicated)
-    rows = METHODS | ABLATIONS | CHEAPER | PRETRAININGS | dedicated
+    rows = ROWS | dedicated
     for seed in arguments.seeds:  # an early end leaves fewer seeds and folds, of all rows
         for fold in arguments.folds:
             for name in arguments.only or [*METHODS, *dedicated]:

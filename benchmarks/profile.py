@@ -3,8 +3,8 @@
 The trainers, plan and batch of ``benchmarks.step``; of a prediction one patch and all 15 subsets, as
 ``missmod predict`` computes it. One call each under PyTorch's profiler, after one to warm up: a share of the time for
 each part of the network, forward and backward (what is computed again in the backward pass counts as forward), for the
-losses, other networks and the optimizer; what each allocates, of which much is freed at once; and the operators that
-take longest.
+losses, other networks and the optimizer; what all of it allocates, of which much is freed at once; and the operators
+that take longest.
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ def row_of(name: str, job: str, spent: Spent) -> str:
         for part, time in together.most_common()
         if time >= LEAST * total
     ]
-    operators = [f"{percent(time, total)} {name.removeprefix('aten::')}" for name, time in of_torch(spent.operators)]
+    operators = [
+        f"{percent(time, total)} {operator.removeprefix('aten::')}" for operator, time in of_torch(spent.operators)
+    ]
     allocated = spent.memory.total() / 1e9
     return f"| {name} | {job} | {total / 1e6:.1f} | {allocated:.1f} | {', '.join(parts)} | {', '.join(operators)} |"
 

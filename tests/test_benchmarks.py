@@ -26,12 +26,11 @@ sys.path.append(str(REPOSITORY))
 from benchmarks import profile, seeded_training  # noqa: E402
 from benchmarks.comparison import METHODS, OPTIMIZER_OF_DCSEG, Bench, plans_name, stages_of  # noqa: E402
 from benchmarks.comparison_tables import collect, table_by_count, table_of_ablations, table_of_means, table_of_subsets  # noqa: E402
-from benchmarks.methods import ABLATIONS, CHEAPER, DEDICATED, PRETRAININGS, READINGS, WHOLES  # noqa: E402
+from benchmarks.methods import READINGS, ROWS, WHOLES  # noqa: E402
 from benchmarks.models import Setting, plans_for  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ROWS = METHODS | ABLATIONS | READINGS | CHEAPER | PRETRAININGS | DEDICATED
 PHANTOM = {"channel_names": dict(zip("0123", ("FLAIR", "T1", "T1c", "T2"), strict=True))}
 
 
