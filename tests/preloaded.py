@@ -1,8 +1,9 @@
 """Commands without their start: a process that has imported nnU-Net once forks for each of them.
 
-More than half of what a command of the end-to-end tests takes are imports. The first run of every command, and of every
-verb of `missmod`, is the installed program; each later one is the program's entry point, called in a fork of this
-process with the arguments, the folder, the environment and the streams of its caller.
+More than half of what a command of the end-to-end tests takes are imports. The first run of `missmod`, of nnU-Net's
+training and of its prediction is the installed program; every other is the program's entry point, called in a fork of
+this process with the arguments, the folder, the environment and the streams of its caller. Every other program is
+installed and started in the same way.
 """
 
 import json
@@ -15,13 +16,14 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+PROGRAMS = ("missmod", "nnUNetv2_train", "nnUNetv2_predict")  # whose first run is the installed one
 CLIENT = """#!{python} -IS
 import json, os, socket, struct, sys
 name = os.path.basename(sys.argv[0])
-what = "_".join([name, *sys.argv[1:2] * {has_verbs}])
 try:
-    os.close(os.open({folder!r} + "/ran_" + what, os.O_CREAT | os.O_EXCL))
-    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+    if name in {programs!r}:
+        os.close(os.open({folder!r} + "/ran_" + name, os.O_CREAT | os.O_EXCL))
+        os.execv({program!r}, [{program!r}, *sys.argv[1:]])
 except FileExistsError:
     pass
 server = socket.socket(socket.AF_UNIX)
@@ -43,7 +45,7 @@ def start(folder: Path) -> subprocess.Popen:
         text = CLIENT.format(
             python=sys.executable,
             folder=str(folder),
-            has_verbs=name == "missmod",
+            programs=PROGRAMS,
             program=str(programs / name),
             address=address,
         )

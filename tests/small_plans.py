@@ -16,7 +16,8 @@ from nnunetv2_missmod.training.dedicated import DedicatedTrainer
 CONFIGURATION = "3d_fullres"
 CPU = torch.device("cpu")
 LABELS = {"background": 0, "edema": 1, "tumor": 2}
-SMALL_NETWORK = {"embed_dim": 16, "num_layers": 4, "num_heads": 2, "feedforward_dim": 24}  # where a network has them
+SMALL_NETWORK = {"embed_dim": 16, "num_layers": 2, "num_heads": 2, "feedforward_dim": 24}  # where a network has them
+OWN = {"MSTKDNetTrainer": {"num_layers": 4}}  # the outputs of four are compared
 SUBSET = "mod0"  # of a trainer that is for one subset
 WHOLE_STEP = {"pretrained": False, "warm_up_fraction": 0.0}  # no checkpoint to look for, every term from the start
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
@@ -109,12 +110,17 @@ def subset_for(trainer_class):
 
 def with_small_network(trainer_class, plans):
     """The plan, with the network's own constants set small, and a subset for a trainer that needs one."""
-    known = trainer_class.build_network.__self__.constants()
     block = plans["configurations"][CONFIGURATION]["missmod"]
     block["trainer"] = {**subset_for(trainer_class), **block["trainer"]}
-    constants = {name: value for name, value in SMALL_NETWORK.items() if name in known}
-    block["network"] = constants
+    block["network"] = small_network(trainer_class)
     return plans
+
+
+def small_network(trainer_class):
+    """The constants that make the network of a trainer small."""
+    known = trainer_class.build_network.__self__.constants()
+    small = {**SMALL_NETWORK, **OWN.get(trainer_class.__name__, {})}
+    return {name: value for name, value in small.items() if name in known}
 
 
 def small_trainer(name, plans, dataset_json, folder: Path, monkeypatch, cases=("a", "b", "c", "d"), seed=0, device=CPU):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from small_plans import CONFIGURATION, SMALL_NETWORK, small_dataset_json, small_plans, subset_for
+from small_plans import CONFIGURATION, small_dataset_json, small_network, small_plans, subset_for
 
 from nnunetv2_missmod.host.doors import door_names
 
@@ -31,11 +31,7 @@ def doors():
 
 def small_networks():
     """The constants that make each door's network small, under its name."""
-    networks = {}
-    for name, door in doors().items():
-        known = door.build_network.__self__.constants()
-        networks[name] = {constant: value for constant, value in SMALL_NETWORK.items() if constant in known}
-    return networks
+    return {name: small_network(door) for name, door in doors().items()}
 
 
 def write_training(root, plans, cases=("a", "b", "c", "d"), held_out=("d",), shape=(20, 20, 20), lesion=None):

@@ -120,10 +120,10 @@ def learned(trainer, cases):
 # --- two processes ----------------------------------------------------------------------------------------------------
 
 
-def worker(rank, folder, results):
+def worker(rank, folder, names, pairs, results):
     torch.set_num_threads(1)
-    pairs = {(name, detach): build_pair(name, Path(folder), detach) for name, detach in PAIRS}
-    trainers = {(name, dice): build(name, Path(folder), dice) for name in door_names() for dice in (False, True)}
+    pairs = {(name, detach): build_pair(name, Path(folder), detach) for name, detach in pairs}
+    trainers = {(name, dice): build(name, Path(folder), dice) for name in names for dice in (False, True)}
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for (name, batch_dice), trainer in trainers.items():
         trainer.is_ddp, trainer.local_rank = True, rank
@@ -144,14 +144,18 @@ def worker(rank, folder, results):
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
-    """What two processes computed."""
+def of_two(tmp_path_factory, request):
+    """What two processes computed: of all doors, or of those alone whose tests are run."""
     folder = tmp_path_factory.mktemp("two")
-    build(door_names()[0], folder, False)  # writes the preprocessed cases, which the workers share
+    asked = [getattr(item, "callspec", None) for item in request.session.items if item.module is request.module]
+    by_name = all(spec and "name" in spec.params for spec in asked)
+    names = [spec.params["name"] for spec in asked] if by_name else door_names()
+    build(names[0], folder, False)  # writes the preprocessed cases, which the workers share
     results = mp.Manager().dict()
     # Both are forked from a third process, which imports once what takes longest.
-    mp.get_context("forkserver").set_forkserver_preload([f"nnunetv2_missmod.trainers.{name}" for name in door_names()])
-    mp.start_processes(worker, (str(folder), results), nprocs=2, start_method="forkserver")
+    mp.get_context("forkserver").set_forkserver_preload([f"nnunetv2_missmod.trainers.{name}" for name in names])
+    of_workers = (str(folder), names, [] if by_name else PAIRS, results)
+    mp.start_processes(worker, of_workers, nprocs=2, start_method="forkserver")
     return dict(results)
 
 
