@@ -29,6 +29,7 @@ class Run(NamedTuple):
         adam: learning rate of DC-Seg's Adam, for a trainer whose own optimizer is nnU-Net's.
         network: constants of the trainer's network in place of the defaults.
         counted: a pretraining takes half of the epochs (rounded down) in place of as many on top of them.
+        times: as many times the epochs of the others, for a row that is to have the time of a costlier one.
     """
 
     trainer: str
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     adam: float = 0.0
     network: dict[str, Any] = {}  # noqa: RUF012, never changed
     counted: bool = False
+    times: int = 1
 
     @property
     def is_stock(self) -> bool:
@@ -152,7 +154,7 @@ class Bench:
             if (results / "checkpoint_final.pth").exists():
                 continue
             command = [sys.executable, "-m", "benchmarks.seeded_training", "--seed", str(seed)]
-            command += ["--epochs", str(self.epochs), *self.iterations_of_stock()]
+            command += ["--epochs", str(self.epochs * run.times), *self.iterations_of_stock()]
             command += ["--threads", str(self.threads)] if self.threads else []
             command += [self.dataset, self.configuration, str(fold), "-tr", trainer, "-p", plans]
             begun = ["--c"] if list(results.glob("checkpoint_*.pth")) else []
@@ -192,14 +194,14 @@ class Bench:
 
     def shares_of(self, run: Run) -> list[int]:
         """Epochs of each stage."""
-        stages = stages_of(run)
+        stages, epochs = stages_of(run), self.epochs * run.times
         if len(stages) == 1:
-            return [self.epochs]
+            return [epochs]
         if not run.counted:
-            return [max(1, self.epochs // 2), self.epochs]
-        if self.epochs < len(stages):
-            raise ValueError(f"Expected an epoch for each of {' and '.join(stages)}, got {self.epochs}: more --epochs.")
-        return [self.epochs // 2, self.epochs - self.epochs // 2]
+            return [max(1, epochs // 2), epochs]
+        if epochs < len(stages):
+            raise ValueError(f"Expected an epoch for each of {' and '.join(stages)}, got {epochs}: more --epochs.")
+        return [epochs // 2, epochs - epochs // 2]
 
     def scores(self, name: str, seed: int) -> Path:
         """Where the scores of a row are."""

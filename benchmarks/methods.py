@@ -84,6 +84,9 @@ CHEAPER = {
     "CCSD, Adam, two students": Run("CCSDTrainer", {"CCSDTrainer": {"max_students": 2}}, adam=2e-3),
 }
 
+# As much time as a costlier method takes, in place of as many updates.
+LONGER = {"modality dropout, Adam, three times the updates": METHODS["modality dropout, Adam"]._replace(times=3)}
+
 # M3AE's pretraining on top of all updates with labels, but for a part of it.
 PRETRAININGS = {
     "M3AE, no blocks hidden, on top": Run("M3AETrainer", {"M3AEPretrainTrainer": {"visible_fraction": 1.0}}),
@@ -98,7 +101,7 @@ DEDICATED = {
     "SMU-Net, FLAIR": Run("SMUNetTrainer", {"SMUNetTrainer": {"subset": "FLAIR"}}),
 }
 
-ROWS = METHODS | ABLATIONS | READINGS | CHEAPER | PRETRAININGS | DEDICATED  # all that --only may name
+ROWS = METHODS | ABLATIONS | READINGS | CHEAPER | LONGER | PRETRAININGS | DEDICATED  # all that --only may name
 
 WHOLES = {name: WHOLE_OF.get(run.trainer) or name.split(" without")[0].split(",")[0] for name, run in ABLATIONS.items()}
 

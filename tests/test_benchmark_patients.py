@@ -290,12 +290,6 @@ def test_the_readme_has_the_table_of_the_figures_that_are_kept():
     assert patient_tables.table_by_subset(patient_tables.trainings_of(wide, rows)) in readme
 
 
-def test_the_page_has_the_figure_of_the_longer_training():
-    longer = patient_tables.trainings_of(KeptScores(FIGURES / "patients_3000_updates.csv").wide(), [REFERENCE])
-    [mean] = patient_tables.over_subsets(patient_tables.complete_means(longer[REFERENCE]))
-    assert f"modality dropout has {mean:.3f} there" in " ".join((FIGURES.parent / "patients.md").read_text().split())
-
-
 def test_a_picture_of_a_case_from_every_subset(tmp_path, monkeypatch, capsys):
     truths = write_data(tmp_path, num_modalities=2, cases=("one", "two"))
     write_model(tmp_path / "model", tmp_path, truths, modalities=("FLAIR", "T1c"))

@@ -80,14 +80,15 @@ def with_scratch(plans, stage):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_all_rows_have_the_same_number_of_updates(name, bench):
+def test_all_rows_have_the_same_number_of_updates_or_say_how_many_times_that(name, bench):
     run = ROWS[name]
     if run.is_stock:
         return
     settings = plan_of(bench, name)["configurations"][CONFIGURATION]["missmod"]["trainer"]
     of_stages = [settings[stage]["num_epochs"] for stage in stages_of(run)]
     expected = [5] if len(of_stages) == 1 else [2, 3] if run.counted else [2, 5]  # of the last, with labels
-    assert of_stages == expected
+    assert of_stages == [epochs * run.times for epochs in expected]
+    assert (run.times == 1) == ("times the updates" not in name)
 
 
 def test_both_ways_to_count_a_pretraining_are_rows():
