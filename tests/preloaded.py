@@ -20,6 +20,8 @@ PROGRAMS = ("missmod", "nnUNetv2_train", "nnUNetv2_predict")  # whose first run 
 CLIENT = """#!{python} -IS
 import json, os, socket, struct, sys
 name = os.path.basename(sys.argv[0])
+if sys.argv[1:2] == ["run"]:  # becomes another program
+    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
 try:
     if name in {programs!r}:
         os.close(os.open({folder!r} + "/ran_" + name, os.O_CREAT | os.O_EXCL))
