@@ -2,9 +2,9 @@
 
 ``-d 700 -c 2d`` or ``3d_fullres`` names a dataset that nnU-Net has planned and preprocessed, with the splits that are
 to be used (``missmod convert`` writes some whose folds each have cases of every hospital). All rows have the same plan
-but for their own settings, the same cases, updates and seeds. Each fold's model scores the cases that it did not see,
-incomplete ones from the subsets that they have. Settings are to be chosen on folds of their own (``--folds 0 1``), and
-what is reported to come from the others.
+but for their own settings, the same cases, updates and seeds; one whose name says so has several times the updates.
+Each fold's model scores the cases that it did not see, incomplete ones from the subsets that they have. Settings are to
+be chosen on folds of their own (``--folds 0 1``), and what is reported to come from the others.
 
 The Dice of every case is added to one CSV (``--kept``), fold by fold with all rows of each. What is in it is not run
 again, be the folders gone: a comparison may grow over days and machines. The same command may run several times side

@@ -2,8 +2,8 @@
 
 More than half of what a command of the end-to-end tests takes are imports. The first run of `missmod`, of nnU-Net's
 training and of its prediction is the installed program; every other is the program's entry point, called in a fork of
-this process with the arguments, the folder, the environment and the streams of its caller. Every other program is
-installed and started in the same way.
+this process with the arguments, the folder, the environment and the streams of its caller. `missmod run`, which becomes
+the program that it is given, is always the installed one.
 """
 
 import json
@@ -20,7 +20,7 @@ PROGRAMS = ("missmod", "nnUNetv2_train", "nnUNetv2_predict")  # whose first run 
 CLIENT = """#!{python} -IS
 import json, os, socket, struct, sys
 name = os.path.basename(sys.argv[0])
-if sys.argv[1:2] == ["run"]:  # becomes another program
+if sys.argv[1:2] == ["run"]:
     os.execv({program!r}, [{program!r}, *sys.argv[1:]])
 try:
     if name in {programs!r}:

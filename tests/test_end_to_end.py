@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from pages import FIRST_STEPS, PAGES, blocks_of, each_of, shows, texts_of
+from small_plans import small_network
 from small_sources import write_layout
 
 from nnunetv2_missmod.cli import demo_job
+from nnunetv2_missmod.methods.mstkdnet.trainer import MSTKDNetTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -168,7 +170,7 @@ def test_parts_folds_probabilities_and_model_folder(trained):
     first, second = (f"{PREDICT} {options} -o parts -num_parts 2 -part_id {part}" for part in (0, 1))
     trained.run(f"{first}{SEQUENTIALLY}\n{second}{SEQUENTIALLY}")
     from_folder = f"nnUNetv2_predict_from_modelfolder -m nnUNet_results/{MODEL} --disable_tta -device cpu"
-    trained.run(f"{from_folder} {options} -o from_folder{SEQUENTIALLY}")
+    trained.run(f"{from_folder} {options} -o from_folder -npp 1 -nps 1")
     shutil.rmtree(model / "fold_1")
     assert_same_masks(trained.folder / "parts", trained.folder / "from_folder")
     probabilities = sorted((trained.folder / "parts").glob("*.npz"))
@@ -204,10 +206,13 @@ def test_a_bad_case_gives_an_error_that_names_it_and_no_mask(trained, workers):
 
 
 def test_run_sets_the_variable_for_one_command(trained):
-    """With it nnU-Net finds the trainers; docs/train.md trains one so."""
-    says = "import os; print(os.environ['nnUNet_extTrainer'])"
-    output = trained.run(f'( unset nnUNet_extTrainer\n missmod run python -c "{says}" )')
-    assert trained.environment["nnUNet_extTrainer"] in output.splitlines()
+    """With it nnU-Net finds a trainer; docs/train.md trains this one."""
+    finds = (
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "print(find('ModalityDropoutTrainer').__module__)"
+    )
+    output = trained.run(f'( unset nnUNet_extTrainer\n missmod run python -c "{finds}" )')
+    assert "nnunetv2_missmod.methods.modality_dropout.trainer" in output
 
 
 def test_continue_goes_on_from_the_checkpoint(trained):
@@ -255,6 +260,20 @@ def test_ccsd_trains_on_incomplete_cases_and_predicts_from_missing_files(trained
     assert set(shares) == {f"removed_first/{modality}" for modality in ("FLAIR", "T1", "T1c", "T2")}
     assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
     assert_predicts(trained, "CCSDTrainer")
+
+
+def test_mstkdnet_trains_on_incomplete_cases_and_predicts_from_missing_files(trained):
+    plans_file = trained.folder / "nnUNet_preprocessed" / "Dataset501_Phantom" / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["missmod"]["network"] = {"MSTKDNetTrainer": small_network(MSTKDNetTrainer)}
+    (plans_file.parent / "smallPlans.json").write_text(json.dumps({**plans, "plans_name": "smallPlans"}))
+    trained.run("nnUNetv2_train 501 3d_fullres 0 -tr MSTKDNetTrainer -p smallPlans -device cpu")
+    model = trained.folder / "nnUNet_results/Dataset501_Phantom/MSTKDNetTrainer__smallPlans__3d_fullres"
+    rows = [row.split(",") for row in (model / "fold_0" / "metrics.csv").read_text().splitlines()]
+    terms = {name for _, name, _ in rows if name.startswith("loss/")}
+    names = "segmentation teacher evd mst mse slkd gram adversarial discriminator"
+    assert terms == {f"loss/{name}" for name in names.split()}
+    assert_predicts(trained, "MSTKDNetTrainer -p smallPlans")
 
 
 def test_a_pretraining_shows_what_it_learned_and_validates_no_masks(trained):

@@ -19,7 +19,7 @@ from nnunetv2_missmod.host.doors import door_names  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-TRAINERS = ("nnUNetTrainer", "ModalityDropoutTrainer", "MSTKDNetTrainer", "M3AEPretrainTrainer", "ACNTrainer")
+TRAINERS = ("nnUNetTrainer", *door_names())
 OTHER_NAMES = {"scikit-image": "skimage", "scikit-learn": "sklearn"}  # of what is installed, as it is imported
 
 
@@ -37,8 +37,7 @@ def in_this_process(monkeypatch, *arguments, out):
 
 
 def test_the_one_command_measures_all_that_it_names(tmp_path):
-    one = ["--predict", "ModalityDropoutTrainer"]
-    done = check("--trainers", *TRAINERS, *one, "--minutes", "60", out=tmp_path)
+    done = check("--predict", "ModalityDropoutTrainer", "--minutes", "60", out=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{2 + len(TRAINERS)} rows good, 0 failed." in done.stdout
     rows = {row["row"]: row for row in csv.DictReader((tmp_path / "results.csv").read_text().splitlines())}
@@ -50,12 +49,6 @@ def test_the_one_command_measures_all_that_it_names(tmp_path):
     estimated = {row["row"].split()[1]: row["estimated"] for row in kept if "losses" in row}
     assert estimated["nnUNetTrainer"] is None
     assert estimated["ModalityDropoutTrainer"] > 0
-
-
-def test_unless_told_otherwise_it_measures_every_trainer(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["gpu_check"])
-    measured = {row.removeprefix("train ") for row in gpu_check.rows_of(gpu_check.parse()) if row.startswith("train ")}
-    assert measured == {"nnUNetTrainer", *door_names()}
 
 
 def test_a_trainer_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch, tmp_path, capsys):

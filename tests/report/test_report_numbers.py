@@ -288,12 +288,11 @@ def test_the_smallest_p_that_the_cases_allow_is_said(many, page):
 
 
 def test_a_test_that_cannot_be_significant_is_said_to_be_none(tmp_path, no_figures):
-    modalities, models = ("FLAIR", "T1"), ["DCSeg", "M3AE", "CCSD"]
-    table = long_table(6, modalities)
+    tables, models = long_table(cases=6), ["DCSeg", "M3AE", "CCSD"]
     for name in models:
         (tmp_path / name).mkdir()
-        write_scores(tmp_path / name, table)
-        write_provenance(tmp_path / name, provenance(modalities, tuple(REGIONS), f"{name}Trainer", predictions=None))
+        write_scores(tmp_path / name, tables)
+        write_provenance(tmp_path / name, provenance(MODALITIES, tuple(REGIONS), f"{name}Trainer", predictions=None))
     folders = [tmp_path / name for name in models]
     text = " ".join(read_page(write_report(folders, tmp_path / "every two")).text)
     assert "p would be 0.031, corrected for the 9 tests 0.281: too few cases for any difference" in text
