@@ -62,6 +62,8 @@ ABLATIONS = {
     "M3AE, zero for x_sub": Run("M3AETrainer", of_both("zero"), counted=True),
     "M3AE, mean image for x_sub": Run("M3AETrainer", of_both("mean"), counted=True),
     "M3AE without self distillation": Run("M3AETrainer", {"M3AETrainer": {"consistency_weight": 0.0}}, counted=True),
+    "U-HVED without KL": Run("UHVEDTrainer", {"UHVEDTrainer": {"kl_inter_weight": 0.0, "kl_prior_weight": 0.0}}),
+    "U-HVED without L_rec": Run("UHVEDTrainer", {"UHVEDTrainer": {"reconstruction_weight": 0.0}}),
 }
 
 # What a paper leaves open, read in other ways. Training cases are complete here, so that a quarter of L_reg's sum over
