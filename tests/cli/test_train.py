@@ -253,7 +253,6 @@ def test_the_page_s_script_restarts_from_the_last_checkpoint_when_a_worker_is_ki
     assert min(began[1:]) > 0
 
 
-@pytest.mark.slow
 def test_two_machines_train_every_door(tmp_path):
     short = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
     write_training(tmp_path, training_plans(**short))
