@@ -3,7 +3,8 @@
 More than half of what a command of the end-to-end tests takes are imports. The first run of `missmod`, of nnU-Net's
 training and of its prediction is the installed program; every other is the program's entry point, called in a fork of
 this process with the arguments, the folder, the environment and the streams of its caller. `missmod run`, which becomes
-the program that it is given, is always the installed one.
+the program that it is given, is always the installed one. The processes that a forked command spawns are forked too, by
+Python's fork server, which has imported the same: what they get is pickled all the same.
 """
 
 import json
@@ -14,8 +15,10 @@ import struct
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from multiprocessing import context, forkserver, reduction
 from pathlib import Path
 
+FEW = 10e3  # intensities that are drawn for a fingerprint
 PROGRAMS = ("missmod", "nnUNetv2_train", "nnUNetv2_predict")  # whose first run is the installed one
 CLIENT = """#!{python} -IS
 import json, os, socket, struct, sys
@@ -71,6 +74,8 @@ def serve(address: str) -> None:
     server.bind(address)
     server.listen()
     print("listening", flush=True)
+    forkserver.set_forkserver_preload(["nnunetv2.run.run_training", "nnunetv2_missmod.host.trainer_lookup"])
+    forkserver.ensure_running()
     import_trainers()
     entry_of = {name: point.load() for name, point in commands().items()}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -84,11 +89,17 @@ def serve(address: str) -> None:
 
 def import_trainers() -> None:
     """Import what nnU-Net imports when it looks for a trainer; end with the tests, however they end."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    from nnunetv2_missmod.datasets.fingerprint import cohort_fingerprint
     from nnunetv2_missmod.host.doors import with_doors
     from nnunetv2_missmod.host.trainer_lookup import find_trainer_class
     from nnunetv2_missmod.machine.forked_workers import end_with_parent
 
     end_with_parent()
+    # nnU-Net draws 10e7 intensities of each channel, which takes most of the time in which it plans a phantom.
+    DatasetFingerprintExtractor.num_foreground_voxels_for_intensitystats = property(lambda _: FEW, lambda *_: None)
+    cohort_fingerprint.__defaults__ = (*cohort_fingerprint.__defaults__[:-1], FEW)
     os.environ.update(with_doors(os.environ))
     find_trainer_class("DCSegTrainer")
 
@@ -106,12 +117,43 @@ def answer(connection, entry_of) -> None:
         os.dup2(stream, target)
         os.close(stream)
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    set_environment(environment)
+    spawn_from_fork_server()
     sys.argv = [name, *arguments]
     code = run(entry_of[name])
     connection.sendall(struct.pack("!i", code))
     os._exit(code)
+
+
+def set_environment(environment: dict[str, str]) -> None:
+    """Replace the environment of this process."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+class PreloadedProcess(context.ForkServerProcess):
+    """A process with the environment and the output streams of the one that starts it, not of the fork server."""
+
+    def __getstate__(self):
+        return dict(os.environ), [reduction.DupFd(target) for target in (1, 2)], self.__dict__
+
+    def __setstate__(self, state):
+        environment, streams, self.__dict__ = state
+        set_environment(environment)
+        for target, stream in enumerate(streams, 1):
+            os.dup2(stream.detach(), target)
+
+
+class PreloadedContext(context.SpawnContext):
+    """The context of spawned processes with such processes in their place."""
+
+    Process = PreloadedProcess
+
+
+def spawn_from_fork_server() -> None:
+    """Have the fork server start what this process would spawn."""
+    forkserver._forkserver.ensure_running = lambda: None  # it is this process's parent's
+    context._concrete_contexts["spawn"] = PreloadedContext()
 
 
 def run(entry) -> int:
