@@ -53,16 +53,31 @@ def contribution(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     Raises:
         ValueError: as ``gains_given``.
     """
-    means: pd.DataFrame = gains_given(table, metric).groupby("modality").mean()
-    return _by_modality(means, table)
+    return contribution_of(gains_given(table, metric), table["subset"].unique())
 
 
-def contribution_counts(table: pd.DataFrame, metric: str, of: Literal["fewest", "most"]) -> pd.DataFrame:
-    """Fewest or most cases of the gains whose mean is ``contribution``; 0 where that is NaN."""
-    counts = gain_counts(table, metric)
+def contribution_of(given: pd.DataFrame, subsets: Iterable[str]) -> pd.DataFrame:
+    """Fold ``gains_given`` into ``contribution``.
+
+    Args:
+        given: of one model or of several side by side.
+        subsets: of the table.
+    """
+    means: pd.DataFrame = given.groupby("modality").mean()
+    return _by_modality(means, subsets)
+
+
+def contribution_counts(counts: pd.DataFrame, subsets: Iterable[str], of: Literal["fewest", "most"]) -> pd.DataFrame:
+    """Fewest or most cases of the gains whose mean is ``contribution``; 0 where that is NaN.
+
+    Args:
+        counts: as ``gain_counts`` gives them, of one model or of several side by side.
+        subsets: of the table.
+        of: which.
+    """
     of_modality = counts[counts > 0].groupby("modality")
     found: pd.DataFrame = of_modality.min() if of == "fewest" else of_modality.max()
-    ordered: pd.DataFrame = _by_modality(found, table).fillna(0).astype(int)
+    ordered: pd.DataFrame = _by_modality(found, subsets).fillna(0).astype(int)
     return ordered
 
 
@@ -181,7 +196,7 @@ def _by_pair(of_pair: dict[tuple[str, str], pd.Series[Any]], table: pd.DataFrame
     return found
 
 
-def _by_modality(of_modality: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    modalities = pd.Index(modalities_in(table["subset"].unique()), name="modality")
+def _by_modality(of_modality: pd.DataFrame, subsets: Iterable[str]) -> pd.DataFrame:
+    modalities = pd.Index(modalities_in(subsets), name="modality")
     rows: pd.DataFrame = of_modality.reindex(modalities).astype(float)
     return rows

@@ -152,15 +152,17 @@ def checked(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         )
     if np.isinf(table[metric].astype(float)).any():
         raise ValueError(f"Expected {metric} finite, or NaN where undefined, got infinity. Replace it by NaN.")
-    twice = table[table.duplicated(list(ROW))]
-    if len(twice):
+    is_twice = table.duplicated(list(ROW))
+    if is_twice.any():
+        twice = table.loc[is_twice, list(ROW)]
         raise ValueError(
-            f"Expected one row per case, subset and region, got a second one for {twice[list(ROW)].iloc[0].to_list()}. "
+            f"Expected one row per case, subset and region, got a second one for {twice.iloc[0].to_list()}. "
             f"Give the tables of several models one by one."
         )
-    sizes = table["subset"].map(lambda subset: len(members(subset)))
-    wrong = table[sizes != table["num_present"]]
-    if len(wrong):
+    sizes = table["subset"].map({subset: len(members(subset)) for subset in table["subset"].unique()})
+    is_wrong = sizes != table["num_present"]
+    if is_wrong.any():
+        wrong = table[is_wrong]
         raise ValueError(
             f"Expected subsets named by their modalities, joined by '+', got {wrong['subset'].iloc[0]!r} with "
             f"num_present {wrong['num_present'].iloc[0]}. Rename modalities that have a '+' in their name."

@@ -14,6 +14,7 @@ from nnunetv2_missmod.evaluation.complete_cases import Cases
 from nnunetv2_missmod.evaluation.gains import (
     contribution,
     contribution_counts,
+    contribution_of,
     gain_counts,
     gains_given,
     shapley_counts,
@@ -71,7 +72,7 @@ def build_gains(comparison: Comparison, metric: Metric) -> Gains:
     counts = comparison.side_by_side(partial(gain_counts, metric=metric.column)).fillna(0).astype(int)
     shapley, total, reason = _shapley_rows(comparison, metric)
     return Gains(
-        _contribution_rows(comparison, metric),
+        _contribution_rows(comparison, metric, values, counts),
         _given_rows(comparison, metric, values, counts),
         _gain_maps(comparison, metric, values, counts),
         shapley,
@@ -80,12 +81,11 @@ def build_gains(comparison: Comparison, metric: Metric) -> Gains:
     )
 
 
-def _contribution_rows(comparison: Comparison, metric: Metric) -> list[Row]:
-    gains = comparison.side_by_side(partial(contribution, metric=metric.column))
-    fewest, most = (
-        comparison.side_by_side(partial(contribution_counts, metric=metric.column, of=of)).to_numpy()
-        for of in ("fewest", "most")
-    )
+def _contribution_rows(
+    comparison: Comparison, metric: Metric, values: pd.DataFrame, counts: pd.DataFrame
+) -> list[Row]:
+    gains = contribution_of(values, comparison.subsets)
+    fewest, most = (contribution_counts(counts, comparison.subsets, of).to_numpy() for of in ("fewest", "most"))
     return [
         Row(str(modality), [], _cells(metric, row, of_few, of_many))
         for modality, row, of_few, of_many in zip(gains.index, gains.to_numpy(), fewest, most, strict=True)

@@ -110,11 +110,11 @@ def test_the_contribution_is_the_mean_over_pairs_of_subsets_of_the_gain_within_a
 
 
 def fewest_cases(table, metric):
-    return contribution_counts(table, metric, of="fewest")
+    return contribution_counts(gain_counts(table, metric), table["subset"].unique(), of="fewest")
 
 
 def most_cases(table, metric):
-    return contribution_counts(table, metric, of="most")
+    return contribution_counts(gain_counts(table, metric), table["subset"].unique(), of="most")
 
 
 def test_a_modality_that_harms_the_one_case_that_has_it_is_no_gain():
