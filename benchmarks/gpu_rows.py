@@ -76,7 +76,7 @@ def train(name: str, device: str, scale: Scale, compiled: bool, turn: Any) -> di
             such a term, the mean of the last fifth of the steps is not below that of the first.
     """
     on, trainer_class = torch.device(device), trainer_class_of(name)
-    setting = Setting(scale.features, scale.patch, 2, device, compiled)
+    setting = Setting(scale.features, scale.patch, 2, device, compiled, small_network=scale is TOY)
     estimated = None if name == NNUNET_TRAINER else estimate(trainer_class, setting)
     before = memory_now(on)
     trainer, batch = build(trainer_class, setting)

@@ -29,6 +29,7 @@ class Setting:
         compiled: by torch.compile, on cuda alone, as nnU-Net does unless nnUNet_compile is false.
         modalities: channels.
         settings: of the trainers that have them, in place of the defaults.
+        small_network: without the methods' own sizes, such as a transformer's, to try what measures them.
     """
 
     features: Sequence[int] = FEATURES
@@ -38,6 +39,7 @@ class Setting:
     compiled: bool = False
     modalities: int = MODALITIES
     settings: Mapping[str, float] = field(default_factory=dict)
+    small_network: bool = False
 
 
 def trainer_class_of(name: str) -> Any:
@@ -77,7 +79,7 @@ def build(trainer_class: Any, setting: Setting) -> tuple[Any, dict[str, Any]]:
 
 def plans_for(trainer_class: Any, setting: Setting) -> dict[str, Any]:
     """Make the plan."""
-    from small_plans import small_plans, subset_for, whole_step  # noqa: PLC0415
+    from small_plans import small_plans, subset_for, whole_step, with_small_network  # noqa: PLC0415
 
     plans: dict[str, Any] = small_plans(
         setting.modalities,
@@ -88,4 +90,5 @@ def plans_for(trainer_class: Any, setting: Setting) -> dict[str, Any]:
         **subset_for(trainer_class),
         **{name: value for name, value in setting.settings.items() if hasattr(trainer_class, name)},
     )
-    return plans
+    is_ours = trainer_class.__name__ != NNUNET_TRAINER
+    return with_small_network(trainer_class, plans) if setting.small_network and is_ours else plans
