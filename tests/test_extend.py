@@ -17,6 +17,7 @@ LOOKING_AT_ALL = (
     *("test_architecture_of_imports.py", "test_docs.py", "test_readme.py", "host/test_doors.py", "cli/test_doctor.py"),
     *("cli/test_demo.py", "training/test_settings.py", "planning/test_paper.py"),
 )
+PYTEST = ("pytest", "-q", "--assert=plain")  # rewriting what all those files assert takes seconds
 LOOKING_AT_ONE = ("methods", "planning", "prediction", "training")
 
 
@@ -61,10 +62,10 @@ def test_its_format_its_lint_and_its_types_are_right(copy):
 
 
 def test_the_tests_that_look_at_every_method_accept_it(copy):
-    run(copy, "pytest", "-q", "-m", "not slow and not release", *(f"tests/{file}" for file in LOOKING_AT_ALL))
+    run(copy, *PYTEST, "-m", "not slow and not release", *(f"tests/{file}" for file in LOOKING_AT_ALL))
 
 
 def test_the_contract_accepts_it(copy):
     folders = [f"tests/{folder}" for folder in LOOKING_AT_ONE]
-    output = run(copy, "pytest", "-q", "-m", "not release", "-k", "MyTrainer", *folders)
+    output = run(copy, *PYTEST, "-m", "not release", "-k", "MyTrainer", *folders)
     assert int(re.search(r"(\d+) passed", output)[1]) > 30
