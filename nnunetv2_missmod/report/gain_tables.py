@@ -81,9 +81,7 @@ def build_gains(comparison: Comparison, metric: Metric) -> Gains:
     )
 
 
-def _contribution_rows(
-    comparison: Comparison, metric: Metric, values: pd.DataFrame, counts: pd.DataFrame
-) -> list[Row]:
+def _contribution_rows(comparison: Comparison, metric: Metric, values: pd.DataFrame, counts: pd.DataFrame) -> list[Row]:
     gains = contribution_of(values, comparison.subsets)
     fewest, most = (contribution_counts(counts, comparison.subsets, of).to_numpy() for of in ("fewest", "most"))
     return [
