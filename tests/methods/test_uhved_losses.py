@@ -4,13 +4,14 @@ import math
 from itertools import product as pairs_of
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 from reference_values import as_input, assert_close, reference, stored_entries
 
 from nnunetv2_missmod.methods.uhved import losses
 from nnunetv2_missmod.methods.uhved.discriminator import region_of_interest, seen_by_discriminator
-from nnunetv2_missmod.methods.uhved.product import Experts, experts_of, product, sample
+from nnunetv2_missmod.methods.uhved.product import Experts, experts_of, product, sample, steady_noise
 from nnunetv2_missmod.modalities import all_subsets
 
 EPS = 1e-7
@@ -95,6 +96,34 @@ def test_a_draw_has_the_gaussian_s_mean_and_spread():
     assert draws.mean().item() == pytest.approx(gaussian.mean.item(), abs=0.02)
     assert draws.std().item() == pytest.approx(math.exp(gaussian.log_variance.item() / 2), rel=0.02)
     assert sample(gaussian, None) is gaussian.mean
+
+
+def plain_hash(number):
+    for _ in range(2):
+        number = (number ^ number >> 16) * 0x45D9F3B % 2**32
+    return number ^ number >> 16
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 4, 3, 6), (1, 33, 40)])
+def test_the_noise_of_a_prediction_is_that_of_plain_loops_over_a_tile(shape):
+    tile = [shape[0], *(min(size, 32) for size in shape[1:])]
+    noise = steady_noise(shape, torch.device("cpu"))
+    assert noise.shape == shape
+    for place in np.ndindex(*shape):
+        number = int(np.ravel_multi_index([n % size for n, size in zip(place, tile, strict=True)], tile))
+        first, second = ((plain_hash(2 * number + i) // 256 + 0.5) / 2**24 for i in (1, 2))
+        expected = math.sqrt(-2 * math.log(first)) * math.cos(2 * math.pi * second)
+        assert noise[place].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_noise_of_a_prediction_is_standard_normal_and_has_no_pattern():
+    noise = steady_noise((8, 32, 32, 32), torch.device("cpu"))
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
+    assert noise.pow(4).mean().item() == pytest.approx(3, abs=0.1)
+    for axis in range(4):
+        for shift in range(1, noise.shape[axis]):
+            assert abs((noise * noise.roll(shift, axis)).mean().item()) < 0.02
 
 
 # --- the divergences --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from small_plans import CONFIGURATION, random_batch, small_dataset_json, small_p
 from nnunetv2_missmod.building_blocks.reconstruction import mse_reconstruction_loss
 from nnunetv2_missmod.host.doors import plans_folder
 from nnunetv2_missmod.methods.uhved.losses import subset_divergences
+from nnunetv2_missmod.methods.uhved.product import steady_noise
 from nnunetv2_missmod.methods.uhved.trainer import UHVEDTrainer, are_nested
 from nnunetv2_missmod.modalities import all_subsets
 from nnunetv2_missmod.planning.fragments import load_fragment
@@ -49,7 +50,7 @@ def as_list(levels):
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-def test_training_draws_and_prediction_takes_the_mean(make):
+def test_training_draws_anew_and_prediction_always_the_same(make):
     trainer = make()
     images, noise = prepared(trainer).images, trainer.draw_noise(2, 1)
     assert [tuple(level.shape) for level in noise] == [(2, 4, 16, 16), (2, 4, 8, 8), (2, 8, 4, 4)]
@@ -58,9 +59,11 @@ def test_training_draws_and_prediction_takes_the_mean(make):
     for first, second, mean in zip(as_list(draws.logits), as_list(again.logits), as_list(means.logits), strict=True):
         assert torch.equal(first, second)
         assert not torch.equal(first, mean)
+    steady = [steady_noise(level.shape[1:], level.device).expand_as(level) for level in noise]
+    drawn = trainer.network(images, SUBSETS, steady).logits
     with torch.no_grad():
-        for level, mean in zip(as_list(trainer.network.eval()(images, SUBSETS)), as_list(means.logits), strict=True):
-            assert torch.equal(level, mean)
+        for level, expected in zip(as_list(trainer.network.eval()(images, SUBSETS)), as_list(drawn), strict=True):
+            assert torch.equal(level, expected)
 
 
 def test_what_is_not_drawn_reaches_no_output_of_training_but_the_experts(make):

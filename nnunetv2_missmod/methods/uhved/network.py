@@ -13,7 +13,7 @@ from nnunetv2_missmod.building_blocks.per_modality import Logits, PerModalityNet
 from nnunetv2_missmod.building_blocks.recompute import recompute
 from nnunetv2_missmod.host.unet import decoder_steps
 from nnunetv2_missmod.methods.uhved.attention import SkipGates
-from nnunetv2_missmod.methods.uhved.product import Experts, experts_of, product, sample
+from nnunetv2_missmod.methods.uhved.product import Experts, experts_of, product, sample, steady_noise
 from nnunetv2_missmod.modalities import available_modalities
 
 
@@ -61,7 +61,7 @@ class UHVEDNet(PerModalityNet):
             images: (B, M, *patch).
             present: (B, M) bool.
             noise: standard normal, (P * B, L, *spatial) at each level, finest first, by which training draws from the
-                Gaussians; None for their means, as in prediction.
+                Gaussians; None for their means. Prediction has noise of its own, always the same.
             available: (B, M) bool, what a second pass of training sees.
         """
         present = available_modalities(images) if present is None else present
@@ -108,8 +108,12 @@ class UHVEDNet(PerModalityNet):
         return outputs if self.decoder.deep_supervision else outputs[0]
 
     def segment(self, encoded: list[Experts], present: Tensor) -> Logits:
-        """Segment from the means of a subset (B, M)."""
-        return self.decode(self.fuse(encoded, [present], None))
+        """Segment from a draw of a subset (B, M): of the means, which have less variance, the decoder has seen none.
+
+        Its norms would make as much of what little a mean holds where there is no lesion.
+        """
+        noise = [steady_noise(level.precision.shape[2:], level.precision.device) for level in encoded]
+        return self.decode(self.fuse(encoded, [present], noise))
 
 
 class GaussianEncoder(nn.Module):

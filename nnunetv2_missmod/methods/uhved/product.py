@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from nnunetv2_missmod.building_blocks.precision import at_least_float32, full_pr
 from nnunetv2_missmod.modalities import expand_to
 
 EPS = 1e-7  # of variances (released code)
+TILE = 32  # voxels along each axis after which the noise of a prediction repeats itself
 LARGEST_LOG_VARIANCE = 50.0  # and its negative the smallest (released code)
 
 
@@ -50,7 +53,27 @@ def product(experts: Experts, present: Tensor) -> Gaussian:
 
 
 def sample(gaussian: Gaussian, noise: Tensor | None) -> Tensor:
-    """Draw from a Gaussian by standard normal noise (B, L, *spatial); its mean without."""
+    """Draw from a Gaussian by standard normal noise (B, L, *spatial), or (L, *spatial) for all; its mean without."""
     if noise is None:
         return gaussian.mean
     return gaussian.mean + torch.exp(gaussian.log_variance / 2) * noise
+
+
+def steady_noise(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Standard normal noise (L, *spatial) that is the same each time and on every device.
+
+    It comes from hashes of the places in a tile, which integers give exactly and ``torch.compile`` can trace.
+    """
+    tile = [shape[0], *(min(size, TILE) for size in shape[1:])]
+    place = torch.arange(math.prod(tile), device=device)
+    first, second = ((_mixed(2 * place + number) // 2**8 + 0.5) / 2**24 for number in (1, 2))
+    normal = torch.sqrt(-2 * torch.log(first)) * torch.cos(2 * math.pi * second)  # Box and Muller
+    repeated = normal.view(tile).repeat(1, *(-(-size // TILE) for size in shape[1:]))
+    return repeated[tuple(slice(size) for size in shape)]
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """Hash numbers below 2^32 to such numbers; no product overflows."""
+    for _ in range(2):
+        numbers = ((numbers ^ (numbers >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    return numbers ^ (numbers >> 16)
