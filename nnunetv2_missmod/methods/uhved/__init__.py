@@ -31,7 +31,7 @@ Deviations (paper / released code / here)
 * what is decoded: a draw / a draw at every level, skips too / the same in training; its noise is the trainer's, so
   that a resumed training draws the same.
 * prediction: not read / a draw for the segmentation, the mean for the images (RA-HVED: the mean for both) / a draw,
-  whose noise is always the same. From means the decoder, whose norms have seen draws alone, finds lesions everywhere.
+  whose noise is always the same. From means the decoder, trained on draws, finds lesions where there are none.
 * KL: not read / a mean over channels, voxels and levels, not an ELBO's sum / as released.
 * KL of subsets: not read / all 15, also of what was dropped, the sum divided by 14 for the drawn set's KL to each and
   by 15 for each one's to the prior / a mean over the subsets of what a case has (14/15 of the released one). Of more

@@ -108,9 +108,10 @@ class UHVEDNet(PerModalityNet):
         return outputs if self.decoder.deep_supervision else outputs[0]
 
     def segment(self, encoded: list[Experts], present: Tensor) -> Logits:
-        """Segment from a draw of a subset (B, M): of the means, which have less variance, the decoder has seen none.
+        """Segment from a draw of a subset (B, M), whose noise is always the same.
 
-        Its norms would make as much of what little a mean holds where there is no lesion.
+        Not from the means: they vary less than the draws of training, which the decoder's norms make up for, so that it
+        finds lesions where there are none.
         """
         noise = [steady_noise(level.precision.shape[2:], level.precision.device) for level in encoded]
         return self.decode(self.fuse(encoded, [present], noise))
