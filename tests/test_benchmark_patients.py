@@ -1,7 +1,6 @@
 """The comparison on patients: what is kept is not run again, and tables compare like with like."""
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from nnunetv2_missmod.evaluation.scores import write_scores
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks import case_picture, patient_tables, patients
+from benchmarks import case_picture, patient_page, patient_tables, patients
 from benchmarks.comparison import METHODS, Bench
 from benchmarks.kept_scores import KeptScores, Piece, common_pieces
 from benchmarks.patient_tables import REFERENCE
@@ -265,29 +264,44 @@ def test_a_row_for_each_subset(kept, tmp_path):
     assert table[5].split(" | ")[4] == "0.407"
 
 
-@pytest.mark.parametrize("name", ["patients", "patients_development"])
-def test_a_page_has_the_tables_of_the_figures_that_are_kept(name):
-    """A page's groups of tables begin with what they rest on, and have their rows in the table of subsets."""
-    wide = KeptScores(FIGURES / f"{name}.csv").wide()
-    page, shown = (FIGURES.parent / f"{name}.md").read_text(encoding="utf-8"), set()
-    for group in re.split(r"^(?=Seeds )", page, flags=re.MULTILINE)[1:]:
-        rows = re.findall(r"^\| (?!trainer|---)([^|]+) \|", group[group.index("(n = ") :], flags=re.MULTILINE)
-        rows = [row for row in dict.fromkeys(rows) if row in set(wide["row"])]
-        shown.update(rows)
-        against = re.search(r"^\| trainer \| less (.+) \| 95 %", group, flags=re.MULTILINE)
-        for table in patient_tables.tables(wide, rows, against[1] if against else REFERENCE):
-            assert table in group
-    assert shown == set(wide["row"])
+@pytest.mark.parametrize(
+    ("page", "figures"),
+    [
+        ("README.md", "patients"),
+        ("benchmarks/patients.md", "patients"),
+        ("benchmarks/patients_development.md", "patients_development"),
+    ],
+)
+def test_a_page_has_the_tables_of_the_figures_that_are_kept(page, figures):
+    wide, text = KeptScores(FIGURES / f"{figures}.csv").wide(), (FIGURES.parents[1] / page).read_text(encoding="utf-8")
+    assert patient_page.GROUP.search(text) or patient_page.BY_SUBSET.search(text)
+    assert patient_page.renewed(text, wide) == text
+    if page != "README.md":
+        groups = patient_page.GROUP.findall(text)
+        assert {row for group in groups for row in patient_page.rows_in(group, wide)} == set(wide["row"])
 
 
-def test_the_readme_has_the_table_of_the_figures_that_are_kept():
-    wide = KeptScores(FIGURES / "patients.csv").wide()
-    readme = (FIGURES.parents[1] / "README.md").read_text(encoding="utf-8")
-    head = next(line for line in readme.splitlines() if line.startswith("| FLAIR | T1 | T1c | cases |"))
-    rows = [name for name in head.strip("| ").split(" | ")[4:] if name in set(wide["row"])]
-    alone = [row for row in dict.fromkeys(wide["row"]) if re.fullmatch("nnU-Net of .* alone", row)]
-    rows += [row for row in alone if set(common_pieces(wide, [row])) >= set(common_pieces(wide, rows))]
-    assert patient_tables.table_by_subset(patient_tables.trainings_of(wide, rows)) in readme
+def test_the_tables_of_a_page_are_renewed_and_its_text_stays(kept, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    text = "# A page\n\nSeeds are numbers.\n\n{}\n\n## More\n\n{}\n\nThe end.\n"
+    group = "Seeds 7.\n\n| trainer | A (n = 1) |\n| --- | --- |\n| modality dropout, Adam | 0.9 |\n| better |"
+    by_subset = "| A | B | cases | better | one of this subset alone |\n| --- |"
+    page.write_text(text.format(group, by_subset))
+    for fold in (2, 3):
+        write_cases(tmp_path / "alone", {f"{fold}1": {"B": 0.9, "A+B": 0.9}})
+        kept.add(Piece("nnU-Net of B alone", 0, fold), tmp_path / "alone")
+    monkeypatch.setattr(sys, "argv", ["patient_page", str(kept.file), str(page)])
+    patient_page.main()
+    wide = kept.wide()
+    group = "\n\n".join(patient_tables.tables(wide, ["modality dropout, Adam", "better"], REFERENCE))
+    trainings = patient_tables.trainings_of(wide, ["better", "nnU-Net of B alone"])
+    assert page.read_text() == text.format(group, patient_tables.table_by_subset(trainings))
+
+
+def test_a_page_shows_rows_that_there_are(kept):
+    page = "Seeds 0; folds 2.\n\n| trainer | A (n = 1) |\n| --- | --- |\n| never run |\n"
+    with pytest.raises(ValueError, match=r"Expected rows of the CSV \(better, .*\), got never run in the page"):
+        patient_page.renewed(page, kept.wide())
 
 
 def test_a_picture_of_a_case_from_every_subset(tmp_path, monkeypatch, capsys):
