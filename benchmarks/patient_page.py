@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.kept_scores import KeptScores, common_pieces
-from benchmarks.patient_tables import REFERENCE, only_subset, table_by_subset, tables, trainings_of
+from benchmarks.patient_tables import OF_ONE_SUBSET, REFERENCE, only_subset, table_by_subset, tables, trainings_of
 from nnunetv2_missmod.files.whole_files import write_whole
 
 GROUP = re.compile(r"^Seeds .*\n(?:\n(?:\|.*\n)+)+", re.MULTILINE)
@@ -67,7 +67,7 @@ def of_subsets(heads: Sequence[str], wide: pd.DataFrame) -> str:
         heads: of the table's columns of Dice.
         wide: lines of the CSV.
     """
-    rows = known([head for head in heads if head != "one of this subset alone"], wide)
+    rows = known([head for head in heads if head != OF_ONE_SUBSET], wide)
     pieces = set(common_pieces(wide, rows))
     for row in dict.fromkeys(wide["row"]):
         if row == f"nnU-Net of {only_subset(row)} alone" and pieces <= set(common_pieces(wide, [row])):

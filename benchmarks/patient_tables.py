@@ -30,6 +30,7 @@ from nnunetv2_missmod.evaluation.summary import (
 from nnunetv2_missmod.evaluation.trainings import mean_over_trainings
 
 ALONE = re.compile(r" of (\S+) alone")  # in the name of a row that serves one subset
+OF_ONE_SUBSET = "one of this subset alone"  # head of the column that such rows share
 REFERENCE = "modality dropout, Adam"
 Trainings = dict[str, dict[int, pd.DataFrame]]  # row -> seed -> long table
 
@@ -177,7 +178,7 @@ def table_by_subset(trainings: Trainings) -> str:
     over_all = [spread(over_subsets(complete_means(of_seeds))) for of_seeds in every.values()]
     complete = on_complete_cases(first).table["case"].nunique()
     rows.append(["mean", *[""] * (len(modalities) - 1), str(complete), *over_all, *["-"] * bool(alone)])
-    return markdown([*modalities, "cases", *every, *["one of this subset alone"] * bool(alone)], rows)
+    return markdown([*modalities, "cases", *every, *[OF_ONE_SUBSET] * bool(alone)], rows)
 
 
 def dice_of(of_seeds: dict[int, pd.DataFrame], subset: str) -> pd.Series[float]:
